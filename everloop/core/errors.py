@@ -1,0 +1,131 @@
+"""The one error tree.
+
+Every error says what happened (`message`), what to do about it (`hint`), and carries a stable
+`code` for programs and an HTTP `status`; the server answers with RFC 9457 problem details.
+
+    EverloopError                   500  internal
+    ├── InvalidInput                400  invalid_input        the caller sent something malformed
+    │   ├── DefinitionError         400  definition           a project definition is wrong (file, line)
+    │   └── DataError               422  data                 data does not parse or breaks its schema
+    ├── NotAuthenticated            401  not_authenticated    no valid credential was presented
+    ├── PermissionDenied            403  permission_denied    the actor holds no grant for this
+    ├── NotFound                    404  not_found            nothing has that name or id
+    ├── Conflict                    409  conflict             the state changed meanwhile, or a name is taken
+    ├── PolicyRefused               409  policy_refused       the target's policy refuses this change
+    ├── Unavailable                 503  unavailable          a part that is needed does not answer now
+    │   └── StorageFull             507  storage_full         no space is left for the write
+    ├── CorruptObject               500  corrupt_object       stored bytes do not match their id
+    └── StepFailed                  500  step_failed          user code raised
+"""
+
+from typing import Any, ClassVar
+
+
+class EverloopError(Exception):
+    """Root of the tree: `str(error)` is the message, `hint` says how to go on."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, hint: str = "", **details: Any) -> None:
+        """Keep the message, the hint and any JSON-ready details."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details = details
+
+    def problem(self) -> dict[str, Any]:
+        """The RFC 9457 body: type, title, status, detail, and our hint and code."""
+        body: dict[str, Any] = {
+            "type": f"urn:everloop:error:{self.code}",
+            "title": type(self).__name__,
+            "status": self.status,
+            "detail": self.message,
+            "code": self.code,
+        }
+        if self.hint:
+            body["hint"] = self.hint
+        if self.details:
+            body["details"] = self.details
+        return body
+
+
+class InvalidInput(EverloopError):
+    """The caller sent something malformed."""
+
+    code = "invalid_input"
+    status = 400
+
+
+class DefinitionError(InvalidInput):
+    """A project definition is wrong; the message starts with file and line."""
+
+    code = "definition"
+
+
+class DataError(InvalidInput):
+    """Data does not parse or breaks its schema."""
+
+    code = "data"
+    status = 422
+
+
+class NotAuthenticated(EverloopError):
+    """No valid credential was presented."""
+
+    code = "not_authenticated"
+    status = 401
+
+
+class PermissionDenied(EverloopError):
+    """The actor holds no grant for this."""
+
+    code = "permission_denied"
+    status = 403
+
+
+class NotFound(EverloopError):
+    """Nothing has that name or id."""
+
+    code = "not_found"
+    status = 404
+
+
+class Conflict(EverloopError):
+    """The state changed meanwhile, or a name is taken."""
+
+    code = "conflict"
+    status = 409
+
+
+class PolicyRefused(EverloopError):
+    """The target's policy refuses this change."""
+
+    code = "policy_refused"
+    status = 409
+
+
+class Unavailable(EverloopError):
+    """A part that is needed does not answer now; trying again later may work."""
+
+    code = "unavailable"
+    status = 503
+
+
+class StorageFull(Unavailable):
+    """No space is left for the write; nothing was half written."""
+
+    code = "storage_full"
+    status = 507
+
+
+class CorruptObject(EverloopError):
+    """Stored bytes do not match their id."""
+
+    code = "corrupt_object"
+
+
+class StepFailed(EverloopError):
+    """User code raised; `details` holds the step and the end of its traceback."""
+
+    code = "step_failed"

@@ -1,0 +1,114 @@
+"""Grants: `verb kind/name@environment#tag`, the one grammar of permission. Default deny.
+
+Each of the four places is a glob (`*` any text, no other wildcard). `@environment` and `#tag` may be
+left out of a grant: without `@` it holds in every *sandbox* and where no environment is involved, never
+in a protected environment; without `#` it does not reach anything that carries a tag. `@*` and `#*` say
+so when that is meant.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from everloop.core.errors import InvalidInput
+
+_FORM = re.compile(
+    r"(?P<verb>[a-z_.*]+)\s+(?P<kind>[a-z_*]+)/(?P<name>[A-Za-z0-9_.*/-]+)"
+    r"(?:@(?P<environment>[A-Za-z0-9_.*/-]+))?(?:#(?P<tag>[A-Za-z0-9_.*-]+))?"
+)
+SANDBOX = "sandbox/"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an act touches: an asset, where, and the tags that it carries."""
+
+    kind: str = "project"
+    name: str = "*"
+    environment: str = ""
+    tags: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        """The target in the grammar of grants."""
+        place = f"@{self.environment}" if self.environment else ""
+        return f"{self.kind}/{self.name}{place}" + "".join(f"#{t}" for t in sorted(self.tags))
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One permission; `Grant.parse` reads it, `str` writes it."""
+
+    verb: str
+    kind: str
+    name: str
+    environment: str | None = None
+    tag: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Grant":
+        """Read `verb kind/name@environment#tag`; raises `InvalidInput`."""
+        match = _FORM.fullmatch(text.strip())
+        if match is None:
+            msg = f"{text!r} is not a grant"
+            raise InvalidInput(msg, hint="verb kind/name@environment#tag, for example: change.approve */*@production")
+        return cls(**match.groupdict())
+
+    def __str__(self) -> str:
+        """The text that `parse` reads."""
+        place = f"@{self.environment}" if self.environment is not None else ""
+        return f"{self.verb} {self.kind}/{self.name}{place}" + (f"#{self.tag}" if self.tag is not None else "")
+
+    def allows(self, verb: str, target: Target) -> bool:
+        """Whether this grant alone permits `verb` on `target`."""
+        return (
+            _glob(self.verb, verb)
+            and _glob(self.kind, target.kind)
+            and _glob(self.name, target.name)
+            and self._reaches_environment(target.environment)
+            and all(self.tag is not None and _glob(self.tag, tag) for tag in target.tags)
+        )
+
+    def _reaches_environment(self, environment: str) -> bool:
+        if self.environment is None:
+            return environment == "" or environment.startswith(SANDBOX)
+        return _glob(self.environment, environment)
+
+
+def _glob(pattern: str, text: str) -> bool:
+    if "*" not in pattern:
+        return pattern == text
+    return re.fullmatch(".*".join(re.escape(piece) for piece in pattern.split("*")), text, re.DOTALL) is not None
+
+
+def allowing(grants: Iterable[Grant], verb: str, target: Target) -> Grant | None:
+    """The first grant that permits it, as the answer to "why may they?"; None denies."""
+    return next((grant for grant in grants if grant.allows(verb, target)), None)
+
+
+ROLES: dict[str, tuple[str, ...]] = {
+    "viewer": ("read */*@*",),
+    "contributor": (
+        "read */*@*",
+        "run.write */*",
+        "sandbox.write */*",
+        "change.propose */*@*",
+        "change.comment */*@*",
+        "check.run */*@*",
+        "data.capture */*@*",
+        "label.write endpoint/*@*",
+    ),
+    "approver": ("read */*@*", "change.comment */*@*", "change.approve */*@*"),
+    "deployer": ("read */*@*", "change.merge */*@*", "environment.rollback */*@*", "check.run */*@*"),
+    "steward": ("read */*@*#*", "data.capture */*@*", "data.erase */*@*#*", "tag.write */*@*#*"),
+    "auditor": ("read */*@*#*", "audit.read */*@*"),
+    "admin": ("read */*@*", "audit.read */*@*", "access.write */*@*", "task.write */*@*", "system.write */*@*"),
+}
+"""Roles are lists of grants; they add up. An admin manages access, and neither reads tagged data nor approves."""
+
+
+def role_grants(role: str) -> tuple[Grant, ...]:
+    """The grants of a role; raises `InvalidInput` for an unknown one."""
+    if role not in ROLES:
+        msg = f"{role!r} is not a role"
+        raise InvalidInput(msg, hint="one of " + ", ".join(sorted(ROLES)))
+    return tuple(Grant.parse(text) for text in ROLES[role])

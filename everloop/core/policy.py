@@ -1,0 +1,121 @@
+"""Policy: what a protected environment demands of a change; a pure function from facts to a decision.
+
+A policy is read from the *target* of a change, never from the proposal. It is a version like any other
+(`policy/<environment>`), so changing it is an ordinary change; leaving `team` needs the team's quorum,
+because the policy that decides is the one in force.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Mode = Literal["solo", "team"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules of one protected environment."""
+
+    mode: Mode
+    approvals: int = 1
+    """How many different people must approve."""
+    roles: tuple[str, ...] = ("approver",)
+    """Each of these roles must be held by at least one of the approvers (team only)."""
+    checks: tuple[str, ...] = ()
+    """Names of checks that every change needs, beside those that block this environment by themselves."""
+    data: Literal["grant", "change"] = "grant"
+    """Whether data heads move by their standing grant or only through changes."""
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of the policy's version."""
+        return {
+            "mode": self.mode,
+            "approvals": self.approvals,
+            "roles": list(self.roles),
+            "checks": list(self.checks),
+            "data": self.data,
+        }
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> "Policy":
+        """Read a policy back from its version."""
+        return cls(
+            mode=manifest["mode"],
+            approvals=manifest["approvals"],
+            roles=tuple(manifest["roles"]),
+            checks=tuple(manifest["checks"]),
+            data=manifest["data"],
+        )
+
+
+def genesis(mode: Mode) -> Policy:
+    """The policy that `everloop init` writes: `solo` (self-approval allowed and shown) or `team` (four eyes)."""
+    return Policy(mode)
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """One person's approval, bound to what they saw."""
+
+    actor: str
+    roles: frozenset[str]
+    delta: str
+    policy: str
+    evidence: str
+    service: bool = False
+    """Whether the actor is a service account; those never approve."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckState:
+    """Where one required check stands for this delta."""
+
+    name: str
+    state: Literal["missing", "running", "passed", "failed", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What the approvals of a change must be bound to now, and who made the change."""
+
+    delta: str
+    policy: str
+    evidence: str
+    authors: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether the change may merge, why not, and which approvals count."""
+
+    allowed: bool
+    reasons: tuple[str, ...]
+    counted: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def approval_refusal(policy: Policy, actor: str, subject: Subject, *, service: bool) -> str | None:
+    """Why this actor may not approve, or None. Under `team` no author may, whatever role they hold."""
+    if service:
+        return "service accounts cannot approve"
+    if policy.mode == "team" and actor in subject.authors:
+        return f"{actor} is an author of this change; under the team policy somebody else must approve"
+    return None
+
+
+def decide(policy: Policy, subject: Subject, checks: tuple[CheckState, ...], approvals: tuple[Approval, ...]) -> Decision:
+    """Decide whether a change may merge. An approval bound to another delta, policy or evidence is dead."""
+    reasons = [f"check {c.name} is {c.state}" for c in checks if c.state != "passed"]
+    alive: dict[str, Approval] = {}
+    for approval in approvals:
+        bound = (approval.delta, approval.policy, approval.evidence) == (subject.delta, subject.policy, subject.evidence)
+        if bound and approval_refusal(policy, approval.actor, subject, service=approval.service) is None:
+            alive[approval.actor] = approval
+    missing = policy.approvals - len(alive)
+    if missing > 0:
+        reasons.append(f"{missing} more approval{'s' if missing > 1 else ''} needed")
+    if policy.mode == "team":
+        held = frozenset[str]().union(*(a.roles for a in alive.values()))
+        reasons.extend(f"an approver with the role {role} is needed" for role in policy.roles if role not in held)
+    notes = tuple(f"self-approved by {actor} (solo policy)" for actor in sorted(alive) if actor in subject.authors)
+    return Decision(not reasons, tuple(reasons), tuple(sorted(alive)), notes)

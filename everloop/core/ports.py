@@ -1,0 +1,167 @@
+"""The seams: where a lower package needs a higher one, or a third party joins in by entry point.
+
+Each Protocol has at most five methods and a conformance suite in `everloop.testing`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from everloop.core.clock import Micros
+from everloop.core.version import Version
+
+
+class Blobs(Protocol):
+    """Content-addressed bytes. `put` is atomic and idempotent; `get` verifies."""
+
+    def put(self, content: bytes) -> str:
+        """Store bytes and return their id; raises `StorageFull`."""
+        ...
+
+    def put_file(self, path: Path, *, move: bool = False) -> str:
+        """Store a file's bytes (hard-linked or moved where that is safe) and return their id."""
+        ...
+
+    def get(self, identity: str) -> bytes:
+        """The bytes; raises `NotFound` or `CorruptObject`."""
+        ...
+
+    def open(self, identity: str) -> BinaryIO:
+        """A read stream, for objects too large to hold; the caller closes it."""
+        ...
+
+    def has(self, identity: str) -> bool:
+        """Whether the object is here."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a codec made of a value: the version to record, whose objects are stored already."""
+
+    version: Version
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Codec(Protocol):
+    """Turns the Python value that a step returns into a version, and back."""
+
+    def save(self, value: Any, name: str, blobs: Blobs, facts: Mapping[str, Any]) -> Saved:
+        """Store the value's bytes; `facts` is what the step knows (inputs, parameters, runtime id)."""
+        ...
+
+    def load(self, manifest: Mapping[str, Any], blobs: Blobs) -> Any:
+        """Rebuild the value."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a step may use. Memory in bytes, time in seconds; None means no limit."""
+
+    cores: float = 1.0
+    memory: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One step for an executor: where the code is, what goes in, what it may use."""
+
+    step: str
+    """The asset's key, `kind/name`."""
+    root: Path
+    """The project's folder, put first on the module path."""
+    module: str
+    """The module that defines the project."""
+    inputs: Mapping[str, str]
+    """Version id for each parameter that names an upstream asset."""
+    manifests: Mapping[str, Mapping[str, Any]]
+    """The manifest of every input id."""
+    params: Mapping[str, Any]
+    blobs: str
+    """Where the objects are, as a URL."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of the step, and no others of ours: tracking address, scoped token, threads."""
+    resources: Resources = field(default_factory=Resources)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came out of a step: its saved output, what was measured, the tail of what it printed."""
+
+    saved: Saved
+    seconds: float
+    cpu_seconds: float
+    peak_memory: int
+    output: str = ""
+
+
+class Executor(Protocol):
+    """Runs one job somewhere; blocks until it ends."""
+
+    def run(self, job: Job) -> Outcome:
+        """Run it; raises `StepFailed` with the end of the traceback, or `Unavailable` when its place died."""
+        ...
+
+    def close(self) -> None:
+        """End children and free resources."""
+        ...
+
+
+class OnlineStore(Protocol):
+    """Packed feature values: `space` is (project, view version id), keys and values are bytes."""
+
+    def read(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values in the order of `keys`; None where there is none."""
+        ...
+
+    def write(self, space: str, items: Iterable[tuple[bytes, bytes]]) -> None:
+        """Replace values, all or none."""
+        ...
+
+    def watermark(self, space: str) -> Micros | None:
+        """Up to which known time the space holds every event; None when it was never materialised."""
+        ...
+
+    def set_watermark(self, space: str, at: Micros) -> None:
+        """Record the watermark."""
+        ...
+
+    def drop(self, space: str) -> None:
+        """Forget a space."""
+        ...
+
+
+class Source(Protocol):
+    """Where rows come from. `state` fingerprints the input so that unchanged input is not read again."""
+
+    def state(self) -> Mapping[str, Any]:
+        """A cheap fingerprint (canonical-JSON-ready) of what a read would return now."""
+        ...
+
+    def read(self) -> Iterator[Any]:
+        """Arrow record batches of one schema; raises `DataError` with file and line where it can."""
+        ...
+
+
+class Notifier(Protocol):
+    """Tells somebody outside about a fact."""
+
+    def notify(self, subject: str, text: str, facts: Mapping[str, Any]) -> None:
+        """Send it; raises `Unavailable` when the other side does not take it."""
+        ...
+
+
+class RunSink(Protocol):
+    """Where a step's run is recorded."""
+
+    def start(self, step: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """Open a run and return its id."""
+        ...
+
+    def finish(self, run: str, *, status: str, metrics: Mapping[str, float]) -> None:
+        """Close it with `FINISHED` or `FAILED`."""
+        ...

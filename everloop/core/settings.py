@@ -1,0 +1,68 @@
+"""Settings of a workspace's processes: flag over environment variable over `everloop.toml`."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from everloop.core.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set; each has the environment variable `EVERLOOP_<NAME>`."""
+
+    home: Path = Path(".everloop")
+    """The workspace's folder."""
+    database: str = ""
+    """SQLAlchemy URL of the catalog; empty means SQLite in `home`."""
+    objects: str = ""
+    """Folder or URL of the object store; empty means `objects` in `home`."""
+    project: str = "default"
+    """The project that commands mean."""
+    host: str = "127.0.0.1"
+    """Bind address; any other than loopback demands tokens."""
+    port: int = 5050
+    """Port of `everloop up`."""
+    workers: int = 1
+    """Task workers of `everloop up`."""
+    server: str = ""
+    """URL of a server: the CLI then works remotely."""
+    token: str = ""
+    """Token for the server."""
+    replay: bool = False
+    """Whether time comes from a replayer (header `Everloop-Time`)."""
+    fsync: bool = False
+    """Whether prediction log and objects are synced to disk before they are acknowledged."""
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None) -> Settings:
+    """Resolve the settings; raises `InvalidInput` naming the key and where it came from."""
+    stored: Mapping[str, Any] = {}
+    if file is not None and file.is_file():
+        try:
+            stored = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"{file}: {error}") from error
+    known = {field.name: field.type for field in fields(Settings)}
+    unknown = sorted(set(stored) - set(known))
+    if unknown:
+        raise InvalidInput(f"{file}: unknown setting {unknown[0]!r}", hint="one of " + ", ".join(known))
+    values: dict[str, Any] = {}
+    for name in known:
+        for origin, source, key in (("flag", flags, name), ("environment", environ, f"EVERLOOP_{name.upper()}"), (str(file), stored, name)):
+            if source.get(key) is not None:
+                values[name] = _typed(name, source[key], origin)
+                break
+    return Settings(**values)
+
+
+def _typed(name: str, value: Any, origin: str) -> Any:
+    default = getattr(Settings(), name)
+    try:
+        if isinstance(default, bool):
+            return value if isinstance(value, bool) else {"1": True, "true": True, "0": False, "false": False}[str(value).lower()]
+        return type(default)(value) if not isinstance(default, Path) else Path(value)
+    except (KeyError, TypeError, ValueError):
+        raise InvalidInput(f"{name}={value!r} ({origin}) is not a {type(default).__name__}") from None
