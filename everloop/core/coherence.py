@@ -31,7 +31,10 @@ def check_revision(
         return (Incoherence("models", "the revision pins no model"),)
     if not isinstance(views, Mapping):
         return (Incoherence("views", "the revision has no map of views"),)
-    for part, identity in [*(("model:" + r, m) for r, m in models.items()), *(("view:" + n, v) for n, v in views.items())]:
+    for part, identity in [
+        *(("model:" + r, m) for r, m in models.items()),
+        *(("view:" + n, v) for n, v in views.items()),
+    ]:
         if not isinstance(identity, str) or not is_id(identity):
             found.append(Incoherence(part, "is not pinned by id"))
         elif identity not in manifests:

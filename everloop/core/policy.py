@@ -103,12 +103,18 @@ def approval_refusal(policy: Policy, actor: str, subject: Subject, *, service: b
     return None
 
 
-def decide(policy: Policy, subject: Subject, checks: tuple[CheckState, ...], approvals: tuple[Approval, ...]) -> Decision:
+def decide(
+    policy: Policy, subject: Subject, checks: tuple[CheckState, ...], approvals: tuple[Approval, ...]
+) -> Decision:
     """Decide whether a change may merge. An approval bound to another delta, policy or evidence is dead."""
     reasons = [f"check {c.name} is {c.state}" for c in checks if c.state != "passed"]
     alive: dict[str, Approval] = {}
     for approval in approvals:
-        bound = (approval.delta, approval.policy, approval.evidence) == (subject.delta, subject.policy, subject.evidence)
+        bound = (approval.delta, approval.policy, approval.evidence) == (
+            subject.delta,
+            subject.policy,
+            subject.evidence,
+        )
         if bound and approval_refusal(policy, approval.actor, subject, service=approval.service) is None:
             alive[approval.actor] = approval
     missing = policy.approvals - len(alive)

@@ -42,6 +42,8 @@ class Saved:
 
     version: Version
     metrics: Mapping[str, float] = field(default_factory=dict)
+    placements: Mapping[str, str] = field(default_factory=dict)
+    """For tables: logical id of each new part -> the object that holds its bytes now."""
 
 
 class Codec(Protocol):
@@ -51,8 +53,8 @@ class Codec(Protocol):
         """Store the value's bytes; `facts` is what the step knows (inputs, parameters, runtime id)."""
         ...
 
-    def load(self, manifest: Mapping[str, Any], blobs: Blobs) -> Any:
-        """Rebuild the value."""
+    def load(self, manifest: Mapping[str, Any], blobs: Blobs, placements: Mapping[str, str]) -> Any:
+        """Rebuild the value; `placements` resolves the logical ids of a table's parts."""
         ...
 
 
@@ -79,6 +81,8 @@ class Job:
     """Version id for each parameter that names an upstream asset."""
     manifests: Mapping[str, Mapping[str, Any]]
     """The manifest of every input id."""
+    placements: Mapping[str, str]
+    """Object id of every logical part that the inputs name."""
     params: Mapping[str, Any]
     blobs: str
     """Where the objects are, as a URL."""

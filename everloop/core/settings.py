@@ -51,7 +51,11 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None
         raise InvalidInput(f"{file}: unknown setting {unknown[0]!r}", hint="one of " + ", ".join(known))
     values: dict[str, Any] = {}
     for name in known:
-        for origin, source, key in (("flag", flags, name), ("environment", environ, f"EVERLOOP_{name.upper()}"), (str(file), stored, name)):
+        for origin, source, key in (
+            ("flag", flags, name),
+            ("environment", environ, f"EVERLOOP_{name.upper()}"),
+            (str(file), stored, name),
+        ):
             if source.get(key) is not None:
                 values[name] = _typed(name, source[key], origin)
                 break
@@ -62,7 +66,11 @@ def _typed(name: str, value: Any, origin: str) -> Any:
     default = getattr(Settings(), name)
     try:
         if isinstance(default, bool):
-            return value if isinstance(value, bool) else {"1": True, "true": True, "0": False, "false": False}[str(value).lower()]
+            return (
+                value
+                if isinstance(value, bool)
+                else {"1": True, "true": True, "0": False, "false": False}[str(value).lower()]
+            )
         return type(default)(value) if not isinstance(default, Path) else Path(value)
     except (KeyError, TypeError, ValueError):
         raise InvalidInput(f"{name}={value!r} ({origin}) is not a {type(default).__name__}") from None

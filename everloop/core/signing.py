@@ -89,9 +89,7 @@ class VerifyKey:
 
     def to_pem(self) -> bytes:
         """The SubjectPublicKeyInfo PEM."""
-        return self._public.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        return self._public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
     def open(self, envelope: Mapping[str, Any], predicate_type: str) -> dict[str, Any]:
         """Verify an envelope and return its predicate.
@@ -105,7 +103,9 @@ class VerifyKey:
         except (KeyError, TypeError, binascii.Error) as error:
             raise CorruptObject("this is not a DSSE envelope") from error
         if not any(self._holds(signature, message) for signature in signatures):
-            raise CorruptObject("the signature does not hold", hint="the content was changed, or another workspace signed it")
+            raise CorruptObject(
+                "the signature does not hold", hint="the content was changed, or another workspace signed it"
+            )
         statement = json.loads(payload)
         if statement.get("_type") != STATEMENT_TYPE or statement.get("predicateType") != predicate_type:
             raise CorruptObject(f"the signed statement is not a {predicate_type}")

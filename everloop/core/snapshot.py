@@ -38,7 +38,9 @@ class Snapshot:
     def from_manifest(cls, manifest: Mapping[str, object]) -> "Snapshot":
         """Rebuild the snapshot that `version()` stored."""
         entries, parents, authors = manifest["entries"], manifest["parents"], manifest["authors"]
-        assert isinstance(entries, Mapping) and isinstance(parents, list) and isinstance(authors, list)
+        assert isinstance(entries, Mapping)
+        assert isinstance(parents, list)
+        assert isinstance(authors, list)
         return cls(dict(entries), tuple(parents), str(manifest["message"]), tuple(authors))
 
 
