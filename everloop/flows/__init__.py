@@ -1,0 +1,1 @@
+"""Flows: assets and steps as values, their plan, identity, engine and executors."""

@@ -1,0 +1,213 @@
+"""Assets as values: what a project makes, from what, by which function; and the order to make it in.
+
+A parameter of the function without a default names an upstream asset; one with a default is tunable.
+Pure: nothing here imports more than `core`.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from everloop.core.errors import DefinitionError, InvalidInput
+from everloop.core.ports import Resources
+from everloop.core.version import split_key
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One thing that a project makes.
+
+    `function` is None for an asset that is given to a run (a captured source): it must not have upstreams.
+    """
+
+    key: str
+    """`kind/name` of the version that comes out: `data/departures`, `model/delay`, `value/threshold`."""
+    function: Callable[..., Any] | None
+    upstream: Mapping[str, str] = field(default_factory=dict)
+    """For each parameter without a default: the key, or the bare name, of the asset that it gets."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Tunable parameters and their defaults; JSON-ready."""
+    resources: Resources = field(default_factory=Resources)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the codec or the runner needs to know (keys, label, service); JSON-ready, part of the recipe."""
+    runner: str = ""
+    """`module:attribute` of a callable `(asset, inputs, params, facts) -> value` around the function; empty: call it."""
+    codec: str = ""
+    """`module:attribute` of the codec; empty: the one of the asset's kind."""
+    place: str = ""
+    """`file:line` of the definition, for messages."""
+
+    @property
+    def kind(self) -> str:
+        """The part of the key before the slash."""
+        return self.key.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """The part of the key after the slash."""
+        return self.key.partition("/")[2]
+
+
+def define(
+    function: Callable[..., Any],
+    *,
+    kind: str = "value",
+    name: str = "",
+    upstream: Mapping[str, str] | None = None,
+    resources: Resources | None = None,
+    facts: Mapping[str, Any] | None = None,
+    runner: str = "",
+    codec: str = "",
+) -> Asset:
+    """Read an asset off a function's signature.
+
+    `upstream` renames: {parameter: key or bare name}; a parameter that it leaves out is taken by its own
+    name. Raises `DefinitionError` for `*args`, `**kwargs`, positional-only parameters or a name that is none.
+    """
+    place = place_of(function)
+    named = dict(upstream or {})
+    needs: dict[str, str] = {}
+    params: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise DefinitionError(
+                f"{place}: {_title(function)} takes {parameter}, which names nothing",
+                hint="a parameter without a default names an upstream asset, one with a default is tunable",
+            )
+        if parameter.default is parameter.empty or parameter.name in named:
+            needs[parameter.name] = named.pop(parameter.name, parameter.name)
+        else:
+            params[parameter.name] = parameter.default
+    if named:
+        missing = next(iter(named))
+        raise DefinitionError(
+            f"{place}: {_title(function)} has no parameter {missing!r}", hint=suggest(missing, needs.keys() | params)
+        )
+    key = f"{kind}/{name or _title(function)}"
+    _check_key(key, place)
+    return Asset(key, function, needs, params, resources or Resources(), dict(facts or {}), runner, codec, place)
+
+
+def wire(assets: Iterable[Asset]) -> dict[str, Asset]:
+    """Index assets by key, with every bare upstream name resolved to a key.
+
+    Raises `DefinitionError` for two assets of one name, an unknown upstream (with the nearest names) or a cycle.
+    """
+    by_name: dict[str, Asset] = {}
+    for asset in assets:
+        _check_key(asset.key, asset.place)
+        other = by_name.get(asset.name)
+        if other is not None:
+            where = f", which {other.place} also defines" if other.place else ""
+            raise DefinitionError(
+                f"{_at(asset)}two assets are named {asset.name!r}: {asset.key}{where}",
+                hint="rename one of them; names are unique in a project",
+            )
+        by_name[asset.name] = asset
+    wired = {asset.key: _resolved(asset, by_name) for asset in by_name.values()}
+    order(wired, wired)
+    return wired
+
+
+def plan(assets: Mapping[str, Asset], targets: Iterable[str]) -> list[Asset]:
+    """What must exist for `targets` (keys or bare names), upstream first; equal input gives equal order.
+
+    Raises `DefinitionError` for an unknown target, an unknown upstream, or a cycle (shown as a path).
+    """
+    by_name = {asset.name: asset for asset in assets.values()}
+    wired = {key: _resolved(asset, by_name) for key, asset in assets.items()}
+    keys: list[str] = []
+    for target in targets:
+        found = wired.get(target) or (wired.get(by_name[target].key) if target in by_name else None)
+        if found is None:
+            raise DefinitionError(
+                f"{target!r} is not an asset of this project", hint=suggest(target, [*wired, *by_name])
+            )
+        keys.append(found.key)
+    return order(wired, keys)
+
+
+def order(assets: Mapping[str, Asset], targets: Iterable[str]) -> list[Asset]:
+    """Depth-first topological order of resolved assets; raises `DefinitionError` on a cycle."""
+    done: dict[str, Asset] = {}
+    path: list[str] = []
+
+    def visit(key: str) -> None:
+        if key in done:
+            return
+        if key in path:
+            cycle = " -> ".join([*path[path.index(key) :], key])
+            raise DefinitionError(
+                f"{_at(assets[key])}the assets depend on each other in a circle: {cycle}",
+                hint="break the circle: an asset cannot be made from itself",
+            )
+        path.append(key)
+        for upstream in assets[key].upstream.values():
+            visit(upstream)
+        path.pop()
+        done[key] = assets[key]
+
+    for target in targets:
+        visit(target)
+    return list(done.values())
+
+
+def levels(steps: Iterable[Asset]) -> list[list[Asset]]:
+    """Group a plan into waves whose members do not depend on each other, for people and progress."""
+    depth: dict[str, int] = {}
+    waves: list[list[Asset]] = []
+    for step in steps:
+        depth[step.key] = 1 + max((depth[u] for u in step.upstream.values() if u in depth), default=-1)
+        if depth[step.key] == len(waves):
+            waves.append([])
+        waves[depth[step.key]].append(step)
+    return waves
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """A hint that names the nearest of `known`."""
+    names = sorted(set(known))
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
+    if near:
+        return "did you mean " + " or ".join(near) + "?"
+    return "there is " + ", ".join(names[:8]) if names else "the project defines no assets yet"
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """`file:line` of a function, for messages."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else f"{_title(function)}:0"
+
+
+def _resolved(asset: Asset, by_name: Mapping[str, Asset]) -> Asset:
+    keys = {other.key for other in by_name.values()}
+    upstream: dict[str, str] = {}
+    for parameter, wanted in asset.upstream.items():
+        if wanted in keys:
+            upstream[parameter] = wanted
+        elif wanted in by_name:
+            upstream[parameter] = by_name[wanted].key
+        else:
+            hint = suggest(wanted, keys if "/" in wanted else by_name)
+            raise DefinitionError(
+                f"{_at(asset)}{asset.key} needs {wanted!r} (parameter {parameter!r}), which nothing defines",
+                hint=f"{hint}; give the parameter a default if it is meant to be tunable",
+            )
+    return asset if upstream == asset.upstream else replace(asset, upstream=upstream)
+
+
+def _check_key(key: str, place: str) -> None:
+    try:
+        split_key(key)
+    except InvalidInput as error:
+        raise DefinitionError(f"{place}: {error}" if place else str(error), hint=error.hint) from None
+
+
+def _at(asset: Asset) -> str:
+    return f"{asset.place}: " if asset.place else ""
+
+
+def _title(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
