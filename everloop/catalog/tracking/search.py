@@ -1,0 +1,186 @@
+"""Conditions as SQL, and pages by seeking: the next page starts after the last row, whatever was added meanwhile."""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, literal, or_
+
+from everloop.catalog.tracking.filters import NUMERIC, TEXT, Condition, Ordering
+from everloop.core.errors import InvalidInput
+from everloop.core.ids import manifest_id, short
+
+Compare = Callable[[Connection, Condition], ColumnElement[bool]]
+"""Makes the SQL of a condition on a child entity (metric, param, tag, dataset)."""
+
+_INT64 = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What a search may name: attributes by column, and how conditions on other entities become SQL."""
+
+    attributes: Mapping[str, ColumnElement[Any]]
+    numeric: frozenset[str] = frozenset()
+    """The attributes that are numbers; the others are texts."""
+    scale: Mapping[str, int] = field(default_factory=dict)
+    """Factor from the number that a caller writes to the one that is stored (milliseconds to microseconds)."""
+    children: Mapping[str, Compare] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One expression of an order, never NULL, so that a row's place can be compared with a token."""
+
+    expression: ColumnElement[Any]
+    descending: bool = False
+
+
+def conditions_sql(
+    tx: Connection, vocabulary: Vocabulary, conditions: Sequence[Condition]
+) -> list[ColumnElement[bool]]:
+    """The WHERE clauses of parsed conditions; raises `InvalidInput` for a name or operator that is not known."""
+    return [_condition(tx, vocabulary, condition) for condition in conditions]
+
+
+def _condition(tx: Connection, vocabulary: Vocabulary, condition: Condition) -> ColumnElement[bool]:
+    entity, key = condition.field.entity, condition.field.key
+    if entity in vocabulary.children:
+        return vocabulary.children[entity](tx, condition)
+    if entity != "attribute" or key not in vocabulary.attributes:
+        raise _unknown(vocabulary, condition.field.entity, key)
+    column = vocabulary.attributes[key]
+    if key in vocabulary.numeric:
+        return compare_number(column, condition, vocabulary.scale.get(key, 1))
+    return compare_text(tx, column, condition)
+
+
+def _unknown(vocabulary: Vocabulary, entity: str, key: str) -> InvalidInput:
+    known = [*sorted(vocabulary.attributes), *(f"{child}s.<key>" for child in vocabulary.children)]
+    return InvalidInput(f"Invalid {entity} key '{key}' specified", hint="one of " + ", ".join(known))
+
+
+def compare_number(column: ColumnElement[Any], condition: Condition, scale: int = 1) -> ColumnElement[bool]:
+    """A comparison with a number; raises `InvalidInput` for a text, or an operator of texts."""
+    value = condition.value
+    if condition.operator not in NUMERIC:
+        raise InvalidInput(
+            f"Invalid comparator '{condition.operator}' for '{condition.field.key}', which is a number",
+            hint="one of " + ", ".join(sorted(NUMERIC)),
+        )
+    if not isinstance(value, int | float):
+        raise InvalidInput(
+            f"Expected numeric value type for {condition.field.entity} '{condition.field.key}'. Found {value}",
+            hint="write the number without quotes",
+        )
+    scaled = value * scale
+    if isinstance(scaled, int) and not -_INT64 <= scaled < _INT64:
+        scaled = float(scaled) if abs(scaled) < 10**300 else float("inf") * (1 if scaled > 0 else -1)
+    sides: dict[str, Callable[[], ColumnElement[bool]]] = {
+        "=": lambda: column == scaled,
+        "!=": lambda: column != scaled,
+        "<": lambda: column < scaled,
+        "<=": lambda: column <= scaled,
+        ">": lambda: column > scaled,
+        ">=": lambda: column >= scaled,
+    }
+    return sides[condition.operator]()
+
+
+def compare_text(tx: Connection, column: ColumnElement[Any], condition: Condition) -> ColumnElement[bool]:
+    """A comparison with a text. LIKE minds case on both databases, ILIKE does not; neither has an escape."""
+    operator, value = condition.operator, condition.value
+    if operator not in TEXT:
+        raise InvalidInput(
+            f"Invalid comparator '{operator}' for '{condition.field.key}', which is a text",
+            hint="one of " + ", ".join(sorted(TEXT)),
+        )
+    if operator in {"IS NULL", "IS NOT NULL"}:
+        return column.is_(None) if operator == "IS NULL" else column.is_not(None)
+    if operator in {"IN", "NOT IN"}:
+        assert isinstance(value, tuple)
+        texts = [_text(condition, one) for one in value]
+        return column.in_(texts) if operator == "IN" else column.not_in(texts)
+    text = _text(condition, value)
+    if operator == "LIKE":
+        return column.op("GLOB")(_glob(text)) if tx.dialect.name == "sqlite" else column.like(text, escape="")
+    if operator == "ILIKE":
+        lowered = func.lower(column)
+        return lowered.like(text.lower()) if tx.dialect.name == "sqlite" else lowered.like(text.lower(), escape="")
+    return column == text if operator == "=" else column != text
+
+
+def _text(condition: Condition, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput(
+            f"Expected a quoted string value for {condition.field.entity} '{condition.field.key}'. Got value {value}",
+            hint="write the text between single quotes",
+        )
+    return value
+
+
+def _glob(pattern: str) -> str:
+    """The SQL pattern (% and _) as SQLite's GLOB, which minds case where its LIKE does not."""
+    swap = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
+    return "".join(swap.get(character, character) for character in pattern)
+
+
+def attribute_terms(vocabulary: Vocabulary, ordering: Ordering) -> list[Term]:
+    """The terms of an ordering by attribute, with missing values last; raises `InvalidInput` for an unknown one."""
+    key = ordering.field.key
+    if ordering.field.entity != "attribute" or key not in vocabulary.attributes:
+        raise _unknown(vocabulary, ordering.field.entity, key)
+    return nullable(vocabulary.attributes[key], ordering.descending, 0 if key in vocabulary.numeric else "")
+
+
+def nullable(column: ColumnElement[Any], descending: bool, default: Any) -> list[Term]:
+    """Order by a column that may be NULL: those rows come last in either direction."""
+    return [Term(case((column.is_(None), 1), else_=0)), Term(func.coalesce(column, literal(default)), descending)]
+
+
+def fetch_page(
+    tx: Connection, statement: Select[Any], terms: Sequence[Term], *, limit: int, token: str, query: Any
+) -> tuple[list[Row[Any]], str]:
+    """Run a search ordered by `terms`, of which the last ones must make each row unique.
+
+    `token` is what the page before gave, for the same `query` (any JSON value that identifies it); rows come
+    back with the places as extra columns at their end. Raises `InvalidInput` for a token of another query.
+    """
+    digest = short(manifest_id(json.dumps(query, sort_keys=True)))
+    if token:
+        statement = statement.where(_after(terms, _places(token, digest, len(terms))))
+    labelled = [term.expression.label(f"place_{index}") for index, term in enumerate(terms)]
+    order = [term.expression.desc() if term.descending else term.expression.asc() for term in terms]
+    found = list(tx.execute(statement.add_columns(*labelled).order_by(*order).limit(limit + 1)))
+    if len(found) <= limit:
+        return found, ""
+    last = found[limit - 1]
+    text = json.dumps([digest, *(last._mapping[f"place_{i}"] for i in range(len(terms)))])  # noqa: SLF001 - public API
+    return found[:limit], base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def _places(token: str, digest: str, count: int) -> list[Any]:
+    try:
+        owner, *places = json.loads(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
+    except (ValueError, TypeError, binascii.Error):
+        owner, places = "", []
+    plain = all(isinstance(place, str | int | float) for place in places)
+    if owner != digest or len(places) != count or not plain:
+        raise InvalidInput(
+            "Invalid page token, could not be decoded for this search",
+            hint="page tokens belong to one filter and order; start again without a token",
+        )
+    return places
+
+
+def _after(terms: Sequence[Term], places: Sequence[Any]) -> ColumnElement[bool]:
+    """Rows behind a place: the first differing term decides."""
+    clauses: list[ColumnElement[bool]] = []
+    for index, (term, place) in enumerate(zip(terms, places, strict=True)):
+        same = [t.expression == p for t, p in zip(terms[:index], places[:index], strict=True)]
+        beyond = term.expression < place if term.descending else term.expression > place
+        clauses.append(and_(*same, beyond))
+    return or_(*clauses)
