@@ -18,6 +18,7 @@ Every error says what happened (`message`), what to do about it (`hint`), and ca
     └── StepFailed                  500  step_failed          user code raised
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 
@@ -129,3 +130,19 @@ class StepFailed(EverloopError):
     """User code raised; `details` holds the step and the end of its traceback."""
 
     code = "step_failed"
+
+
+def from_problem(body: Mapping[str, Any], status: int) -> EverloopError:
+    """The error that a server's RFC 9457 body stands for, so that remote and local callers catch the same classes."""
+    known = {kind.code: kind for kind in _tree(EverloopError)}
+    by_status = {kind.status: kind for kind in reversed(list(_tree(EverloopError)))}
+    kind = known.get(str(body.get("code"))) or by_status.get(status, EverloopError)
+    details = body.get("details")
+    message = str(body.get("detail") or body.get("title") or f"the server answered {status}")
+    return kind(message, hint=str(body.get("hint", "")), **(dict(details) if isinstance(details, Mapping) else {}))
+
+
+def _tree(root: type[EverloopError]) -> Iterator[type[EverloopError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _tree(kind)
