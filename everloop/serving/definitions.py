@@ -7,6 +7,7 @@ revision is built from a snapshot.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from itertools import pairwise
 from typing import Any, Literal
 
 from everloop.core.clock import Micros, parse_duration
@@ -95,7 +96,7 @@ class Canary:
         """Check the steps and the hold."""
         steps = tuple(self.steps)
         object.__setattr__(self, "steps", steps)
-        rising = all(a < b for a, b in zip(steps, steps[1:], strict=False))
+        rising = all(a < b for a, b in pairwise(steps))
         if not steps or not rising or steps[0] <= 0 or steps[-1] != 100:
             raise DefinitionError(
                 f"canary steps {list(steps)} do not lead to 100", hint="rising percents, for example [5, 25, 100]"
@@ -107,9 +108,7 @@ class Canary:
 
     def manifest(self) -> dict[str, Any]:
         """Steps and hold."""
-        hold = (
-            {"micros": _duration(self.hold, "hold")} if isinstance(self.hold, str) else {"requests": int(self.hold)}
-        )
+        hold = {"micros": _duration(self.hold, "hold")} if isinstance(self.hold, str) else {"requests": int(self.hold)}
         return {"rollout": "canary", "steps": list(self.steps), "hold": hold}
 
 

@@ -1,0 +1,162 @@
+"""The routing table: what a gateway serves, immutable and signed.
+
+The controller writes it (`home/serving/routes.json`, a DSSE envelope), gateways verify it at load and
+refuse one that is unsigned, foreign, or older than the one that they serve.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from everloop.core.errors import CorruptObject, InvalidInput, NotFound
+from everloop.core.ids import manifest_id
+from everloop.core.signing import SigningKey, VerifyKey
+from everloop.serving.columns import Layout
+
+PREDICATE = "https://everloop.dev/routes/v1"
+LOADER = "everloop.models.predictor:load"
+
+
+class Lookup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a gateway needs to read features: manifests of the service and its views, and where they lie."""
+
+    service: dict[str, Any]
+    views: dict[str, Any]
+    """Manifest and id of every view, by name: `{name: {"id", "manifest"}}`."""
+    store: str
+    """Folder of the online store."""
+    keys: list[str]
+    """Entity key columns that the caller sends."""
+
+
+class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One live revision of an endpoint."""
+
+    id: str
+    number: int
+    weight: int
+    """Percent of the traffic; 0 keeps it warm for fallback and rollback."""
+    model: str
+    folder: str
+    """Where the model's files are on this machine."""
+    inputs: list[list[str]]
+    """The model's inputs: `[name, datatype]` in order."""
+    caller: list[list[str]]
+    """What the caller sends: entity keys and request columns, or the model's inputs."""
+    example: dict[str, list[Any]]
+    """Columns of the model's inputs to warm up on; empty means made up from the datatypes."""
+    lookup: Lookup | None = None
+    loader: str = LOADER
+    """`module:function` that loads the folder into a predictor."""
+
+
+class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One endpoint: its live revisions, the champion last."""
+
+    project: str
+    name: str
+    revisions: list[Revision]
+    fallback: str | None = "previous"
+    full_disk: str = "refuse"
+    deadline_micros: int = 10_000_000
+    max_queue: int = 1024
+
+    @property
+    def address(self) -> str:
+        """`project.endpoint`, its name in the open protocol."""
+        return f"{self.project}.{self.name}"
+
+    def revision(self, spec: str) -> Revision:
+        """The revision with this number, id or prefix of an id; raises `NotFound`."""
+        for revision in self.revisions:
+            if spec == str(revision.number) or (len(spec) >= 8 and spec in revision.id[: 3 + len(spec)]):
+                return revision
+        raise NotFound(f"{self.address} has no live revision {spec[:80]!r}")
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that a gateway serves."""
+
+    sequence: int
+    """Counts up with every table of a workspace."""
+    environment: str
+    routes: list[Route]
+    replay: bool = False
+    """Whether the header `Everloop-Time` sets event time."""
+    tokens: dict[str, list[str]] = {}
+    """SHA-256 of a token (hexadecimal) -> projects whose endpoints it may ask (`*`: all)."""
+
+    def check(self) -> Self:
+        """Return the table; raises `InvalidInput` when it contradicts itself."""
+        seen: set[str] = set()
+        for route in self.routes:
+            if route.address in seen:
+                raise InvalidInput(f"{route.address} is routed twice")
+            seen.add(route.address)
+            weights = [revision.weight for revision in route.revisions]
+            if route.revisions and (sum(weights) != 100 or min(weights) < 0):
+                raise InvalidInput(f"{route.address}: the weights {weights} do not make 100")
+            for revision in route.revisions:
+                Layout.from_pairs(revision.inputs)
+                Layout.from_pairs(revision.caller)
+        return self
+
+
+def encode(table: Table, key: SigningKey) -> bytes:
+    """The signed envelope of a table."""
+    predicate = msgspec.to_builtins(table.check())
+    return json.dumps(key.sign(PREDICATE, {"routes": _digest(predicate)}, predicate), indent=1).encode()
+
+
+def _digest(predicate: Mapping[str, Any]) -> str:
+    """Examples may hold floats, which canonical JSON has not: they are hashed as text."""
+    return manifest_id({"table": json.dumps(predicate, sort_keys=True)})
+
+
+def decode(content: bytes, key: VerifyKey) -> Table:
+    """Verify and read a table; raises `CorruptObject` when it is unsigned, foreign or malformed."""
+    try:
+        envelope = json.loads(content)
+    except ValueError as error:
+        raise CorruptObject("the routing table is not JSON") from error
+    if not isinstance(envelope, dict):
+        raise CorruptObject("the routing table is not an envelope")
+    predicate = key.open(envelope, PREDICATE)
+    try:
+        return msgspec.convert(predicate, Table).check()
+    except (msgspec.ValidationError, InvalidInput) as error:
+        raise CorruptObject(f"the routing table is malformed: {error}") from error
+
+
+def write(path: Path, table: Table, key: SigningKey) -> None:
+    """Replace the table at `path`, all or nothing."""
+    write_atomically(path, encode(table, key))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file so that a reader sees the old bytes or the new ones."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load(path: Path, key: VerifyKey, *, after: int = -1) -> Table:
+    """Read and verify the table at `path`; raises `NotFound`, `CorruptObject`, also when it is older than `after`."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"{path} is not there", hint="the rollout controller writes it") from None
+    table = decode(content, key)
+    if table.sequence < after:
+        raise CorruptObject(
+            f"the routing table {table.sequence} is older than {after}", hint="it was put back by hand?"
+        )
+    return table
