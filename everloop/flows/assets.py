@@ -5,6 +5,7 @@ Pure: nothing here imports more than `core`.
 """
 
 import difflib
+import graphlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -33,7 +34,7 @@ class Asset:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the codec or the runner needs to know (keys, label, service); JSON-ready, part of the recipe."""
     runner: str = ""
-    """`module:attribute` of a callable `(asset, inputs, params, facts) -> value` around the function; empty: call it."""
+    """`module:attribute` of a callable `(asset, inputs, params, facts) -> value`; empty: the function itself."""
     codec: str = ""
     """`module:attribute` of the codec; empty: the one of the asset's kind."""
     place: str = ""
@@ -130,28 +131,22 @@ def plan(assets: Mapping[str, Asset], targets: Iterable[str]) -> list[Asset]:
 
 
 def order(assets: Mapping[str, Asset], targets: Iterable[str]) -> list[Asset]:
-    """Depth-first topological order of resolved assets; raises `DefinitionError` on a cycle."""
-    done: dict[str, Asset] = {}
-    path: list[str] = []
-
-    def visit(key: str) -> None:
-        if key in done:
-            return
-        if key in path:
-            cycle = " -> ".join([*path[path.index(key) :], key])
-            raise DefinitionError(
-                f"{_at(assets[key])}the assets depend on each other in a circle: {cycle}",
-                hint="break the circle: an asset cannot be made from itself",
-            )
-        path.append(key)
-        for upstream in assets[key].upstream.values():
-            visit(upstream)
-        path.pop()
-        done[key] = assets[key]
-
-    for target in targets:
-        visit(target)
-    return list(done.values())
+    """Topological order of resolved assets; raises `DefinitionError` on a cycle."""
+    graph: dict[str, list[str]] = {}
+    waiting = list(targets)[::-1]
+    while waiting:
+        key = waiting.pop()
+        if key not in graph:
+            graph[key] = list(assets[key].upstream.values())
+            waiting.extend(reversed(graph[key]))
+    try:
+        return [assets[key] for key in graphlib.TopologicalSorter(graph).static_order()]
+    except graphlib.CycleError as error:
+        path = error.args[1][::-1]
+        raise DefinitionError(
+            f"{_at(assets[path[0]])}the assets depend on each other in a circle: {' -> '.join(path)}",
+            hint="break the circle: an asset cannot be made from itself (an arrow reads: needs)",
+        ) from None
 
 
 def levels(steps: Iterable[Asset]) -> list[list[Asset]]:
