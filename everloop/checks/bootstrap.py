@@ -32,6 +32,17 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
+class Resampling:
+    """How to resample: how often, from which seed, and which rows stay together (an integer a row)."""
+
+    n_boot: int = 1000
+    seed: int = 0
+    level: float = 0.95
+    groups: NDArray[np.int64] | None = None
+    """Rows of one group (a day, a customer) are drawn together, because they are alike."""
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Two models on the same rows: each one's value, and the improvement (positive: the challenger is better)."""
 
@@ -44,21 +55,17 @@ def interval(
     name: str,
     truth: Floats,
     score: Floats,
-    *,
-    n_boot: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-    groups: NDArray[np.int64] | None = None,
+    how: Resampling,
 ) -> Interval:
-    """The metric and its percentile interval; `groups` (an integer a row) resamples whole groups, as for days.
+    """The metric and its percentile interval.
 
     Raises `InvalidInput` for an unknown metric, `DataError` for rows on which it has no meaning.
     """
     metric = metric_of(name)
     checked_rows(metric, truth, score)
-    value, draws = _draws(metric, truth, (score,), n_boot, seed, groups)
-    low, high = _ends(draws[0], level, metric.name)
-    return Interval(float(value[0]), low, high, len(truth), level)
+    value, draws = _draws(metric, truth, (score,), how)
+    low, high = _ends(draws[0], how.level, metric.name)
+    return Interval(float(value[0]), low, high, len(truth), how.level)
 
 
 def compare(
@@ -66,41 +73,32 @@ def compare(
     truth: Floats,
     champion: Floats,
     challenger: Floats,
-    *,
-    n_boot: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-    groups: NDArray[np.int64] | None = None,
+    how: Resampling,
 ) -> Comparison:
     """Compare two score vectors by the paired bootstrap. Raises as `interval` does."""
     metric = metric_of(name)
     checked_rows(metric, truth, champion)
     checked_rows(metric, truth, challenger)
-    value, draws = _draws(metric, truth, (champion, challenger), n_boot, seed, groups)
+    value, draws = _draws(metric, truth, (champion, challenger), how)
     sign = 1.0 if metric.higher_is_better else -1.0
-    low, high = _ends(sign * (draws[1] - draws[0]), level, metric.name)
-    improvement = Interval(float(sign * (value[1] - value[0])), low, high, len(truth), level)
+    low, high = _ends(sign * (draws[1] - draws[0]), how.level, metric.name)
+    improvement = Interval(float(sign * (value[1] - value[0])), low, high, len(truth), how.level)
     return Comparison(float(value[0]), float(value[1]), improvement)
 
 
 def _draws(
-    metric: Metric,
-    truth: Floats,
-    scores: tuple[Floats, ...],
-    n_boot: int,
-    seed: int,
-    groups: NDArray[np.int64] | None,
+    metric: Metric, truth: Floats, scores: tuple[Floats, ...], how: Resampling
 ) -> tuple[list[float], list[Floats]]:
-    """The metric of each score vector on the rows as they are, and on `n_boot` resamples shared by all."""
+    """The metric of each score vector on the rows as they are, and on the resamples shared by all."""
     functions = [metric.prepare(truth, score) for score in scores]
     rows = len(truth)
-    members = None if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
+    members = None if how.groups is None else np.unique(how.groups, return_inverse=True)[1].reshape(-1)
     units = rows if members is None else int(members.max()) + 1
-    random = np.random.default_rng(seed)
-    block = max(1, min(n_boot, _BLOCK_CELLS // rows))
+    random = np.random.default_rng(how.seed)
+    block = max(1, min(how.n_boot, _BLOCK_CELLS // rows))
     found: list[list[Floats]] = [[] for _ in scores]
-    for start in range(0, n_boot, block):
-        size = min(block, n_boot - start)
+    for start in range(0, how.n_boot, block):
+        size = min(block, how.n_boot - start)
         weights = np.empty((size, units))
         for line in weights:
             line[:] = np.bincount(random.integers(0, units, units), minlength=units)

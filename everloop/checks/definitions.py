@@ -79,7 +79,9 @@ class ObjectiveDef:
                 bounds[side] = None if text is None else float(Decimal(str(text)))
             except InvalidOperation:
                 raise InvalidInput(f"the {side} of objective {manifest.get('name')} is {text!r}") from None
-        return cls(manifest["name"], manifest["metric"], owner=manifest.get("owner", ""), **bounds)
+        return cls(
+            manifest["name"], manifest["metric"], bounds["at_least"], bounds["at_most"], manifest.get("owner", "")
+        )
 
 
 Objective = ObjectiveDef

@@ -33,7 +33,7 @@ def _mean_of(loss: Callable[[Floats, Floats], Floats], *, root: bool = False) ->
 
         def value(weights: Weights) -> Floats:
             mean = weights @ each / weights.sum(axis=1)
-            return np.sqrt(mean) if root else mean
+            return np.asarray(np.sqrt(mean) if root else mean)
 
         return value
 

@@ -4,13 +4,13 @@ Each says in one line what was found, with the interval behind a number rather t
 """
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from everloop.checks.bootstrap import Comparison, Interval, compare, interval
+from everloop.checks.bootstrap import Comparison, Interval, Resampling, compare, interval
 from everloop.checks.definitions import Candidate, ObjectiveDef, Verdict
 from everloop.checks.metrics import Floats, metric_of
 from everloop.checks.units import as_details, find_changes
@@ -43,9 +43,8 @@ def threshold(
     """
     rows = _labelled(candidate, holdout)
     truth = _numbers(rows.get_column(candidate.label), "label")
-    found = interval(
-        objective.metric, truth, _scores(candidate, rows), n_boot=n_boot, seed=seed, groups=_groups(rows, by)
-    )
+    how = Resampling(n_boot, seed, groups=_groups(rows, by))
+    found = interval(objective.metric, truth, _scores(candidate, rows), how)
     passed = objective.holds(found.value)
     word = "meets" if passed else "misses"
     return Verdict(
@@ -71,11 +70,12 @@ def beats(
     Without a champion there is nothing to beat, and it passes saying so. Raises `DataError` when the two
     cannot answer for the same rows.
     """
-    found = _compared(challenger, champion, holdout, metric, by, n_boot, seed)
+    found = _compared(challenger, champion, holdout, metric, by=by, n_boot=n_boot, seed=seed)
     if found is None:
         return Verdict(True, "there is no champion yet")
     passed = found.improvement.low > margin
-    return _verdict(found, metric, passed, f"better by more than {margin:g}" if margin else "better")
+    better = f"better by more than {margin:g}" if margin else "better beyond chance"
+    return _verdict(found, metric, passed, better if passed else f"not {better}")
 
 
 def not_worse(
@@ -93,11 +93,13 @@ def not_worse(
 
     For retraining on newer data, where being as good as the champion is enough. Raises as `beats` does.
     """
-    found = _compared(challenger, champion, holdout, metric, by, n_boot, seed)
+    found = _compared(challenger, champion, holdout, metric, by=by, n_boot=n_boot, seed=seed)
     if found is None:
         return Verdict(True, "there is no champion yet")
     passed = found.improvement.high >= -margin
-    return _verdict(found, metric, passed, f"not clearly worse by more than {margin:g}" if margin else "not clearly worse")
+    return _verdict(
+        found, metric, passed, f"not clearly worse by more than {margin:g}" if margin else "not clearly worse"
+    )
 
 
 def same_units(frame: Frame, champion_frame: Frame | None, *, ignore: tuple[str, ...] = ()) -> Verdict:
@@ -107,7 +109,10 @@ def same_units(frame: Frame, champion_frame: Frame | None, *, ignore: tuple[str,
     findings = find_changes(frame, champion_frame, ignore=ignore)
     if findings:
         return Verdict(
-            False, "; ".join(f.text for f in findings[:5]), {"columns": len(findings)}, {"findings": as_details(findings)}
+            False,
+            "; ".join(f.text for f in findings[:5]),
+            {"columns": len(findings)},
+            {"findings": as_details(findings)},
         )
     count = len(champion_frame.collect_schema().names())
     return Verdict(True, f"{count} columns keep their units, nulls and spread")
@@ -126,8 +131,14 @@ def contract(results: Iterable[Expected]) -> Verdict:
 def _labelled(candidate: Candidate, frame: Frame) -> pl.DataFrame:
     rows = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
     if candidate.label not in rows.columns:
-        raise DataError(f"the holdout has no column {candidate.label!r}", hint="columns: " + ", ".join(rows.columns[:12]))
+        raise DataError(
+            f"the holdout has no column {candidate.label!r}", hint="columns: " + ", ".join(rows.columns[:12])
+        )
     return rows.filter(pl.col(candidate.label).is_not_null())
+
+
+def _no_column(name: str, rows: pl.DataFrame) -> DataError:
+    return DataError(f"the holdout has no column {name!r}", hint="columns: " + ", ".join(rows.columns[:12]))
 
 
 def _scores(model: Candidate, rows: pl.DataFrame) -> Floats:
@@ -144,19 +155,23 @@ def _numbers(series: pl.Series, what: str) -> Floats:
     try:
         return np.asarray(series.cast(pl.Float64).to_numpy(), dtype=np.float64)
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{what} is not a number: {error}", hint="checks compare numbers; encode classes first") from error
+        raise DataError(
+            f"{what} is not a number: {error}", hint="checks compare numbers; encode classes first"
+        ) from error
 
 
 def _groups(rows: pl.DataFrame, by: str) -> NDArray[np.int64] | None:
     if not by:
         return None
     if by not in rows.columns:
-        raise DataError(f"the holdout has no column {by!r} to group by", hint="columns: " + ", ".join(rows.columns[:12]))
+        raise DataError(
+            f"the holdout has no column {by!r} to group by", hint="columns: " + ", ".join(rows.columns[:12])
+        )
     return np.asarray(rows.get_column(by).rank("dense").fill_null(0).to_numpy(), dtype=np.int64)
 
 
 def _compared(
-    challenger: Candidate, champion: Candidate | None, frame: Frame, metric: str, by: str, n_boot: int, seed: int
+    challenger: Candidate, champion: Candidate | None, frame: Frame, metric: str, *, by: str, n_boot: int, seed: int
 ) -> Comparison | None:
     metric_of(metric)
     if champion is None:
@@ -171,17 +186,15 @@ def _compared(
             hint="its inputs changed; compare on a frame that has the features of both",
         ) from error
     after = _scores(challenger, rows)
-    return compare(metric, truth, before, after, n_boot=n_boot, seed=seed, groups=_groups(rows, by))
+    return compare(metric, truth, before, after, Resampling(n_boot, seed, groups=_groups(rows, by)))
 
 
 def _verdict(found: Comparison, metric: str, passed: bool, claim: str) -> Verdict:
     gain = found.improvement
     summary = (
         f"{metric} {found.challenger:.4f} against the champion's {found.champion:.4f} on {gain.rows:,} rows: "
-        f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], {'' if passed else 'not '}{claim}"
+        f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], {claim}"
     )
-    if not passed and claim.startswith("not "):
-        summary = summary.replace(f"not {claim}", claim.removeprefix("not "))
     figures = {"champion": found.champion, "challenger": found.challenger, **_figures("improvement", gain)}
     return Verdict(passed, summary, figures)
 
