@@ -1,0 +1,156 @@
+"""Named reasons why a column moved that are faults of a sensor, not changes of the world.
+
+A model retrained on a broken column learns the fault, so every diagnosis here blocks retraining. Each demands
+strong evidence: a fault that is overlooked shows as drift all the same, a wrong name would hide real drift.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from everloop.watch.reference import Column, Counts
+from everloop.watch.twosample import Floats
+
+Fault = Literal["null spike", "constant column", "unit change", "renamed level", "wrong type"]
+
+_LEAST_ROWS = 50
+_NULL_JUMP = 0.2
+_UNITS: tuple[tuple[str, float, float], ...] = (
+    ("x1000", 1000.0, 0.0),
+    ("x0.001", 0.001, 0.0),
+    ("x100", 100.0, 0.0),
+    ("x0.01", 0.01, 0.0),
+    ("x60 (minutes to seconds, or hours to minutes)", 60.0, 0.0),
+    ("÷60 (seconds to minutes, or minutes to hours)", 1 / 60.0, 0.0),
+    ("x3600 (hours to seconds)", 3600.0, 0.0),
+    ("÷3600 (seconds to hours)", 1 / 3600.0, 0.0),
+    ("°C to °F", 1.8, 32.0),
+    ("°F to °C", 5 / 9, -160 / 9),
+    ("°C to K", 1.0, 273.15),
+    ("K to °C", 1.0, -273.15),
+    ("miles to km", 1.609344, 0.0),
+    ("km to miles", 1 / 1.609344, 0.0),
+    ("feet to m", 0.3048, 0.0),
+    ("m to feet", 1 / 0.3048, 0.0),
+    ("inches to cm", 2.54, 0.0),
+    ("cm to inches", 1 / 2.54, 0.0),
+    ("lb to kg", 0.45359237, 0.0),
+    ("kg to lb", 1 / 0.45359237, 0.0),
+    ("sign flipped", -1.0, 0.0),
+)
+_FAR = 0.2
+"""How far apart (Kolmogorov-Smirnov) the columns must be for a change of unit to be worth naming."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What went wrong with a column, in words that name the values."""
+
+    fault: Fault
+    text: str
+
+
+def diagnose(column: Column, window: Counts) -> Diagnosis | None:
+    """The fault that explains this window of a column, or None; the most certain one first."""
+    if window.rows < _LEAST_ROWS:
+        return None
+    return (
+        _wrong_type(window)
+        or _null_spike(column, window)
+        or _constant(column, window)
+        or (_renamed(column, window) if column.kind == "levels" else _unit_change(column, window))
+    )
+
+
+def _wrong_type(window: Counts) -> Diagnosis | None:
+    if window.invalid == 0:
+        return None
+    text = f"{window.invalid:,} of {window.rows:,} values are no finite numbers, as they were in training"
+    return Diagnosis("wrong type", text)
+
+
+def _null_spike(column: Column, window: Counts) -> Diagnosis | None:
+    share, usual = window.nulls / window.rows, column.null_share
+    # A column that is often empty may well be emptier for a while: demand that the filled part lost a third as well.
+    if share - usual < _NULL_JUMP or (1 - share) > (1 - usual) * 2 / 3:
+        return None
+    return Diagnosis("null spike", f"{share:.0%} of the values are missing; {usual:.1%} were in training")
+
+
+def _constant(column: Column, window: Counts) -> Diagnosis | None:
+    if window.present < _LEAST_ROWS:
+        return None
+    if column.kind == "levels":
+        distinct = int(np.count_nonzero(window.cells[:-1])) + len(window.unseen)
+        value = _only_level(column, window)
+    else:
+        distinct = 1 if window.low == window.high else 2
+        value = f"{window.low:g}"
+    if distinct != 1:
+        return None
+    usual = column.counts.cells.max() / max(1, column.counts.present)
+    if column.kind != "levels" and column.counts.low == column.counts.high:
+        return None
+    # So many equal values in a row by chance: the share of the most frequent cell to the power of the rows.
+    if usual**window.present > 1e-9:
+        return None
+    return Diagnosis("constant column", f"every one of {window.present:,} values is {value}")
+
+
+def _only_level(column: Column, window: Counts) -> str:
+    if window.unseen:
+        return repr(next(iter(window.unseen)))
+    return repr(column.levels[int(np.argmax(window.cells[:-1]))])
+
+
+def _unit_change(column: Column, window: Counts) -> Diagnosis | None:
+    if window.present < _LEAST_ROWS or column.counts.low == column.counts.high:
+        return None
+    before, now = column.counts.quantiles, window.quantiles
+    apart = _distance(before, now)
+    if apart < _FAR:
+        return None
+    found = [(_distance(before * scale + shift, now), name, scale, shift) for name, scale, shift in _UNITS]
+    rest, name, scale, shift = min(found, key=lambda item: item[0])
+    # What remains must be noise: the critical distance at 1e-3 of the window's size, and the grid's own.
+    noise = 1.95 / np.sqrt(min(window.present, column.counts.present)) + 1 / before.size
+    if rest > noise or rest > apart / 3:
+        return None
+    median = float(np.median(before))
+    text = f"looks like {name}: the median went from {median:g} to {float(np.median(now)):g}"
+    return Diagnosis("unit change", text + f" ({median * scale + shift:g} is what the unit change predicts)")
+
+
+def _distance(a: Floats, b: Floats) -> float:
+    """Kolmogorov-Smirnov distance of two sets of equally spaced quantiles."""
+    x, y = np.sort(a), np.sort(b)
+    both = np.concatenate([x, y])
+    # Equal to nine digits counts as equal: scaling moves the last bits.
+    slack = 1e-9 * np.maximum(1e-300, np.abs(both))
+    right = (
+        np.searchsorted(x, both + slack, side="right") / x.size
+        - np.searchsorted(y, both + slack, side="right") / y.size
+    )
+    return float(np.abs(right).max())
+
+
+def _renamed(column: Column, window: Counts) -> Diagnosis | None:
+    if window.present < _LEAST_ROWS or not window.unseen:
+        return None
+    usual = column.counts.cells[:-1] / max(1, column.counts.present)
+    now = window.cells[:-1] / window.present
+    pairs: list[str] = []
+    candidates = dict(window.unseen)
+    for place in np.flatnonzero((usual >= 0.03) & (now < usual / 10)):
+        share = float(usual[place])
+        # A third more or less, or what the window's size lets it vary.
+        room = max(share / 3, 3 * float(np.sqrt(share * (1 - share) / window.present)))
+        near = {level: abs(count / window.present - share) for level, count in candidates.items()}
+        best = min(near, key=lambda level: near[level], default=None)
+        if best is not None and near[best] <= room:
+            pairs.append(f"{column.levels[place]!r} is now {best!r}")
+            candidates.pop(best)
+    if not pairs:
+        return None
+    return Diagnosis("renamed level", "; ".join(pairs) + " (same share under a new name)")
