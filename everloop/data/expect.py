@@ -1,0 +1,172 @@
+"""Expectations: small values that say what must hold of a table.
+
+`severity` is `block` (a head does not move to data that breaks it) or `warn`.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Literal, get_args
+
+from everloop.core.clock import iso, micros, parse_duration
+from everloop.core.errors import InvalidInput
+
+Severity = Literal["block", "warn"]
+Bound = int | float | str | date | datetime
+
+KINDS = (
+    "unique",
+    "not_null",
+    "between",
+    "one_of",
+    "matches",
+    "row_count",
+    "fresh",
+    "dtype",
+    "null_share",
+    "ordered",
+    "columns",
+)
+_LONG = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """One expectation. Make it with the functions of this module; parameters are text or integers, never floats."""
+
+    kind: str
+    columns: tuple[str, ...] = ()
+    params: tuple[tuple[str, Any], ...] = ()
+    severity: str = "block"
+
+    def __post_init__(self) -> None:
+        """Check kind, columns and severity; raises `InvalidInput`."""
+        if self.kind not in KINDS:
+            raise InvalidInput(f"{self.kind!r} is not an expectation", hint="one of " + ", ".join(KINDS))
+        if self.severity not in get_args(Severity):
+            raise InvalidInput(f"{self.severity!r} is not a severity", hint="block or warn")
+        if self.kind != "row_count" and not self.columns:
+            raise InvalidInput(f"expect.{self.kind} names no column")
+        if not all(isinstance(c, str) and c for c in self.columns):
+            raise InvalidInput(f"expect.{self.kind} needs names of columns, not {self.columns!r}")
+
+    def __str__(self) -> str:
+        """How it reads: `between(distance, lower=0, upper=6000)`."""
+        inside = [*self.columns, *(f"{k}={_shown(v)}" for k, v in self.params if v is not None)]
+        return f"{self.kind}({', '.join(inside)})"
+
+    def param(self, name: str) -> Any:
+        """One parameter, None where it was not given."""
+        return dict(self.params).get(name)
+
+    def manifest(self) -> dict[str, Any]:
+        """Canonical-JSON-ready form."""
+        params = {k: list(v) if isinstance(v, tuple) else v for k, v in self.params if v is not None}
+        return {"expect": self.kind, "columns": list(self.columns), "severity": self.severity, "params": params}
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> "Expectation":
+        """Rebuild what `manifest` wrote."""
+        params = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest.get("params", {}).items()}
+        return cls(manifest["expect"], tuple(manifest["columns"]), tuple(params.items()), manifest["severity"])
+
+
+def _shown(value: Any) -> str:
+    text = "[" + ", ".join(map(str, value)) + "]" if isinstance(value, tuple) else str(value)
+    return text if len(text) <= _LONG else text[: _LONG - 1] + "…"
+
+
+def _make(kind: str, columns: tuple[str, ...], severity: Severity, /, **params: Any) -> Expectation:
+    return Expectation(kind, columns, tuple((k, v) for k, v in params.items() if v is not None), severity)
+
+
+def _bound(value: Bound | None, what: str) -> int | str | None:
+    """Integers stay, everything else becomes text: identity fields hold no floats."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidInput(f"{what} cannot be {value}", hint="leave the bound out")
+        return repr(value)
+    if isinstance(value, datetime):
+        return iso(micros(value)) if value.tzinfo else value.isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, str):
+        return value
+    raise InvalidInput(f"{what} cannot be {value!r}", hint="a number, a date, a datetime or ISO text")
+
+
+def unique(*columns: str, severity: Severity = "block") -> Expectation:
+    """No two rows hold the same values in `columns` together (rows with a null among them do not count)."""
+    return _make("unique", columns, severity)
+
+
+def not_null(*columns: str, severity: Severity = "block") -> Expectation:
+    """None of `columns` holds a null."""
+    return _make("not_null", columns, severity)
+
+
+def between(
+    column: str, lower: Bound | None = None, upper: Bound | None = None, *, severity: Severity = "block"
+) -> Expectation:
+    """Every value lies in [lower, upper]; nulls pass, NaN fails. Times are dates, datetimes or ISO text."""
+    if lower is None and upper is None:
+        raise InvalidInput(f"expect.between({column!r}) has no bound")
+    return _make("between", (column,), severity, lower=_bound(lower, "lower"), upper=_bound(upper, "upper"))
+
+
+def one_of(column: str, values: Sequence[str | int | bool], *, severity: Severity = "block") -> Expectation:
+    """Every value is one of `values`; nulls pass."""
+    if isinstance(values, str) or not values or not all(isinstance(v, str | int) for v in values):
+        raise InvalidInput(f"expect.one_of({column!r}) needs a list of texts, integers or booleans")
+    return _make("one_of", (column,), severity, values=tuple(values))
+
+
+def matches(column: str, pattern: str, *, severity: Severity = "block") -> Expectation:
+    """The whole of every text matches a regular expression (RE2 syntax); nulls pass."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise InvalidInput(f"expect.matches({column!r}): {error}", hint="a regular expression") from error
+    return _make("matches", (column,), severity, pattern=pattern)
+
+
+def row_count(at_least: int | None = None, at_most: int | None = None, *, severity: Severity = "block") -> Expectation:
+    """The table has that many rows."""
+    if at_least is None and at_most is None:
+        raise InvalidInput("expect.row_count has no bound")
+    return _make("row_count", (), severity, at_least=at_least, at_most=at_most)
+
+
+def fresh(column: str, within: str, *, severity: Severity = "block") -> Expectation:
+    """The newest time in `column` is no older than `within` (`36h`) at event time now; an empty table fails."""
+    try:
+        parse_duration(within)
+    except ValueError as error:
+        raise InvalidInput(f"expect.fresh({column!r}): {error}") from error
+    return _make("fresh", (column,), severity, within=within)
+
+
+def dtype(column: str, type: str, *, severity: Severity = "block") -> Expectation:  # noqa: A002 - reads as authors say it
+    """The column has that logical type: `int64`, `float64`, `string`, `timestamp[us,UTC]`, `decimal(12,2)`."""
+    return _make("dtype", (column,), severity, type=type)
+
+
+def null_share(column: str, at_most: float, *, severity: Severity = "block") -> Expectation:
+    """At most that share of the rows (0 to 1) is null."""
+    if not 0 <= at_most <= 1:
+        raise InvalidInput(f"expect.null_share({column!r}): {at_most} is not a share between 0 and 1")
+    return _make("null_share", (column,), severity, at_most=repr(float(at_most)))
+
+
+def ordered(smaller: str, larger: str, *, severity: Severity = "block") -> Expectation:
+    """In every row `smaller` ≤ `larger`, where both are there."""
+    return _make("ordered", (smaller, larger), severity)
+
+
+def columns(*names: str, severity: Severity = "block") -> Expectation:
+    """The table has these columns."""
+    return _make("columns", names, severity)
