@@ -1,0 +1,1 @@
+"""Tables of changes, check results and access."""
