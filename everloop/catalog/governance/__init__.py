@@ -1,0 +1,1 @@
+"""Governance: environments, changes with approvals and comments, check results, and access."""
