@@ -1,3 +1,50 @@
-"""Everloop: the machine-learning lifecycle as one versioned, audited loop."""
+"""Everloop: the machine-learning lifecycle as one versioned, audited loop.
+
+What a project's author writes with: `import everloop as el`. Each name is loaded when it is first used.
+"""
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Project": "project",
+    "Call": "data.definitions",
+    "Files": "data.definitions",
+    "SQL": "data.definitions",
+    "expect": "data",
+    "count": "features.definitions",
+    "last": "features.definitions",
+    "max": "features.definitions",
+    "mean": "features.definitions",
+    "min": "features.definitions",
+    "sum": "features.definitions",
+    "Candidate": "checks.definitions",
+    "Objective": "checks.definitions",
+    "Verdict": "checks.definitions",
+    "verdicts": "checks",
+    "AllAtOnce": "serving.definitions",
+    "Canary": "serving.definitions",
+    "Guardrails": "serving.definitions",
+    "Lookup": "serving.definitions",
+    "Sequence": "serving.definitions",
+    "Late": "watch.definitions",
+    "every": "watch.definitions",
+    "on_alarm": "watch.definitions",
+    "on_new_rows": "watch.definitions",
+}
+_MODULES = {"expect": "data.expect", "verdicts": "checks.verdicts"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the module of a public name when it is first used."""
+    if name in _MODULES:
+        return import_module(f"{__name__}.{_MODULES[name]}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOMES, "__version__"])

@@ -62,6 +62,8 @@ def test_names_say_what_a_thing_is():
 def test_imports_stand_at_the_top():
     hidden = []
     for path in MODULES:
+        if "demo/project" in str(path):  # a user's project: heavy libraries load where they are used
+            continue
         for function in ast.walk(ast.parse(path.read_text())):
             if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) or function.name == "__getattr__":
                 continue

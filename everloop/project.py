@@ -1,0 +1,407 @@
+"""The author's face: a `Project` collects definitions and refuses wrong ones at once, with file, line and a hint.
+
+Defining has no side effects and loads no engine: everything collected here is a pure value.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+from everloop.checks.definitions import RESERVED, CheckDef, ObjectiveDef
+from everloop.core.errors import DefinitionError, InvalidInput
+from everloop.core.ids import checked_name
+from everloop.data.definitions import Contract, DatasetDef, SourceDef
+from everloop.data.expect import Expectation
+from everloop.features.definitions import Feature, FeatureServiceDef, FeatureViewDef
+from everloop.flows.assets import Asset, define, suggest, wire
+from everloop.models.definitions import TrainerDef
+from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardrails
+from everloop.watch.definitions import Late, MonitorDef, RetrainDef, Trigger
+
+F = TypeVar("F", bound=Callable[..., Any])
+Table = SourceDef | DatasetDef
+FRAME_SUFFIX = "_frame"
+"""A model's training frame is the asset `frame/<model>_frame`."""
+_OURS = str(Path(__file__).parent)
+_FRAME = "everloop.features.frames:build_frame"
+_TRAIN = "everloop.models.training:train"
+
+
+class Project:
+    """Everything that one team's model needs, by name. See DESIGN §2 for the feel."""
+
+    def __init__(self, name: str) -> None:
+        """Start an empty project."""
+        self.name = checked_name(name)
+        self.tables: dict[str, Table] = {}
+        self.views: dict[str, FeatureViewDef] = {}
+        self.services: dict[str, FeatureServiceDef] = {}
+        self.trainers: dict[str, TrainerDef] = {}
+        self.objectives: dict[str, ObjectiveDef] = {}
+        self.checks: dict[str, CheckDef] = {}
+        self.endpoints: dict[str, EndpointDef] = {}
+        self.monitors: dict[str, MonitorDef] = {}
+        self.rules: dict[str, RetrainDef] = {}
+        self.places: dict[str, str] = {}
+        """`file:line` of each definition, by key."""
+
+    def source(
+        self,
+        name: str,
+        origin: Any,
+        *,
+        key: str | Sequence[str] = (),
+        event_time: str | None = None,
+        known_time: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        expect: Sequence[Expectation] = (),
+    ) -> SourceDef:
+        """Rows that come from outside: `el.Files(...)`, `el.SQL(...)` or `el.Call(...)`."""
+        made = _at_caller(lambda: SourceDef(name, origin, key, event_time, known_time, tags or {}, expect))
+        self._add("source", name, self.tables, made)
+        return made
+
+    def dataset(
+        self,
+        *,
+        key: str | Sequence[str] = (),
+        event_time: str | None = None,
+        known_time: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        expect: Sequence[Expectation] = (),
+    ) -> Callable[[Callable[..., Any]], DatasetDef]:
+        """Decorate a function from lazy frames to a lazy frame; its parameters name what it is made from."""
+        contract = _at_caller(lambda: Contract.of(key, event_time, known_time, tags, expect))
+
+        def declare(function: Callable[..., Any]) -> DatasetDef:
+            name = function.__name__
+            upstream = define(function, kind="data").upstream
+            made = _at_caller(
+                lambda: DatasetDef(
+                    name,
+                    function,
+                    upstream,
+                    contract.key,
+                    contract.event_time,
+                    contract.known_time,
+                    contract.tags,
+                    contract.expect,
+                )
+            )
+            self._add("dataset", name, self.tables, made)
+            return made
+
+        return declare
+
+    def feature_view(
+        self,
+        name: str,
+        *,
+        source: Table | str,
+        entity: str | Sequence[str],
+        features: Sequence[Feature],
+        slack: str | None = None,
+    ) -> FeatureViewDef:
+        """Features of an entity over the facts of a dataset, one definition for training and serving."""
+        table = self._table(source)
+        columns = (entity,) if isinstance(entity, str) else tuple(entity)
+        plain = _at_caller(lambda: FeatureViewDef(name, table.name, columns, tuple(features)))
+        if slack is not None:
+            plain = _at_caller(lambda: replace(plain, slack=slack))  # type: ignore[arg-type]
+        made = _at_caller(lambda: plain.validate(table))  # type: ignore[arg-type]
+        self._add("view", name, self.views, made)
+        return made
+
+    def feature_service(
+        self, name: str, views: Sequence[FeatureViewDef], *, request: Sequence[str] = ()
+    ) -> FeatureServiceDef:
+        """The list that a model trains and serves on: columns of the request, then the features of the views."""
+        made = _at_caller(lambda: FeatureServiceDef(name, tuple(views), tuple(request)))
+        for view in made.views:
+            if self.views.get(view.name) != view:
+                raise DefinitionError(
+                    f"{_place()}: feature service {name} lists {view.name}, which is no view of this project"
+                )
+        self._add("service", name, self.services, made)
+        return made
+
+    def model(
+        self,
+        *,
+        inputs: FeatureServiceDef,
+        spine: Table,
+        label: str,
+        label_known: str = "",
+        holdout: str = "14d",
+        compute: str = "small",
+        output: str = "probability",
+    ) -> Callable[[Callable[..., Any]], TrainerDef]:
+        """Decorate a function from a training frame (and tunable parameters) to a fitted estimator."""
+
+        def declare(function: Callable[..., Any]) -> TrainerDef:
+            name = function.__name__
+            asset = define(function, kind="model", upstream={_only_frame(function): f"frame/{name}{FRAME_SUFFIX}"})
+            made = _at_caller(
+                lambda: TrainerDef(
+                    name,
+                    function,
+                    inputs.name,
+                    spine.name,
+                    label,
+                    label_known=label_known,
+                    holdout=holdout,
+                    params=asset.params,
+                    compute=compute,
+                    output=output,
+                    place=asset.place,
+                )
+            )
+            if self._table(spine).event_time is None:
+                raise DefinitionError(
+                    f"{asset.place}: the spine {spine.name} of model {name} has no event time",
+                    hint="declare event_time= on the dataset: a row of the frame is a question asked at a time",
+                )
+            self._add("trainer", name, self.trainers, made)
+            return made
+
+        return declare
+
+    def objective(
+        self, name: str, *, metric: str, at_least: float | None = None, at_most: float | None = None, owner: str = ""
+    ) -> ObjectiveDef:
+        """The metric and the bound that people agreed on; checks and monitors name it."""
+        made = ObjectiveDef(name, metric, at_least, at_most, owner, _place())
+        self._add("objective", name, self.objectives, made)
+        return made
+
+    def check(self, objective: ObjectiveDef | None = None, *, blocks: Sequence[str] = ()) -> Callable[[F], CheckDef]:
+        """Decorate a function from what is proposed to an `el.Verdict`; it gates changes to `blocks`."""
+
+        def declare(function: F) -> CheckDef:
+            made = CheckDef(function.__name__, function, objective, tuple(blocks), _place())
+            for parameter in made.parameters:
+                if parameter not in RESERVED and parameter not in self.trainers and parameter not in self.tables:
+                    known = [*RESERVED, *self.trainers, *self.tables]
+                    raise DefinitionError(
+                        f"{_place()}: check {made.name} looks at {parameter!r}, which nothing defines",
+                        hint=suggest(parameter, known),
+                    )
+            self._add("check", made.name, self.checks, made)
+            return made
+
+        return declare
+
+    def endpoint(
+        self,
+        name: str,
+        *,
+        graph: Any,
+        rollout: Canary | AllAtOnce | None = None,
+        fallback: Any = "previous",
+        guardrails: Guardrails | None = None,
+        full_disk: Any = "refuse",
+        deadline: str = "10s",
+    ) -> EndpointDef:
+        """An address that answers predictions, and how a new revision takes over."""
+        made = _at_caller(
+            lambda: EndpointDef(
+                name, graph, rollout or Canary(), fallback, guardrails or Guardrails(), full_disk, deadline
+            )
+        )
+        for key in made.upstream:
+            kind, _, wanted = key.partition("/")
+            known: Iterable[str] = self.services if kind == "service" else self.trainers
+            if wanted not in known:
+                raise DefinitionError(
+                    f"{_place()}: endpoint {name} names {key}, which nothing defines", hint=suggest(wanted, known)
+                )
+        self._add("endpoint", name, self.endpoints, made)
+        return made
+
+    def monitor(
+        self,
+        endpoint: EndpointDef,
+        *,
+        label: Late | None = None,
+        objective: ObjectiveDef | None = None,
+        window: str = "1d",
+        alarms_per_quarter: int = 1,
+        slices: Sequence[str] = (),
+    ) -> MonitorDef:
+        """Watch an endpoint within a budget of false alarms."""
+        bound = objective.name if objective else ""
+        made = _at_caller(
+            lambda: MonitorDef(endpoint.name, endpoint.name, label, alarms_per_quarter, window, tuple(slices), bound)
+        )
+        self._add("monitor", made.name, self.monitors, made)
+        return made
+
+    def retrain(self, model: TrainerDef, *, when: Sequence[Trigger], cooldown: str = "1d") -> RetrainDef:
+        """When to train again, into a sandbox of its own; the result still passes through a change."""
+        made = _at_caller(lambda: RetrainDef(model.name, tuple(when), cooldown))
+        self._add("retrain", made.name, self.rules, made)
+        return made
+
+    def assets(self) -> dict[str, Asset]:
+        """What can be made, wired: raises `DefinitionError` for an unknown upstream, a cycle, or two of one name."""
+        made = [
+            Asset(f"data/{t.name}", None, place=self.places[f"source/{t.name}"])
+            for t in self.tables.values()
+            if isinstance(t, SourceDef)
+        ]
+        made += [self._dataset_asset(t) for t in self.tables.values() if isinstance(t, DatasetDef)]
+        for trainer in self.trainers.values():
+            made += [self._frame_asset(trainer), self._model_asset(trainer)]
+        return wire(made)
+
+    def _dataset_asset(self, table: DatasetDef) -> Asset:
+        return define(table.function, kind="data", name=table.name, facts={"contract": table.contract.manifest()})
+
+    def _frame_asset(self, trainer: TrainerDef) -> Asset:
+        service = self.services[trainer.service]
+        spine = self._table(trainer.spine)
+        tables = dict.fromkeys([trainer.spine, *(view.source for view in service.views)])
+        facts = {
+            "views": [[view.name, view.manifest()] for view in service.views],
+            "service": service.name,
+            "request": list(service.request),
+            "spine": trainer.spine,
+            "spine_key": list(spine.key),
+            "time": spine.event_time,
+            "label": trainer.label,
+            "label_known": trainer.label_known,
+            "columns": list(service.columns),
+        }
+        return Asset(
+            f"frame/{trainer.name}{FRAME_SUFFIX}",
+            _frame_of,
+            {name: f"data/{name}" for name in tables},
+            facts=facts,
+            runner=_FRAME,
+            place=trainer.place,
+        )
+
+    def _model_asset(self, trainer: TrainerDef) -> Asset:
+        service = self.services[trainer.service]
+        facts = {
+            "service": service.name,
+            "label": trainer.label,
+            "time": self._table(trainer.spine).event_time,
+            "holdout": trainer.holdout,
+            "columns": list(service.columns),
+            "output": trainer.output,
+            "trainer": trainer.name,
+        }
+        upstream = {_only_frame(trainer.function): f"frame/{trainer.name}{FRAME_SUFFIX}"}
+        return define(trainer.function, kind="model", name=trainer.name, upstream=upstream, facts=facts, runner=_TRAIN)
+
+    def _table(self, source: Table | str) -> Table:
+        name = source if isinstance(source, str) else source.name
+        if name not in self.tables:
+            raise DefinitionError(
+                f"{_place()}: {name!r} is no source or dataset of this project", hint=suggest(name, self.tables)
+            )
+        return self.tables[name]
+
+    def _add(self, kind: str, name: str, into: dict[str, Any], made: Any) -> None:
+        clash = next((k for k in (f"{kind}/{name}", *_sharing(kind, name)) if k in self.places), None)
+        if clash is not None:
+            raise DefinitionError(
+                f"{_place()}: {name!r} is taken by {clash}, defined at {self.places[clash]}", hint="rename one of them"
+            )
+        into[name] = made
+        self.places[f"{kind}/{name}"] = _place()
+
+
+def load_project(root: Path, module: str) -> Project:
+    """Import `module` with `root` first on the path and return the one `Project` in it, its assets wired.
+
+    Raises `DefinitionError` with file, line and a hint for anything wrong in it, also for an import that fails.
+    """
+    root = root.resolve()
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    try:
+        loaded = importlib.import_module(module)
+    except DefinitionError:
+        raise
+    except InvalidInput as error:
+        raise DefinitionError(error.message, hint=error.hint) from error
+    except Exception as error:
+        raise DefinitionError(
+            f"{_blame(error, root, module)}: the project does not import: {type(error).__name__}: {error}",
+            hint="run `python -c 'import " + module + "'` in the project's folder to see it alone",
+        ) from error
+    found = {id(value): value for value in vars(loaded).values() if isinstance(value, Project)}
+    if len(found) != 1:
+        raise DefinitionError(
+            f"{module} holds {len(found)} projects", hint='exactly one: project = el.Project("name") at the top level'
+        )
+    project = next(iter(found.values()))
+    project.assets()
+    return project
+
+
+def _frame_of(**tables: Any) -> Any:
+    """Stands for the point-in-time join in plans; the runner does the work."""
+    raise NotImplementedError(f"frames are built by {_FRAME} from {', '.join(tables)}")
+
+
+def _sharing(kind: str, name: str) -> tuple[str, ...]:
+    """Keys that would mean the same parameter name."""
+    shared = ("source", "dataset", "trainer")
+    return tuple(f"{other}/{name}" for other in shared) if kind in shared else ()
+
+
+def _only_frame(function: Callable[..., Any]) -> str:
+    needs = list(define(function, kind="model").upstream)
+    if len(needs) != 1:
+        raise DefinitionError(
+            f"{_place()}: model {function.__name__} takes {', '.join(needs) or 'nothing'}",
+            hint="one parameter without a default: the training frame; all others are tunable and have defaults",
+        )
+    return needs[0]
+
+
+V = TypeVar("V")
+
+
+def _at_caller(make: Callable[[], V]) -> V:
+    """Run `make`; what it refuses is said with the author's file and line in front."""
+    try:
+        return make()
+    except InvalidInput as error:
+        place = _place()
+        message = error.message if error.message.startswith(place) else f"{place}: {error.message}"
+        raise DefinitionError(message, hint=error.hint) from error
+
+
+def _place() -> str:
+    """`file:line` of the nearest caller outside of this package (the demo's project counts as outside)."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to the caller
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_OURS) or "/demo/project/" in name:
+            return f"{name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "?"
+
+
+def _blame(error: Exception, root: Path, module: str) -> str:
+    """The deepest place of a failed import that lies in the project."""
+    place = str(root / (module.replace(".", "/") + ".py"))
+    trace = error.__traceback__
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        with suppress(ValueError):
+            Path(name).relative_to(root)
+            place = f"{name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError) and error.filename:
+        place = f"{error.filename}:{error.lineno}"
+    return place

@@ -1,0 +1,1 @@
+"""The processes behind the address: server, worker, supervisor; REST, the MLflow protocol, pages."""
