@@ -111,15 +111,14 @@ def _unit_change(column: Column, window: Counts) -> Diagnosis | None:
     apart = _distance(before, now)
     if apart < _FAR:
         return None
-    found = [(_distance(before * scale + shift, now), name, scale, shift) for name, scale, shift in _UNITS]
-    rest, name, scale, shift = min(found, key=lambda item: item[0])
+    rest, name = min((_distance(before * scale + shift, now), name) for name, scale, shift in _UNITS)
     # What remains must be noise: the critical distance at 1e-3 of the window's size, and the grid's own.
     noise = 1.95 / np.sqrt(min(window.present, column.counts.present)) + 1 / before.size
     if rest > noise or rest > apart / 3:
         return None
-    median = float(np.median(before))
-    text = f"looks like {name}: the median went from {median:g} to {float(np.median(now)):g}"
-    return Diagnosis("unit change", text + f" ({median * scale + shift:g} is what the unit change predicts)")
+    old, new = np.quantile(before, (0.25, 0.75)), np.quantile(now, (0.25, 0.75))
+    text = f"looks like {name}: the middle half was {old[0]:.4g}..{old[1]:.4g} and is {new[0]:.4g}..{new[1]:.4g}"
+    return Diagnosis("unit change", text)
 
 
 def _distance(a: Floats, b: Floats) -> float:
