@@ -1,1 +1,59 @@
-"""Tables of predictions, labels and alarms."""
+"""Tables of predictions, labels, the progress of ingesting prediction logs, and rollouts."""
+
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, Table, Text, UniqueConstraint
+
+from everloop.catalog.tables.columns import Key, Moment, Serial, metadata
+
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("project", Key, primary_key=True),
+    Column("id", Key, primary_key=True),  # of one row: the request's id, or <id>.<row>
+    Column("endpoint", Key, nullable=False),
+    Column("revision", Key, nullable=False),
+    Column("at", Moment, nullable=False),  # event time
+    Column("recorded", Moment, nullable=False),  # wall time of the answer
+    Column("micros", BigInteger, nullable=False),  # how long the answer took
+    Column("fallback", Key, nullable=False),  # the revision that was chosen and failed; mostly empty
+    Column("gateway", Key, nullable=False),
+    Column("segment", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),  # of the frame in the segment, in bytes
+    Column("row", Integer, nullable=False),  # of the request
+    Index(None, "project", "endpoint", "at", "id"),
+    Index(None, "project", "revision", "at"),
+    Index(None, "gateway", "segment"),
+)
+
+log_segments = Table(  # a gateway serves many projects, so its log's progress belongs to none
+    "log_segments",
+    metadata,
+    Column("gateway", Key, primary_key=True),
+    Column("segment", BigInteger, primary_key=True),
+    Column("position", BigInteger, nullable=False),  # everything before it is ingested
+    Column("closed", Boolean, nullable=False),  # nothing will be appended, and all of it is ingested
+    Column("object", Key, nullable=False),  # id of its bytes in the object store; empty while the file is on disk
+)
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("project", Key, nullable=False),
+    Column("prediction", Key, nullable=False),
+    Column("value", Text, nullable=False),  # JSON
+    Column("at", Moment, nullable=False),  # event time: when the truth was known
+    Column("recorded", Moment, nullable=False),
+    Column("actor", Key, nullable=False),
+    UniqueConstraint("project", "prediction", "at", "value"),
+    Index(None, "project", "prediction", "id"),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("project", Key, primary_key=True),
+    Column("environment", Key, primary_key=True),
+    Column("endpoint", Key, primary_key=True),
+    Column("state", Text, nullable=False),  # JSON of everloop.serving.rollout.Rollout
+    Column("updated", Moment, nullable=False),
+)

@@ -71,7 +71,7 @@ def columns_of_rows(rows: Sequence[Any], names: Sequence[str]) -> Columns:
 
 
 def columns_of_matrix(values: Any, layout: Layout) -> tuple[Columns, int]:
-    """Spread rows of values (list of lists, or two-dimensional array) over all columns in order; raises `InvalidInput`."""
+    """Spread rows (lists of values, or a two-dimensional array) over all columns in order; raises `InvalidInput`."""
     if isinstance(values, np.ndarray):
         rows, width = values.shape
         columns: list[Any] = [values[:, j] for j in range(width)]

@@ -1,0 +1,1 @@
+"""Rows of what runs: predictions, labels, rollouts, evaluations, alarms."""

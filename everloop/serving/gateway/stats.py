@@ -1,0 +1,76 @@
+"""What a gateway counts, and the file that it tells the controller by.
+
+Counters only go up while the process lives; a reader takes differences and starts again when `started`
+changes. Latency lies in buckets a quarter of an octave wide.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+_BUCKETS = 4 * 40
+
+
+def bucket(micros: int) -> int:
+    """The bucket of a latency."""
+    size = max(micros, 4)
+    bits = size.bit_length()
+    return min(((bits - 3) << 2) | ((size >> (bits - 3)) & 3), _BUCKETS - 1)
+
+
+def upper(index: int) -> int:
+    """The latency in microseconds that bucket `index` ends before."""
+    return (4 + (index & 3) + 1) << (index >> 2)
+
+
+def quantile(counts: list[int], share: float) -> int:
+    """The latency that `share` of the counted requests stayed under; 0 without any."""
+    wanted = sum(counts) * share
+    seen = 0
+    for index, count in enumerate(counts):
+        seen += count
+        if count and seen >= wanted:
+            return upper(index)
+    return 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """Of one revision of one endpoint."""
+
+    requests: int = 0
+    """Requests that this revision was chosen for, refused ones apart."""
+    rows: int = 0
+    errors: int = 0
+    """Of these, those that it failed: the model raised, died, or was too slow."""
+    fallbacks: int = 0
+    """Of the errors, those that another revision answered."""
+    refused: int = 0
+    """Malformed questions."""
+    unlogged: int = 0
+    """Answered without an id, because the log was full."""
+    latency: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
+
+    def answered(self, rows: int, micros: int) -> None:
+        """Count an answer."""
+        self.requests += 1
+        self.rows += rows
+        self.latency[bucket(micros)] += 1
+
+    def failed(self) -> None:
+        """Count a failure."""
+        self.requests += 1
+        self.errors += 1
+
+    def told(self) -> dict[str, Any]:
+        """As JSON; latency as `{bucket: count}`."""
+        return {
+            "requests": self.requests,
+            "rows": self.rows,
+            "errors": self.errors,
+            "fallbacks": self.fallbacks,
+            "refused": self.refused,
+            "unlogged": self.unlogged,
+            "p50_micros": quantile(self.latency, 0.5),
+            "p99_micros": quantile(self.latency, 0.99),
+            "latency": {str(index): count for index, count in enumerate(self.latency) if count},
+        }

@@ -1,0 +1,193 @@
+"""Model workers as the gateway sees them: started, warmed, asked, healed, retired."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from everloop.core.errors import StepFailed, Unavailable
+from everloop.serving import wire
+from everloop.serving.columns import Layout, Outputs, outputs_from
+from everloop.serving.modelworker import Setup
+from everloop.serving.table import Revision
+
+_ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
+)
+_FIRST_DELAY, _MOST_DELAY, _HEALTHY_SECONDS = 0.05, 5.0, 10.0
+_LOST = "the model worker died"
+
+
+class _Link(asyncio.Protocol):
+    """One connection to one worker process."""
+
+    def __init__(self, on_frame: Callable[["_Link", wire.Frame], None], on_lost: Callable[["_Link"], None]) -> None:
+        self._reader = wire.Reader()
+        self._on_frame, self._on_lost = on_frame, on_lost
+        self.transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for frame in self._reader.feed(data):
+            self._on_frame(self, frame)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._on_lost(self)
+
+
+class ModelProcess:
+    """The worker of one revision: a process that is restarted when it dies, until it is retired."""
+
+    def __init__(self, revision: Revision) -> None:
+        """Describe it; `start` starts it."""
+        self.revision = revision
+        self.model_inputs = Layout.from_pairs(revision.inputs)
+        self.caller_inputs = Layout.from_pairs(revision.caller)
+        self.outputs: Outputs = ()
+        self.outputs_raw = msgspec.Raw(b"\x90")
+        self.inputs_raw = msgspec.Raw(msgspec.msgpack.encode(self.model_inputs.pairs()))
+        self.ready = asyncio.Event()
+        self.problem = ""
+        """Why it is not ready; empty while it is or may become so."""
+        self.restarts = 0
+        self.pid = 0
+        self._link: _Link | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._asked: dict[int, tuple[asyncio.Future[wire.Frame], float]] = {}
+        self._next = 0
+        self._retired = False
+        self._delay = _FIRST_DELAY
+        self._ready_at = 0.0
+        self._healing: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have no answer yet."""
+        return len(self._asked)
+
+    @property
+    def state(self) -> str:
+        """`ready`, `starting` or `failed`."""
+        return "ready" if self.ready.is_set() else "failed" if self.problem else "starting"
+
+    async def start(self) -> None:
+        """Start a process and send it its setup; `ready` is set once it is warm."""
+        ours, theirs = socket.socketpair()
+        environment = {**os.environ, **_ONE_THREAD, "PYTHONUNBUFFERED": "1"}
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter; a fork of a small process
+                [sys.executable, "-m", "everloop.serving.modelworker", "--fd", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
+        self.pid = self._process.pid
+        _, link = await asyncio.get_running_loop().create_unix_connection(
+            lambda: _Link(self._on_frame, self._on_lost), sock=ours
+        )
+        self._link = link
+        revision = self.revision
+        setup = Setup(revision.folder, revision.loader, revision.inputs, revision.example)
+        link.transport.write(wire.encode(wire.ASK, 0, 0, msgspec.json.encode(setup)))
+
+    async def become_ready(self, seconds: float) -> bool:
+        """Wait until it is warm, or has failed to become so."""
+        end = time.monotonic() + seconds
+        while not self.ready.is_set() and not self.problem and time.monotonic() < end:
+            try:
+                await asyncio.wait_for(self.ready.wait(), 0.05)
+            except TimeoutError:
+                continue
+        return self.ready.is_set()
+
+    def ask(self, payload: bytes, rows: int, deadline: float) -> "asyncio.Future[wire.Frame]":
+        """Send one request; the future ends with the answer, `StepFailed` or `Unavailable`."""
+        link = self._link
+        future: asyncio.Future[wire.Frame] = asyncio.get_running_loop().create_future()
+        if link is None or not self.ready.is_set():
+            future.set_exception(Unavailable(self.problem or _LOST, hint="it is being restarted; try again"))
+            return future
+        self._next += 1
+        identity = self._next
+        self._asked[identity] = (future, deadline)
+        link.transport.write(wire.encode(wire.ASK, identity, rows, payload))
+        return future
+
+    def expire(self, now: float) -> None:
+        """Give up on requests past their deadline; a worker that lets one pass is hung, and is replaced."""
+        expired = [identity for identity, (_, deadline) in self._asked.items() if deadline < now]
+        for identity in expired:
+            future, _ = self._asked.pop(identity)
+            if not future.done():
+                future.set_exception(Unavailable("the model did not answer in time", hint="the worker is replaced"))
+        if expired and self._process is not None and self.ready.is_set():
+            self.ready.clear()
+            self._process.kill()
+
+    def _on_frame(self, link: _Link, frame: wire.Frame) -> None:
+        if frame.kind == wire.HELLO:
+            hello = msgspec.json.decode(frame.payload)
+            self.outputs = outputs_from(hello["outputs"])
+            self.outputs_raw = msgspec.Raw(msgspec.msgpack.encode(hello["outputs"]))
+            self.problem = ""
+            self._ready_at = time.monotonic()
+            self.ready.set()
+        elif frame.kind == wire.UNFIT:
+            self.problem = frame.payload.decode(errors="replace")
+        else:
+            asked = self._asked.pop(frame.id, None)
+            if asked is None or asked[0].done() or link is not self._link:
+                return
+            if frame.kind == wire.ANSWER:
+                asked[0].set_result(frame)
+            else:
+                asked[0].set_exception(StepFailed("the model failed: " + frame.payload.decode(errors="replace")))
+
+    def _on_lost(self, link: _Link) -> None:
+        if link is not self._link:
+            return
+        self._link = None
+        healthy = self.ready.is_set() and time.monotonic() - self._ready_at > _HEALTHY_SECONDS
+        self.ready.clear()
+        asked, self._asked = self._asked, {}
+        for future, _ in asked.values():
+            if not future.done():
+                future.set_exception(Unavailable(_LOST, hint="it is being restarted; try again"))
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+        if not self._retired:
+            self._delay = _FIRST_DELAY if healthy else min(self._delay * 2, _MOST_DELAY)
+            self._healing = asyncio.get_running_loop().create_task(self._heal())
+
+    async def _heal(self) -> None:
+        await asyncio.sleep(self._delay)
+        if self._process is not None:
+            await asyncio.to_thread(self._process.wait)
+        if not self._retired:
+            self.restarts += 1
+            await self.start()
+
+    async def retire(self, drain_seconds: float) -> None:
+        """Let it answer what it was asked, then end it."""
+        end = time.monotonic() + drain_seconds
+        while self._asked and time.monotonic() < end:  # noqa: ASYNC110 - an event on the hot path would cost more
+            await asyncio.sleep(0.02)
+        self._retired = True
+        if self._healing is not None:
+            self._healing.cancel()
+        if self._link is not None:
+            self._link.transport.close()
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                await asyncio.to_thread(self._process.wait, 2)
+            except subprocess.TimeoutExpired:
+                self._process.kill()

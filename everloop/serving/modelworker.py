@@ -1,0 +1,188 @@
+"""A model worker: one process, one model revision, one connection to its gateway.
+
+It loads a folder, warms up on the signature's example, then predicts whatever waits on the socket as
+one batch ("natural" micro-batching: no timer; what queued while it was busy is the next batch). A batch
+that fails is repeated request by request, so that one poisoned request fails alone.
+
+    python -m everloop.serving.modelworker --fd 5
+"""
+
+import argparse
+import ctypes
+import importlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from everloop.core.errors import DataError
+from everloop.serving import wire
+from everloop.serving.columns import Columns, Layout, Outputs, describe, pack_answer
+
+_CHUNK = 1 << 20
+_WARM_CALLS = 3
+_PR_SET_PDEATHSIG = 1
+Array = np.ndarray[Any, Any]
+
+
+class Predictor(Protocol):
+    """What a loader returns."""
+
+    def predict(self, columns: Columns) -> Any:
+        """An array with one entry a row, or a map of names to such arrays."""
+        ...
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """The first frame that a gateway sends."""
+
+    folder: str
+    loader: str
+    inputs: list[list[str]]
+    example: dict[str, list[Any]]
+    max_rows: int = 512
+
+
+def named(answer: Any, rows: int) -> dict[str, Array]:
+    """The outputs of an answer by name; raises `DataError` when it does not have one entry a row."""
+    outputs = answer if isinstance(answer, Mapping) else {"prediction": answer}
+    arrays = {str(name): np.asarray(values) for name, values in outputs.items()}
+    for name, array in arrays.items():
+        if array.ndim == 0 or len(array) != rows:
+            raise DataError(f"output {name!r} has shape {list(array.shape)} for {rows} rows")
+    return arrays
+
+
+def made_up(layout: Layout) -> Columns:
+    """One row of zeros and empty texts, for a model without an example."""
+    return {c.name: [""] if c.datatype == "BYTES" else [0] for c in layout.columns}
+
+
+def warm(predictor: Predictor, layout: Layout, example: Columns) -> Outputs:
+    """Predict for the example a few times; returns the outputs, raises `DataError` for a senseless answer."""
+    columns = example or made_up(layout)
+    rows = len(columns[layout.names[0]]) if layout.names else 1
+    payload = layout.pack(columns, rows)
+    for _ in range(_WARM_CALLS):
+        answer = named(predictor.predict(layout.unpack(payload, rows)), rows)
+    for name, array in answer.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(f"the example's {name!r} is not finite")
+    return describe(answer)
+
+
+class Answerer:
+    """Answers frames with a predictor."""
+
+    def __init__(self, predictor: Predictor, layout: Layout, outputs: Outputs) -> None:
+        """Answer with exactly these outputs."""
+        self._predictor, self._layout, self._outputs = predictor, layout, outputs
+
+    def answer(self, frames: list[wire.Frame]) -> Iterable[bytes]:
+        """The reply to each frame, in order."""
+        try:
+            return self._together(frames)
+        except Exception as error:  # noqa: BLE001 - the edge of a user's model: whatever it raises is its answer
+            if len(frames) == 1:
+                return [wire.encode(wire.FAILED, frames[0].id, 0, _said(error))]
+        return [reply for frame in frames for reply in self.answer([frame])]
+
+    def _together(self, frames: list[wire.Frame]) -> list[bytes]:
+        rows = sum(frame.rows for frame in frames)
+        columns = self._layout.unpack_batch([(frame.payload, frame.rows) for frame in frames])
+        answer = named(self._predictor.predict(columns), rows)
+        shapes = {output.name: output.tail for output in self._outputs}
+        if {name: array.shape[1:] for name, array in answer.items()} != shapes:
+            raise DataError("the outputs differ in name or shape from those of the example")
+        if len(frames) == 1:
+            return [wire.encode(wire.ANSWER, frames[0].id, rows, pack_answer(self._outputs, answer))]
+        replies, start = [], 0
+        for frame in frames:
+            part = {name: array[start : start + frame.rows] for name, array in answer.items()}
+            replies.append(wire.encode(wire.ANSWER, frame.id, frame.rows, pack_answer(self._outputs, part)))
+            start += frame.rows
+        return replies
+
+
+def _said(error: Exception) -> bytes:
+    return f"{type(error).__name__}: {error}"[:500].encode(errors="replace")
+
+
+def serve(connection: socket.socket) -> int:
+    """Serve one gateway until it hangs up; returns the exit status."""
+    reader = wire.Reader()
+    waiting: deque[wire.Frame] = deque()
+    while not waiting:
+        if not _receive(connection, reader, waiting, wait=True):
+            return 0
+    setup = msgspec.json.decode(waiting.popleft().payload, type=Setup)
+    started = time.monotonic()
+    layout = Layout.from_pairs(setup.inputs)
+    try:
+        module, _, name = setup.loader.partition(":")
+        predictor: Predictor = getattr(importlib.import_module(module), name)(setup.folder)
+        outputs = warm(predictor, layout, setup.example)
+    except Exception as error:  # noqa: BLE001 - the edge of a user's model: the gateway is told why
+        connection.sendall(wire.encode(wire.UNFIT, 0, 0, _said(error)))
+        return 1
+    hello = {"outputs": [o.listed() for o in outputs], "pid": os.getpid(), "seconds": time.monotonic() - started}
+    connection.sendall(wire.encode(wire.HELLO, 0, 0, msgspec.json.encode(hello)))
+    answerer = Answerer(predictor, layout, outputs)
+    while True:
+        if not waiting and not _receive(connection, reader, waiting, wait=True):
+            return 0
+        while len(waiting) < setup.max_rows and _receive(connection, reader, waiting, wait=False):
+            pass
+        if waiting:
+            connection.sendall(b"".join(answerer.answer(_batch(waiting, setup.max_rows))))
+
+
+def _receive(connection: socket.socket, reader: wire.Reader, waiting: deque[wire.Frame], *, wait: bool) -> bool:
+    """Take what has arrived; False when nothing did (without waiting) or the gateway hung up (waiting)."""
+    try:
+        content = connection.recv(_CHUNK, 0 if wait else socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    waiting.extend(reader.feed(content))
+    return bool(content)
+
+
+def _batch(waiting: deque[wire.Frame], max_rows: int) -> list[wire.Frame]:
+    """The next frames together, up to `max_rows` rows; one larger request goes alone."""
+    batch = [waiting.popleft()]
+    rows = batch[0].rows
+    while waiting and rows + waiting[0].rows <= max_rows:
+        rows += waiting[0].rows
+        batch.append(waiting.popleft())
+    return batch
+
+
+def _die_with_gateway() -> None:
+    """Linux: end with the gateway even in the middle of a prediction that never returns."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> int:
+    """Serve the connection that the gateway handed over."""
+    parser = argparse.ArgumentParser(prog="everloop.serving.modelworker")
+    parser.add_argument("--fd", type=int, required=True)
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_gateway()
+    with socket.socket(fileno=arguments.fd) as connection:
+        try:
+            return serve(connection)
+        except (BrokenPipeError, ConnectionResetError):
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
