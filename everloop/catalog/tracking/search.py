@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, literal, or_
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, case, func, literal, or_, select
 
 from everloop.catalog.tracking.filters import NUMERIC, TEXT, Condition, Ordering
 from everloop.core.errors import InvalidInput
@@ -173,7 +173,8 @@ def _places(token: str, digest: str, count: int) -> list[Any]:
             "Invalid page token, could not be decoded for this search",
             hint="page tokens belong to one filter and order; start again without a token",
         )
-    return places
+    checked: list[Any] = places
+    return checked
 
 
 def _after(terms: Sequence[Term], places: Sequence[Any]) -> ColumnElement[bool]:
@@ -184,3 +185,18 @@ def _after(terms: Sequence[Term], places: Sequence[Any]) -> ColumnElement[bool]:
         beyond = term.expression < place if term.descending else term.expression > place
         clauses.append(and_(*same, beyond))
     return or_(*clauses)
+
+
+def child_text(
+    tx: Connection, table: Table, mine: Sequence[ColumnElement[bool]], condition: Condition
+) -> ColumnElement[bool]:
+    """A condition on the `value` of a row of `table` that meets `mine`: the row exists and compares.
+
+    IS NULL asks that there is no such row.
+    """
+    child = select(literal(1)).select_from(table).where(*mine)
+    if condition.operator == "IS NULL":
+        return ~child.exists()
+    if condition.operator == "IS NOT NULL":
+        return child.exists()
+    return child.where(compare_text(tx, table.c.value, condition)).exists()
