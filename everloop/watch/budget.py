@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import chdtri, ndtr, ndtri
 
 from everloop.core.clock import DAY, Micros
-from everloop.watch import twosample
+from everloop.watch.statistics import twosample
 from everloop.watch.drift import Limits, column_tests
 from everloop.watch.reference import Column, Counts, Reference
 

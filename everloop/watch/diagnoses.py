@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from everloop.watch.reference import Column, Counts
-from everloop.watch.twosample import Floats
+from everloop.watch.statistics.twosample import Floats
 
 Fault = Literal["null spike", "constant column", "unit change", "renamed level", "wrong type"]
 

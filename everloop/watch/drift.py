@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from everloop.watch import twosample
+from everloop.watch.statistics import twosample
 from everloop.watch.diagnoses import Diagnosis, diagnose
 from everloop.watch.reference import Column, Counts, Reference
 
