@@ -1,0 +1,232 @@
+"""Point-in-time training frames: for each question (entity, time), what was known then. As many rows out as in.
+
+DuckDB reads the facts of the entities that are asked for; `intervals` answers exactly in integers; `finalise` makes
+the values. Order of rows, threads and splits of the sources cannot change a bit of the result.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from everloop.core.errors import DataError
+from everloop.features.definitions import FOREVER, Feature, FeatureServiceDef, FeatureViewDef
+from everloop.features.facts import Facts, Ints, Words, until
+from everloop.features.finalise import decimals, ratios
+from everloop.features.intervals import NOTHING, Questions, cover_count, cover_max, cover_sum
+from everloop.features.scan import Scan, engine, entity_kind, quoted
+
+Paths = str | Path | Sequence[str | Path]
+FACTS_AT_ONCE = 4_000_000
+"""Facts held in memory at a time (about 30 bytes each and 9 more for each column); more go entity by entity."""
+
+
+def history(
+    service: FeatureServiceDef,
+    spine: pl.DataFrame,
+    sources: Mapping[str, Paths],
+    *,
+    at: str,
+    threads: int | None = None,
+    memory: str = "1GB",
+) -> pl.DataFrame:
+    """The spine's rows in their order, with a column `<view>__<feature>` for every feature of the service.
+
+    `at` names the spine's time column (UTC where it has no zone): the value of a feature is what was known strictly
+    before it. `sources` gives the Parquet files of each view's dataset. Windows without facts give 0 for count,
+    0.0 for sum, null for all others; so does a null entity. Raises `DataError` when a column is missing, a time
+    is null, or types do not fit.
+    """
+    _check(service, spine, sources, at)
+    times = _times(spine, at)
+    columns: list[pl.Series] = []
+    with engine(threads, memory) as connection:
+        for view in service.views:
+            columns += _view_columns(connection, view, spine, times, sources[view.source])
+    return spine.with_columns(columns)
+
+
+def _check(service: FeatureServiceDef, spine: pl.DataFrame, sources: Mapping[str, Paths], at: str) -> None:
+    for name in (at, *service.entities):
+        if name not in spine.columns:
+            raise DataError(
+                f"the spine has no column {name!r}",
+                hint=f"service {service.name} needs {at}, " + ", ".join(service.entities),
+            )
+    for view in service.views:
+        if view.source not in sources:
+            raise DataError(f"no files for dataset {view.source!r}", hint=f"feature view {view.name} reads it")
+        for name in view.outputs:
+            if name in spine.columns:
+                raise DataError(f"the spine already has a column {name!r}", hint="drop or rename it")
+
+
+def _times(spine: pl.DataFrame, at: str) -> Ints:
+    column = spine[at]
+    if column.null_count():
+        raise DataError(f"{column.null_count()} questions have no time in {at!r}", hint="drop these rows first")
+    if isinstance(column.dtype, pl.Datetime):
+        column = column.dt.epoch("us")
+    elif column.dtype == pl.Date:
+        column = column.cast(pl.Datetime("us")).dt.epoch("us")
+    elif not column.dtype.is_integer():
+        raise DataError(f"the spine's time column {at!r} is {column.dtype}", hint="a datetime, a date or microseconds")
+    return column.cast(pl.Int64).to_numpy()
+
+
+def _view_columns(
+    connection: duckdb.DuckDBPyConnection, view: FeatureViewDef, spine: pl.DataFrame, times: Ints, paths: Paths
+) -> list[pl.Series]:
+    scan = Scan(connection, view, paths)
+    asked, codes = _entities(view, spine, scan)
+    connection.register("asked", asked.to_arrow())
+    with_entity = np.flatnonzero(codes >= 0)
+    questions, order = Questions.sorted(codes[with_entity], times[with_entity])
+    whole = [np.full(len(times), _blank(f), np.int64 if f.integer else np.float64) for f in view.features]
+    for low, high in _ranges(scan, _join(view), len(asked)):
+        first, end = np.searchsorted(questions.code, [low, high])
+        part, rows = Questions.sorted(questions.code[first:end], questions.at[first:end])
+        assert np.array_equal(rows, np.arange(end - first))
+        for values, answer in zip(whole, _answers(scan, view, part, low, high), strict=True):
+            values[with_entity[order[first:end]]] = answer
+    connection.unregister("asked")
+    return [
+        pl.Series(name, values) if f.integer else pl.Series(name, values, nan_to_null=True)
+        for name, f, values in zip(view.outputs, view.features, whole, strict=True)
+    ]
+
+
+def _blank(feature: Feature) -> float:
+    return np.nan if feature.empty is None else feature.empty
+
+
+def _entities(view: FeatureViewDef, spine: pl.DataFrame, scan: Scan) -> tuple[pl.DataFrame, Ints]:
+    keys = spine.select(view.entity)
+    for name in view.entity:
+        kind = entity_kind(scan.types[name])
+        dtype = keys[name].dtype
+        if isinstance(dtype, pl.Categorical | pl.Enum):
+            keys = keys.with_columns(pl.col(name).cast(pl.String))
+        fits = dtype.is_integer() if kind == "whole" else dtype in (pl.String, pl.Categorical, pl.Enum)
+        if not kind or not (fits or dtype == pl.Null):
+            raise DataError(
+                f"entity {name!r} is {dtype} in the spine and {scan.types[name]} in {view.source}",
+                hint="an entity is text or an integer, the same on both sides",
+            )
+    asked = keys.drop_nulls().unique(maintain_order=True).with_row_index("code")
+    asked = asked.with_columns(pl.col("code").cast(pl.Int64))
+    coded = keys.join(asked, on=list(view.entity), how="left", maintain_order="left")
+    return asked, coded["code"].fill_null(-1).to_numpy()
+
+
+def _join(view: FeatureViewDef) -> str:
+    return "JOIN asked ON " + " AND ".join(f"s.{quoted(n)} = asked.{quoted(n)}" for n in view.entity)
+
+
+def _ranges(scan: Scan, join: str, entities: int) -> list[tuple[int, int]]:
+    """Ranges of codes, each with about `FACTS_AT_ONCE` facts at most (one entity is never split)."""
+    if scan.rows() <= FACTS_AT_ONCE:
+        return [(0, entities)]
+    counts = scan.counts(join, "asked.code")
+    ranges, low, held = [], 0, 0
+    for code in range(entities):
+        held += counts.get(code, 0)
+        if held > FACTS_AT_ONCE and code > low:
+            ranges.append((low, code))
+            low, held = code, counts.get(code, 0)
+    return [*ranges, (low, entities)]
+
+
+def _answers(
+    scan: Scan, view: FeatureViewDef, questions: Questions, low: int, high: int
+) -> list[np.ndarray[tuple[int], np.dtype[np.int64 | np.float64]]]:
+    """One array a feature, in the order of `questions`; NaN stands for null."""
+    code, facts = _load(scan, view, questions, low, high)
+    first = questions.after(code, facts.starts)
+    order: Ints | None = None
+    ends: dict[tuple[int | None, int], Ints] = {}
+    answers = []
+    for i, feature in enumerate(view.features):
+        window = (feature.window, feature.hop)
+        if window not in ends:
+            ends[window] = questions.since(code, until(feature, facts.event))
+        mask, words = facts.lifted[i]
+        seen = mask & (first < ends[window])
+        reach = (first[seen], ends[window][seen])
+        if feature.function == "last":
+            if order is None:
+                order = np.lexsort((facts.id, facts.event))
+                rank = np.empty(len(order), np.int64)
+                rank[order] = np.arange(len(order))
+            best = cover_max(len(questions), *reach, rank[seen])
+            newest = order[np.maximum(best, 0)] if len(order) else best
+            answers.append(_floats(words, newest, best != NOTHING))
+        else:
+            answers.append(_windowed(feature, len(questions), reach, words[seen]))
+    return answers
+
+
+def _windowed(feature: Feature, questions: int, reach: tuple[Ints, Ints], words: Ints) -> np.ndarray:
+    if feature.function == "count":
+        return cover_count(questions, *reach)
+    if feature.function == "max":
+        best = cover_max(questions, *reach, words)
+        return decimals(best, best != NOTHING, feature.scale)
+    if feature.function == "min":
+        best = cover_max(questions, *reach, -words)
+        return decimals(-best, best != NOTHING, feature.scale)
+    high, low = cover_sum(questions, *reach, words)
+    count = cover_count(questions, *reach) if feature.function == "mean" else np.ones(questions, np.int64)
+    return ratios(high, low, count, feature.scale)
+
+
+def _floats(words: Ints, rows: Ints, present: np.ndarray) -> np.ndarray:
+    values = np.full(len(rows), np.nan)
+    values[present] = words.view(np.float64)[rows[present]]
+    return values
+
+
+def _load(scan: Scan, view: FeatureViewDef, questions: Questions, low: int, high: int) -> tuple[Ints, Facts]:
+    if not len(questions):
+        return _distinct([], [], view)
+    earliest, latest = int(questions.times[0]), int(questions.times[-1])
+    reach = max(FOREVER if f.window is None else f.window + f.hop for f in view.features)
+    since = None if reach >= FOREVER else earliest - reach
+    join = _join(view) + f" AND asked.code >= {low} AND asked.code < {high}"
+    codes, batches = [], []
+    for code, facts, _ in scan.facts(join=join, code="asked.code", since=since, before=latest):
+        codes.append(code)
+        batches.append(facts)
+    return _distinct(codes, batches, view)
+
+
+def _distinct(codes: list[Ints], batches: list[Facts], view: FeatureViewDef) -> tuple[Ints, Facts]:
+    """All batches as one, each fact once."""
+    nothing = np.empty(0, np.int64)
+    code = np.concatenate([nothing, *codes])
+    lifted = tuple(
+        (
+            np.concatenate([np.empty(0, bool), *(b.lifted[i][0] for b in batches)]),
+            np.concatenate([nothing, *(b.lifted[i][1] for b in batches)]),
+        )
+        for i in range(len(view.features))
+    )
+    facts = Facts(
+        np.concatenate([nothing, *(b.event for b in batches)]),
+        np.concatenate([nothing, *(b.starts for b in batches)]),
+        np.concatenate([np.empty(0, np.uint64), *(b.id for b in batches)]),
+        lifted,
+    )
+    once = _once(code, facts.id)
+    return (code, facts) if once is None else (code[once], facts.take(once))
+
+
+def _once(code: Ints, identity: Words) -> Ints | None:
+    """Rows to keep so that each (code, id) is there once; None when all are."""
+    both = identity ^ (code.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    ordered = np.sort(both)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return None
+    return np.sort(np.unique(both, return_index=True)[1])

@@ -1,0 +1,94 @@
+"""Exact aggregation over intervals: which facts does each question see?
+
+A fact counts for the questions of its entity with `starts < t < until`: known time, event time and the window's
+tail fold into one interval of time. Among questions sorted by (entity, time) that is one contiguous range, so
+windows over facts that become known late need no two-dimensional join:
+
+    questions of one entity   q0   q1   q2   q3   q4   q5
+    fact known after q0, gone by q4    [----------)         adds at 1, removes at 4
+
+Sums are prefix sums of integer differences. Extremes cover a range by two overlapping power-of-two blocks and push
+these down level by level, a sparse table run backwards: O(facts + questions log questions), all in NumPy.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from everloop.features.facts import Ints
+from everloop.features.finalise import lanes
+
+NOTHING = -(2**63)
+"""What `cover_max` answers where no fact reaches; smaller than every lifted value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Questions sorted by (code, time), ready to be searched."""
+
+    code: Ints
+    at: Ints
+    times: Ints
+    """Distinct times, ascending."""
+    place: Ints
+    """Rank in (code, time) order, as one integer a question."""
+
+    @classmethod
+    def sorted(cls, code: Ints, at: Ints) -> tuple["Questions", Ints]:
+        """Sort questions; returns them and the order, so that `result[order] = answers` puts answers back."""
+        order = np.lexsort((at, code))
+        code, at = code[order], at[order]
+        times = np.unique(at)
+        place = code * (len(times) + 1) + np.searchsorted(times, at)
+        return cls(code, at, times, place), order
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def after(self, code: Ints, time: Ints) -> Ints:
+        """Index of the first question of each code that is asked later than each time."""
+        return self._find(code, np.searchsorted(self.times, time, side="right"))
+
+    def since(self, code: Ints, time: Ints) -> Ints:
+        """Index of the first question of each code that is asked at or after each time."""
+        return self._find(code, np.searchsorted(self.times, time, side="left"))
+
+    def _find(self, code: Ints, rank: Ints) -> Ints:
+        return np.searchsorted(self.place, code * (len(self.times) + 1) + rank)
+
+
+def cover_count(questions: int, first: Ints, end: Ints) -> Ints:
+    """How many ranges `[first, end)` hold each question."""
+    steps = np.bincount(first, minlength=questions + 1) - np.bincount(end, minlength=questions + 1)
+    return np.cumsum(steps[:questions])
+
+
+def cover_sum(questions: int, first: Ints, end: Ints, values: Ints) -> tuple[Ints, Ints]:
+    """Sum of the values of the ranges that hold each question, as lanes `high * 2**32 + low`."""
+    high, low = lanes(values)
+    return _cover_lane(questions, first, end, high), _cover_lane(questions, first, end, low)
+
+
+def _cover_lane(questions: int, first: Ints, end: Ints, values: Ints) -> Ints:
+    steps = np.zeros(questions + 1, np.int64)
+    if values.any():
+        np.add.at(steps, first, values)
+        np.subtract.at(steps, end, values)
+    return np.cumsum(steps[:questions])
+
+
+def cover_max(questions: int, first: Ints, end: Ints, values: Ints) -> Ints:
+    """Largest value of the ranges that hold each question; `NOTHING` where none does."""
+    best = np.full(questions, NOTHING, np.int64)
+    if not len(first):
+        return best
+    level = np.frexp((end - first).astype(np.float64))[1] - 1  # floor of the binary logarithm
+    for k in range(int(level.max()), -1, -1):
+        rows = np.flatnonzero(level == k)
+        np.maximum.at(best, first[rows], values[rows])
+        np.maximum.at(best, end[rows] - (1 << k), values[rows])
+        if k:
+            half = 1 << (k - 1)
+            # `best[i]` holds for questions i to i + 2 * half: hand it to both halves.
+            best[half:] = np.maximum(best[half:], best[: questions - half])
+    return best

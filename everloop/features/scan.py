@@ -1,0 +1,161 @@
+"""Reading facts from Parquet by DuckDB: only the asked entities, only the columns and times that can matter."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from everloop.core.clock import Micros
+from everloop.core.errors import DataError, DefinitionError
+from everloop.features.definitions import FeatureViewDef
+from everloop.features.facts import Column, Facts, Ints, facts_of
+
+ROWS_AT_ONCE = 250_000
+_TIMES = ("TIMESTAMP", "DATE")
+_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT")
+_REAL = ("FLOAT", "DOUBLE", "DECIMAL")
+
+
+@contextmanager
+def engine(threads: int | None = None, memory: str = "1GB") -> Iterator[duckdb.DuckDBPyConnection]:
+    """An in-memory DuckDB bounded in threads and memory; row order is free, for no result depends on it."""
+    config: dict[str, Any] = {"memory_limit": memory, "preserve_insertion_order": "false"}
+    if threads is not None:
+        config["threads"] = threads
+    connection = duckdb.connect(":memory:", config=config)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def parquet(paths: str | Path | Sequence[str | Path]) -> str:
+    """An SQL table expression over Parquet files."""
+    several = [paths] if isinstance(paths, str | Path) else list(paths)
+    listed = ", ".join("'" + str(p).replace("'", "''") + "'" for p in several)
+    return f"read_parquet([{listed}], union_by_name = true)"
+
+
+def column_types(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
+    """Column names and DuckDB types of a table expression. Raises `DataError` when it cannot be read."""
+    try:
+        rows = connection.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()  # noqa: S608 - `parquet` quotes
+    except duckdb.Error as error:
+        raise DataError(f"a source cannot be read: {error}", hint="are these Parquet files of one schema?") from error
+    return {row[0]: row[1] for row in rows}
+
+
+def entity_kind(dtype: str) -> str:
+    """`text` or `whole`: what an entity column may be; anything else gives an empty text."""
+    if dtype == "VARCHAR" or dtype.startswith("ENUM"):
+        return "text"
+    return "whole" if dtype in _WHOLE else ""
+
+
+class Scan:
+    """Facts of one view in one set of Parquet files."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, view: FeatureViewDef, paths: str | Path | Sequence[str | Path]
+    ) -> None:
+        """Check that the view's columns are there and have a usable type; reads no rows."""
+        if not view.event_time:
+            raise DefinitionError(f"feature view {view.name} has no event time", hint="call validate(dataset) first")
+        self._connection = connection
+        self._view = view
+        self._table = parquet(paths)
+        self.types = column_types(connection, self._table)
+        for name in view.columns:
+            if name not in self.types:
+                raise DataError(
+                    f"feature view {view.name}: source {view.source} has no column {name!r}",
+                    hint="it has " + ", ".join(self.types),
+                )
+        self._fields = {name: self._field(name) for name in view.columns}
+
+    def facts(
+        self, *, join: str = "", code: str = "0", since: Micros | None = None, before: Micros | None = None
+    ) -> Iterator[tuple[Ints, Facts, Mapping[str, Column]]]:
+        """Batches of (code, facts, columns) of event time >= `since` and event and known time < `before`.
+
+        `join` and `code` are SQL: what to join `s` (the source) with, and the integer to give with each fact.
+        """
+        event, known = self._time(self._view.event_time), self._time(self._view.known_time or self._view.event_time)
+        wanted = [f"{event} IS NOT NULL", f"{known} IS NOT NULL"]
+        wanted += [f"{event} >= {since}"] if since is not None else []
+        wanted += [f"{event} < {before}", f"{known} < {before}"] if before is not None else []
+        fields = ", ".join(f"{sql} AS c{i}" for i, sql in enumerate(self._fields.values()))
+        sql = f"SELECT {code} AS code, {fields} FROM {self._table} s {join} WHERE {' AND '.join(wanted)}"  # noqa: S608 - names are quoted
+        try:
+            reader: pa.RecordBatchReader = self._connection.sql(sql).to_arrow_reader(ROWS_AT_ONCE)
+            for batch in reader:
+                columns = {name: _column(batch.column(f"c{i}")) for i, name in enumerate(self._fields)}
+                facts, kept = facts_of(self._view, columns)
+                yield _column(batch.column("code")).values[kept], facts, columns
+        except duckdb.Error as error:
+            raise DataError(
+                f"feature view {self._view.name}: source {self._view.source} cannot be read: {error}",
+                hint="check the files and the types of " + ", ".join(self._view.columns),
+            ) from error
+
+    def rows(self) -> int:
+        """Rows in the source, from Parquet metadata."""
+        counted = self._connection.execute(f"SELECT count(*) FROM {self._table}").fetchall()  # noqa: S608 - quoted paths
+        return int(counted[0][0])
+
+    def counts(self, join: str, code: str) -> dict[int, int]:
+        """Facts for each code."""
+        sql = f"SELECT {code}, count(*) FROM {self._table} s {join} GROUP BY 1"  # noqa: S608 - names are quoted
+        return dict(self._connection.execute(sql).fetchall())
+
+    def _time(self, name: str) -> str:
+        dtype, column = self.types[name], f"s.{quoted(name)}"
+        if dtype.startswith("TIMESTAMP WITH"):
+            return f"epoch_us({column})"
+        if dtype.startswith(_TIMES):
+            return f"epoch_us({column}::TIMESTAMP)"
+        if dtype in _WHOLE:
+            return f"{column}::BIGINT"
+        raise DataError(
+            f"feature view {self._view.name}: time column {name!r} is {dtype}",
+            hint="a timestamp, a date, or integer microseconds since 1970 UTC",
+        )
+
+    def _field(self, name: str) -> str:
+        view, dtype, column = self._view, self.types[name], f"s.{quoted(name)}"
+        if name in (view.event_time, view.known_time) or dtype.startswith(_TIMES):
+            return self._time(name)
+        if entity_kind(dtype) == "text":
+            only_key = name in view.key and name not in view.entity and name not in _read_by_features(view)
+            return f"md5_number_lower({column})" if only_key else f"{column}::VARCHAR"
+        if dtype in _WHOLE or dtype == "BOOLEAN":
+            return f"{column}::BIGINT"
+        if dtype.startswith(_REAL):
+            return f"{column}::DOUBLE"
+        raise DataError(
+            f"feature view {view.name}: column {name!r} is {dtype}",
+            hint="numbers, text, booleans and times can be used",
+        )
+
+
+def _read_by_features(view: FeatureViewDef) -> set[str]:
+    return {f.column for f in view.features} | {f.where.column for f in view.features if f.where}
+
+
+def _column(array: pa.Array) -> Column:
+    valid = np.ones(len(array), bool) if not array.null_count else ~array.is_null().to_numpy(zero_copy_only=False)
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        return Column(array.fill_null("").to_numpy(zero_copy_only=False), valid)
+    values = array.fill_null(0).to_numpy(zero_copy_only=False) if array.null_count else array.to_numpy()
+    if values.dtype.kind == "f":
+        valid &= ~np.isnan(values)
+    return Column(values.astype(np.int64) if values.dtype.kind == "i" else values, valid)
