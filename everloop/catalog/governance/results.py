@@ -1,7 +1,7 @@
 """Results of checks: append-only; the newest one for the same check, objective and delta counts."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -68,15 +68,15 @@ def of(tx: Tx, project: str, delta_id: str) -> list[Result]:
     return [_result(row) for row in rows]
 
 
-def of_subject(tx: Tx, project: str, version_id: str, limit: int = 200) -> list[Result]:
-    """The results whose check looked at this version (a model, a dataset version), newest first."""
+def of_evidence(tx: Tx, project: str, evidence: Collection[str]) -> list[Result]:
+    """The results with this evidence, newest first.
+
+    The edges of an evidence version name what it looked at: `versions.downstream` of a model leads here.
+    """
     rows = tx.execute(
         select(check_results)
-        .where(
-            check_results.c.project == project, check_results.c.subjects.contains(f'"{version_id}"', autoescape=True)
-        )
+        .where(check_results.c.project == project, check_results.c.evidence.in_(list(evidence)))
         .order_by(desc(check_results.c.id))
-        .limit(limit)
     )
     return [_result(row) for row in rows]
 
