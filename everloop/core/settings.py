@@ -19,6 +19,8 @@ class Settings:
     """SQLAlchemy URL of the catalog; empty means SQLite in `home`."""
     objects: str = ""
     """Folder or URL of the object store; empty means `objects` in `home`."""
+    module: str = "project"
+    """The Python module that defines the project, in the project's folder."""
     project: str = "default"
     """The project that commands mean."""
     host: str = "127.0.0.1"

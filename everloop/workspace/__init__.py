@@ -1,0 +1,1 @@
+"""The composition root: opens store and catalog, wires the ports, holds actor and clock."""
