@@ -90,6 +90,11 @@ class Job:
     """Environment variables of the step, and no others of ours: tracking address, scoped token, threads."""
     resources: Resources = field(default_factory=Resources)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the codec is told: run, runtime, code, service; JSON-ready."""
+    codecs: Mapping[str, str] = field(default_factory=dict)
+    """`module:attribute` of the codec of each kind of version that goes in or comes out."""
+    recipe: str = ""
+    """The recipe key, from which random generators are seeded."""
 
 
 @dataclass(frozen=True, slots=True)

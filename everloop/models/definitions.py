@@ -27,6 +27,8 @@ class TrainerDef:
     """Name of the dataset whose rows are asked about."""
     label: str
     """The column of the spine to predict."""
+    label_known: str = ""
+    """The column with the time from which a row's label is known; empty: at once. Training never looks past it."""
     holdout: str = "14d"
     """The newest stretch of the frame, kept for evaluation and never shown to the function."""
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -64,6 +66,7 @@ class TrainerDef:
             "service": self.service,
             "spine": self.spine,
             "label": self.label,
+            "label_known": self.label_known,
             "holdout": self.holdout,
             "params": {name: repr(value) for name, value in self.params.items()},
             "compute": self.compute,

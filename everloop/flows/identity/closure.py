@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from everloop.core.ids import manifest_id, object_id
-from everloop.flows.identity.source import chains, dump, function_nodes, imports, source
+from everloop.flows.identity.source import FunctionNode, chains, dump, function_nodes, imports, source
 
 _PLATFORM = "everloop"
 _FOREIGN_FOLDERS = frozenset({"site-packages", "dist-packages"})
@@ -55,8 +55,8 @@ def closure_hash(function: Callable[..., Any], root: Path | None = None) -> Clos
     code = getattr(target, "__code__", None)
     if root is None and code is not None:
         root = Path(code.co_filename).resolve().parent
-    walk = _Walk(root.resolve() if root is not None else None)
-    walk.token(function, "step", root_function=True)
+    walk = _Walk(root.resolve() if root is not None else None, target)
+    walk.token(function, "step")
     return Closure(
         manifest_id({"parts": walk.parts}),
         walk.parts,
@@ -77,66 +77,67 @@ def explain(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 class _Walk:
     """One traversal. A token stands for an object; what it holds goes into `parts` under its name."""
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, root: Path | None, step: object) -> None:
         self.root = root
+        self.step = step
         self.parts: dict[str, str] = {}
         self.packages: set[str] = set()
         self.opaque: set[str] = set()
         self._names: dict[int, str] = {}
         self._taken: set[str] = set()
         self._alive: list[Any] = []  # ids stay unique while the objects live
+        self._writers: tuple[tuple[Any, Callable[[Any, str], str]], ...] = (
+            (enum.Enum, lambda v, place: f"enum({self.token(type(v), place)}.{v.name})"),
+            ((tuple, list), self._sequence),
+            ((set, frozenset), self._set),
+            (dict, self._dict),
+            ((types.FunctionType, type), self._callable),
+            (types.ModuleType, lambda v, _: self._module(v.__name__)),
+            (functools.partial, lambda v, place: f"partial{self.token((v.func, v.args, v.keywords), place)}"),
+            (types.MethodType, lambda v, place: f"method{self.token((v.__func__, v.__self__), place)}"),
+            ((staticmethod, classmethod), lambda v, place: self.token(v.__func__, place)),
+            (property, lambda v, place: f"property{self.token((v.fget, v.fset, v.fdel), place)}"),
+            (re.Pattern, lambda v, _: f"re:{v.pattern!r}:{v.flags}"),
+        )
 
-    def token(self, value: Any, place: str, *, root_function: bool = False) -> str:
+    def token(self, value: Any, place: str) -> str:
         """A text that is equal for values that mean the same."""
-        if value is None or isinstance(value, _PLAIN) or value is Ellipsis:
-            if type(value).__module__ == "builtins":
-                return f"{type(value).__name__}:{value!r}"
-        elif isinstance(value, tuple | list):
-            inner = ",".join(self.token(item, place) for item in value)
-            return f"{type(value).__name__}({inner})"
-        elif isinstance(value, set | frozenset):
-            return f"{type(value).__name__}{{{','.join(sorted(self.token(item, place) for item in value))}}}"
-        elif isinstance(value, dict):
-            if id(value) in self._names:
-                return self._names[id(value)]
-            self._keep(value, f"cycle:{place}")
-            inner = ",".join(f"{self.token(k, place)}={self.token(v, place)}" for k, v in value.items())
-            del self._names[id(value)]
-            return f"dict{{{inner}}}"
+        if value is None or value is Ellipsis or type(value) in _PLAIN:
+            return f"{type(value).__name__}:{value!r}"
         if id(value) in self._names:
             return self._names[id(value)]
-        return self._object(value, place, root_function=root_function)
-
-    def _object(self, value: Any, place: str, *, root_function: bool) -> str:
-        if isinstance(value, types.ModuleType):
-            return self._module(value.__name__)
-        if isinstance(value, functools.partial):
-            return f"partial({self.token((value.func, value.args, value.keywords), place)})"
-        if isinstance(value, types.MethodType):
-            return f"method({self.token(value.__func__, place)},{self.token(value.__self__, place)})"
-        if isinstance(value, types.FunctionType | type):
-            if not self._ours(value.__module__):
-                return self._foreign(value.__module__, value.__qualname__)
-            return self._class(value) if isinstance(value, type) else self._function(value, root=root_function)
-        if isinstance(value, staticmethod | classmethod):
-            return self.token(value.__func__, place)
-        if isinstance(value, property):
-            return f"property({self.token((value.fget, value.fset, value.fdel), place)})"
-        if isinstance(value, enum.Enum):
-            return f"enum({self.token(type(value), place)}.{value.name})"
-        if isinstance(value, re.Pattern):
-            return f"re:{value.pattern!r}:{value.flags}"
+        for kinds, write in self._writers:
+            if isinstance(value, kinds):
+                return write(value, place)
         return self._instance(value, place)
+
+    def _sequence(self, value: Iterable[Any], place: str) -> str:
+        return f"{type(value).__name__}({','.join(self.token(item, place) for item in value)})"
+
+    def _set(self, value: Iterable[Any], place: str) -> str:
+        return f"{type(value).__name__}({','.join(sorted(self.token(item, place) for item in value))})"
+
+    def _dict(self, value: Mapping[Any, Any], place: str) -> str:
+        self._keep(value, f"cycle:{place}")
+        inner = ",".join(f"{self.token(k, place)}={self.token(v, place)}" for k, v in value.items())
+        del self._names[id(value)]
+        return f"{type(value).__name__}({inner})"
+
+    def _callable(self, value: Any, _place: str) -> str:
+        if not self._ours(value.__module__):
+            return self._foreign(value.__module__, value.__qualname__)
+        return self._class(value) if isinstance(value, type) else self._function(value)
 
     # functions and classes
 
-    def _function(self, function: types.FunctionType, *, root: bool) -> str:
+    def _function(self, function: types.FunctionType) -> str:
+        root = function is self.step
         name = self._keep(function, f"{function.__module__}:{function.__qualname__}")
         code = function.__code__
         nodes = function_nodes(code)
         content = [dump(node, decorators=False, defaults=not root) for node in nodes]
         if root:
-            content.append(_annotations(function, nodes[0]))
+            content.append(self._annotations(function, nodes[0]))
         else:
             content.append(self.token([function.__defaults__, function.__kwdefaults__], name))
         for free, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
@@ -154,6 +155,22 @@ class _Walk:
         self.parts[name] = object_id("\n".join(content).encode())
         return name
 
+    def _annotations(self, function: types.FunctionType, node: FunctionNode) -> str:
+        """Annotations of the step's parameters, by meaning; their packages count as used (methods of inputs are)."""
+        arguments = node.args
+        found: list[str] = []
+        for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+            if argument.annotation is None:
+                continue
+            annotation = _annotation(argument.annotation)
+            for chain in chains(annotation):
+                value = function.__globals__.get(chain[0])
+                module = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+                if module is not None and not self._ours(module):
+                    self._foreign(module, "")
+            found.append(f"{argument.arg}:{dump(annotation)}")
+        return ",".join(found)
+
     def _class(self, cls: type) -> str:
         module = sys.modules.get(cls.__module__)
         name = self._keep(cls, f"{cls.__module__}:{cls.__qualname__}")
@@ -170,11 +187,9 @@ class _Walk:
         return name
 
     def _references(self, used: Iterable[tuple[str, ...]], names: Mapping[str, Any]) -> list[str]:
-        found: list[str] = []
-        for chain in sorted(used):
-            if chain[0] in names:
-                found.append(f"{chain[0]}={self._chain(names[chain[0]], chain, names)}")
-        return found
+        return [
+            f"{chain[0]}={self._chain(names[chain[0]], chain, names)}" for chain in sorted(used) if chain[0] in names
+        ]
 
     def _chain(self, value: Any, chain: tuple[str, ...], names: Mapping[str, Any]) -> str:
         """Follow attributes through project modules, so that `rules.limit` depends on `limit` alone."""
@@ -295,22 +310,14 @@ class _Walk:
         return unique
 
 
-def _annotations(function: types.FunctionType, node: Any) -> str:
-    arguments = getattr(node, "args", None)
-    if arguments is None:
-        return ""
-    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    return ",".join(f"{a.arg}:{_annotation(a.annotation)}" for a in every if a.annotation is not None)
-
-
-def _annotation(node: ast.expr) -> str:
+def _annotation(node: ast.expr) -> ast.expr:
     """An annotation by meaning: `"pl.DataFrame"` in quotes is `pl.DataFrame`."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         try:
-            node = ast.parse(node.value, mode="eval").body
+            return ast.parse(node.value, mode="eval").body
         except SyntaxError:
-            return repr(node.value)
-    return dump(node)
+            return node
+    return node
 
 
 def _global_chains(code: types.CodeType) -> set[tuple[str, ...]]:

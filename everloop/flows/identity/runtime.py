@@ -88,7 +88,7 @@ def runtime(threads: int | None = None) -> Runtime:
 
     The first call reads the installed metadata (tens of milliseconds), later ones only look whether a folder changed.
     """
-    folders = tuple((path, _modified(path)) for path in dict.fromkeys(sys.path) if os.path.isdir(path or "."))
+    folders = tuple((path, _modified(path)) for path in dict.fromkeys(sys.path) if Path(path or ".").is_dir())
     if threads is None:
         limits = tuple((name, os.environ.get(name, "")) for name in THREAD_VARIABLES)
     else:
@@ -174,13 +174,13 @@ def _text(path: Path) -> str:
 
 def _modified(path: str) -> int:
     try:
-        return os.stat(path or ".").st_mtime_ns
+        return Path(path or ".").stat().st_mtime_ns
     except OSError:
         return 0
 
 
 def _cpu_features() -> list[str]:
-    """The CPU's instruction sets, on which numeric libraries choose their kernels; empty where the system hides them."""
+    """The CPU's instruction sets, by which numeric libraries choose their kernels; empty where they are hidden."""
     for line in _text(Path("/proc/cpuinfo")).splitlines():
         if line.startswith(("flags", "Features")):
             return sorted(line.partition(":")[2].split())

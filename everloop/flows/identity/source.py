@@ -5,10 +5,10 @@ What is written down ignores comments, layout, docstrings, and annotations outsi
 
 import ast
 import functools
-import os
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from everloop.core.errors import Conflict, DefinitionError
 
@@ -33,7 +33,7 @@ def source(path: str) -> Source:
     Raises `DefinitionError` with file and line when it does not parse, or is gone.
     """
     try:
-        state = os.stat(path)
+        state = Path(path).stat()
     except OSError as error:
         raise DefinitionError(f"{path}:1: the source cannot be read: {error.strerror}") from None
     return _source(path, state.st_mtime_ns, state.st_size)
@@ -42,8 +42,7 @@ def source(path: str) -> Source:
 @functools.lru_cache(maxsize=2048)
 def _source(path: str, _modified: int, _size: int) -> Source:
     try:
-        with open(path, "rb") as file:
-            tree = ast.parse(file.read(), path)
+        tree = ast.parse(Path(path).read_bytes(), path)
     except SyntaxError as error:
         raise DefinitionError(f"{path}:{error.lineno}: {error.msg}") from None
     found = Source(path, tree)
@@ -99,7 +98,7 @@ def function_nodes(code: types.CodeType) -> list[FunctionNode]:
 
 
 def dump(node: ast.AST, *, decorators: bool = True, defaults: bool = True) -> str:
-    """Write a node's meaning down as one line; `decorators` and `defaults` of the outermost function may be left out."""
+    """Write a node's meaning down as one line; `decorators` and `defaults` of the outermost may be left out."""
     skip = frozenset(
         ([] if decorators else ["decorator_list"]) + ([] if defaults else ["defaults", "kw_defaults"]),
     )

@@ -1,0 +1,132 @@
+"""`python -m everloop.flows.child`: the process in which one step runs.
+
+It reads its job (JSON) from standard input, answers on the file descriptor named by its argument, and never opens
+the catalog. Standard input stays open while its parent lives: when it closes, the child ends itself and its group.
+"""
+
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from everloop.core.errors import DefinitionError, EverloopError
+from everloop.core.ports import Job, Outcome, Resources, Saved
+from everloop.core.version import Version
+from everloop.flows.assets import Asset, suggest
+from everloop.flows.failure import step_failed
+from everloop.flows.perform import perform
+from everloop.store import open_store
+
+
+def main(answer_to: int) -> int:
+    """Run the job that waits on standard input; the exit code is 0 whenever an answer was given."""
+    os.set_inheritable(answer_to, False)
+    job = read_job(sys.stdin.buffer)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _limit(job.resources)
+    try:
+        answer = {"outcome": outcome_to_json(perform(find_asset(job), job, open_store(job.blobs)))}
+    except EverloopError as error:
+        answer = {"error": error_to_json(error)}
+    except MemoryError as error:
+        answer = {"error": error_to_json(step_failed(job.step, error))}
+    except Exception as error:  # noqa: BLE001 - the edge of the process: the parent must hear of everything
+        answer = {"error": error_to_json(step_failed(job.step, error))}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with os.fdopen(answer_to, "wb") as pipe:
+        pipe.write(msgspec.json.encode(answer) + b"\n")
+    return 0
+
+
+def find_asset(job: Job) -> Asset:
+    """Import the project from the job's folder and find the step; raises `StepFailed` or `DefinitionError`.
+
+    `job.module` is `module` or `module:attribute`; without an attribute the module must hold exactly one project,
+    that is one object with a method `assets()`.
+    """
+    module_name, _, attribute = job.module.partition(":")
+    sys.path.insert(0, str(job.root))
+    try:
+        module = import_module(module_name)
+    except Exception as error:
+        raise step_failed(job.step, error) from error
+    if attribute:
+        found = [getattr(module, attribute, None)]
+    else:
+        named = (v for v in vars(module).values() if not isinstance(v, type) and callable(getattr(v, "assets", None)))
+        found = list({id(value): value for value in named}.values())
+    if len(found) != 1 or found[0] is None:
+        raise DefinitionError(
+            f"{module.__file__}:1: the module defines {len(found)} projects, not one",
+            hint='project = el.Project("name")',
+        )
+    assets: Mapping[str, Asset] = found[0].assets()
+    if job.step not in assets:
+        raise DefinitionError(f"{module.__file__}:1: no asset {job.step}", hint=suggest(job.step, assets))
+    return assets[job.step]
+
+
+def read_job(stream: BinaryIO) -> Job:
+    """Read the one line that holds a job; what follows is only there to end."""
+    raw = msgspec.json.decode(stream.readline())
+    raw["root"] = Path(raw["root"])
+    raw["resources"] = Resources(**raw["resources"])
+    return Job(**raw)
+
+
+def write_job(job: Job) -> bytes:
+    """The line that `read_job` reads; raises `InvalidInput` through the engine before it comes to this."""
+    fields = {name: getattr(job, name) for name in Job.__slots__}
+    return msgspec.json.encode({**fields, "root": str(job.root)}) + b"\n"
+
+
+def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
+    """What the child says of a step that came to its end."""
+    version = outcome.saved.version
+    return {
+        "version": [version.kind, version.name, version.manifest, version.inputs],
+        "metrics": outcome.saved.metrics,
+        "placements": outcome.saved.placements,
+        "measured": [outcome.seconds, outcome.cpu_seconds, outcome.peak_memory],
+    }
+
+
+def outcome_from_json(raw: Mapping[str, Any], output: str) -> Outcome:
+    """Rebuild an outcome; the version's id is computed again from its manifest."""
+    kind, name, manifest, inputs = raw["version"]
+    version = Version(kind, name, manifest, tuple((role, identity) for role, identity in inputs))
+    seconds, cpu_seconds, memory = raw["measured"]
+    return Outcome(Saved(version, raw["metrics"], raw["placements"]), seconds, cpu_seconds, memory, output)
+
+
+def error_to_json(error: EverloopError) -> dict[str, Any]:
+    """An error of ours as values."""
+    details = {name: value for name, value in error.details.items() if isinstance(value, str | int | float | list)}
+    return {"type": type(error).__name__, "message": error.message, "hint": error.hint, "details": details}
+
+
+def _limit(resources: Resources) -> None:
+    """Hold the process to its memory and its CPU time; the parent keeps the clock."""
+    if resources.memory is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (resources.memory, resources.memory))
+    if resources.seconds is not None:
+        allowed = max(1, int(resources.seconds * max(1.0, resources.cores)) + 1)
+        resource.setrlimit(resource.RLIMIT_CPU, (allowed, allowed + 5))
+
+
+def _end_with_parent() -> None:
+    while sys.stdin.buffer.read(65536):
+        pass
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,352 @@
+"""Run a plan: reuse what was made from the same recipe, execute the rest, record each step as it ends.
+
+Downstream keys are made of output ids, never of upstream keys: an edit that gives the same output stops there. What
+a killed run had finished is in the catalog, so a new run repeats only the step that was in flight.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from everloop.catalog import placements, steps, versions
+from everloop.catalog.context import Context
+from everloop.catalog.steps import StepRow
+from everloop.core.errors import EverloopError, InvalidInput
+from everloop.core.ports import Executor, Job, Outcome, RunSink
+from everloop.core.version import Version
+from everloop.flows.assets import Asset, suggest
+from everloop.flows.flight import alone
+from everloop.flows.identity import Runtime, closure_hash, project_tree, recipe, runtime
+from everloop.flows.identity.recipe import plain_text
+
+State = Literal["waiting", "running", "done", "reused", "failed"]
+Progress = Callable[[str, State, float], None]
+"""Called with a step's key, its state and its seconds (0 until it ended), from the thread that runs the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the project is: its folder, and the module that defines it (`module` or `module:attribute`)."""
+
+    root: Path
+    module: str
+    name: str = "project"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A step that has its output."""
+
+    step: str
+    recipe: str
+    output: str
+    """The version's id."""
+    reused: bool
+    seconds: float
+    run: str
+    """The tracking run that made it; empty for steps that are not tracked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a run made, in the order of the plan."""
+
+    steps: tuple[Done, ...]
+    outputs: Mapping[str, str]
+    """Version id of every asset of the plan, given ones too."""
+    code: str
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run; everything has a sensible default."""
+
+    given: Mapping[str, str] = field(default_factory=dict)
+    """Version id of every asset that has no function."""
+    params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Values for tunable parameters, by step's key or bare name."""
+    cached: bool = True
+    """Whether outputs may be reused. What runs is recorded either way."""
+    workers: int = 1
+    """How many steps may run beside each other, where the executor isolates them."""
+    tracked: frozenset[str] = frozenset({"model"})
+    """Kinds of assets whose execution is a tracking run."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """More for the codecs, outside the recipe."""
+    environ: Callable[[str, str], Mapping[str, str]] | None = None
+    """Environment variables of a step, from its key and its tracking run."""
+    code: Version | None = None
+    """The code version to record; None: the working tree of the project."""
+
+
+def run(
+    ctx: Context,
+    plan: Sequence[Asset],
+    *,
+    origin: Origin,
+    executor: Executor,
+    codecs: Mapping[str, str],
+    runs: RunSink | None = None,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Make every asset of `plan` (see `assets.plan`) and return the outputs' ids.
+
+    `codecs` names a codec (`module:attribute`) for each kind of version. Each finished step is recorded in one
+    transaction. Raises `StepFailed` for user code, after the steps that ran beside it have ended and were recorded;
+    `InvalidInput` for a given asset without a version, or a parameter that no step has.
+    """
+    chosen = options or Options()
+    engine = _Run(ctx, origin, executor, codecs=codecs, runs=runs, options=chosen, progress=progress)
+    engine.check(plan)
+    try:
+        engine.make(plan)
+    finally:
+        engine.record_reused()
+    done = tuple(engine.done[asset.key] for asset in plan if asset.key in engine.done)
+    return Results(done, engine.outputs, engine.code.id, engine.runtime(1).version.id)
+
+
+class _Run:
+    """The state of one run: what has its output, and what is recorded of it."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        origin: Origin,
+        executor: Executor,
+        *,
+        codecs: Mapping[str, str],
+        runs: RunSink | None,
+        options: Options,
+        progress: Progress | None,
+    ) -> None:
+        self.ctx, self.origin, self.executor, self.codecs, self.runs = ctx, origin, executor, codecs, runs
+        self.options = options
+        self.progress: Progress = progress or (lambda _step, _state, _seconds: None)
+        self.code = options.code or project_tree(origin.root, ctx.store, origin.name).version
+        self.outputs: dict[str, str] = {}
+        self.done: dict[str, Done] = {}
+        self._reused: list[StepRow] = []
+        self._put: set[str] = set()
+        self._isolated = bool(getattr(executor, "isolated", True))
+
+    def check(self, plan: Sequence[Asset]) -> None:
+        """Refuse before anything runs what would fail later."""
+        names = {asset.key for asset in plan} | {asset.name for asset in plan}
+        for wanted, values in self.options.params.items():
+            if wanted not in names:
+                raise InvalidInput(f"parameters for {wanted!r}, which is not in the plan", hint=suggest(wanted, names))
+            asset = next(asset for asset in plan if wanted in (asset.key, asset.name))
+            unknown = next((name for name in values if name not in asset.params), None)
+            if unknown is not None:
+                raise InvalidInput(f"{asset.key} has no parameter {unknown!r}", hint=suggest(unknown, asset.params))
+        for asset in plan:
+            plain_text(self.params(asset))
+            if asset.function is None and asset.key not in self.options.given:
+                raise InvalidInput(f"{asset.key} has no version yet", hint=f"capture it: everloop capture {asset.name}")
+        self.outputs.update({asset.key: self.options.given[asset.key] for asset in plan if asset.function is None})
+
+    def make(self, plan: Sequence[Asset]) -> None:
+        """Make everything, beside each other where that is allowed."""
+        waiting = [asset for asset in plan if asset.key not in self.outputs]
+        if self.options.workers <= 1 or not self._isolated or len(waiting) == 1:
+            for asset in waiting:
+                self._finish(self._step(asset))
+            return
+        with ThreadPoolExecutor(self.options.workers, thread_name_prefix="step") as pool:
+            running: dict[Future[Done], Asset] = {}
+            try:
+                while waiting or running:
+                    ready = [a for a in waiting if all(u in self.outputs for u in a.upstream.values())]
+                    for asset in ready[: self.options.workers - len(running)]:
+                        waiting.remove(asset)
+                        running[pool.submit(self._step, asset)] = asset
+                    ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in ended:
+                        running.pop(future)
+                        self._finish(future.result())
+            except EverloopError:
+                raise  # leaving the pool waits for the steps beside it; they are recorded
+            except BaseException:
+                self.executor.close()  # interrupted: end the children instead of waiting for them
+                raise
+
+    def record_reused(self) -> None:
+        """Write down what was reused, all at once: it may be every step of a large plan."""
+        if self._reused:
+            with self.ctx.write() as tx:
+                steps.record_many(tx, self.ctx.project, self._reused)
+            self._reused.clear()
+
+    def runtime(self, cores: float) -> Runtime:
+        """The runtime that steps of so many cores see."""
+        return runtime(max(1, int(cores)) if self._isolated else None)
+
+    def params(self, asset: Asset) -> dict[str, Any]:
+        """The asset's parameters with what the run sets."""
+        chosen = self.options.params
+        return {**asset.params, **chosen.get(asset.name, {}), **chosen.get(asset.key, {})}
+
+    def recipe(self, asset: Asset, inputs: Mapping[str, str]) -> str:
+        """The step's key; see `identity.recipe`."""
+        assert asset.function is not None
+        closure = closure_hash(asset.function, self.origin.root)
+        environment = self.runtime(asset.resources.cores)
+        manifest = environment.version.manifest
+        return recipe(
+            closure=closure.hash,
+            packages=environment.restricted(closure.packages),
+            host={name: manifest[name] for name in ("python", "implementation", "platform", "machine", "threads")},
+            params=self.params(asset),
+            inputs=inputs,
+            facts=asset.facts,
+            how={"step": asset.key, "runner": asset.runner, "codec": asset.codec or self.codecs.get(asset.kind, "")},
+        )
+
+    def _finish(self, done: Done) -> None:
+        self.done[done.step] = done
+        self.outputs[done.step] = done.output
+
+    def _step(self, asset: Asset) -> Done:
+        inputs = {parameter: self.outputs[key] for parameter, key in asset.upstream.items()}
+        key = self.recipe(asset, inputs)
+        if self.options.cached and (found := self._reuse(asset, key)):
+            return found
+        self.progress(asset.key, "waiting", 0.0)
+        with alone(self.ctx.home / "flights", f"{self.ctx.project}-{key}"):
+            if self.options.cached and (found := self._reuse(asset, key)):  # somebody else made it meanwhile
+                return found
+            return self._execute(asset, key, inputs)
+
+    def _reuse(self, asset: Asset, key: str) -> Done | None:
+        with self.ctx.read() as tx:
+            row = steps.lookup(tx, self.ctx.project, key)
+            if row is None or row.output is None:
+                return None
+            manifest = versions.manifests(tx, self.ctx.project, [row.output]).get(row.output)
+            if manifest is None:
+                return None
+            placed = _placed(tx, self.ctx.project, [manifest])
+        if not all(self.ctx.store.has(identity) for identity in objects_of(manifest, placed)):
+            return None
+        self._reused.append(
+            replace(row, cached=True, code=self.code.id, at=self.ctx.now(), seconds=0.0, cpu_seconds=0.0, peak_memory=0)
+        )
+        self._put_code(asset)
+        self.progress(asset.key, "reused", 0.0)
+        return Done(asset.key, key, row.output, True, 0.0, row.run)
+
+    def _execute(self, asset: Asset, key: str, inputs: Mapping[str, str]) -> Done:
+        self._put_code(asset)
+        tracking = self.runs is not None and asset.kind in self.options.tracked
+        params = self.params(asset)
+        run = self.runs.start(asset.key, params, {"everloop.recipe": key}) if self.runs and tracking else ""
+        self.progress(asset.key, "running", 0.0)
+        row = self._row(asset, key, inputs, run)
+        try:
+            outcome = self.executor.run(self._job(asset, key, inputs, run))
+        except BaseException as error:
+            if isinstance(error, EverloopError):
+                with self.ctx.write() as tx:
+                    steps.record(tx, self.ctx.project, replace(row, status="failed", at=self.ctx.now()))
+                self.progress(asset.key, "failed", 0.0)
+            if self.runs is not None and run:
+                self.runs.finish(run, status="FAILED", metrics={})
+            raise
+        self._record(replace(row, at=self.ctx.now()), outcome)
+        if self.runs is not None and run:
+            self.runs.finish(run, status="FINISHED", metrics=outcome.saved.metrics)
+        self.progress(asset.key, "done", outcome.seconds)
+        return Done(asset.key, key, outcome.saved.version.id, False, outcome.seconds, run)
+
+    def _job(self, asset: Asset, key: str, inputs: Mapping[str, str], run: str) -> Job:
+        with self.ctx.read() as tx:
+            manifests = versions.manifests(tx, self.ctx.project, list(inputs.values()))
+            placed = _placed(tx, self.ctx.project, manifests.values())
+        facts = {
+            **self.options.facts,
+            "run": run,
+            "code": self.code.id,
+            "runtime": self.runtime(asset.resources.cores).version.id,
+            "recipe": key,
+        }
+        return Job(
+            step=asset.key,
+            root=self.origin.root,
+            module=self.origin.module,
+            inputs=inputs,
+            manifests=manifests,
+            placements=placed,
+            params=self.params(asset),
+            blobs=str(getattr(self.ctx.store, "url", "")),
+            env=dict(self.options.environ(asset.key, run)) if self.options.environ else {},
+            resources=asset.resources,
+            facts=facts,
+            codecs=self.codecs,
+            recipe=key,
+        )
+
+    def _row(self, asset: Asset, key: str, inputs: Mapping[str, str], run: str) -> StepRow:
+        return StepRow(
+            recipe=key,
+            step=asset.key,
+            output=None,
+            code=self.code.id,
+            runtime=self.runtime(asset.resources.cores).version.id,
+            params=self.params(asset),
+            inputs=inputs,
+            at=0,
+            run=run,
+        )
+
+    def _record(self, row: StepRow, outcome: Outcome) -> None:
+        """One transaction: the version with its lineage, its placements and the step, or none of them."""
+        made = outcome.saved.version
+        lineage = dict.fromkeys([*made.inputs, *row.inputs.items(), ("code", row.code), ("runtime", row.runtime)])
+        version = Version(made.kind, made.name, made.manifest, tuple(lineage))
+        finished = replace(
+            row,
+            output=version.id,
+            digest=str(made.manifest.get("digest", "")),
+            seconds=outcome.seconds,
+            cpu_seconds=outcome.cpu_seconds,
+            peak_memory=outcome.peak_memory,
+        )
+        with self.ctx.write() as tx:
+            versions.put(tx, self.ctx.project, version, actor=self.ctx.actor.name, at=row.at)
+            placements.put(tx, self.ctx.project, outcome.saved.placements)
+            steps.record(tx, self.ctx.project, finished)
+
+    def _put_code(self, asset: Asset) -> None:
+        """Make sure that code and runtime are in the catalog before a row names them."""
+        many = [v for v in (self.code, self.runtime(asset.resources.cores).version) if v.id not in self._put]
+        if many:
+            with self.ctx.write() as tx:
+                versions.put_many(tx, self.ctx.project, many, actor=self.ctx.actor.name, at=self.ctx.now())
+            self._put.update(version.id for version in many)
+
+
+def objects_of(manifest: Mapping[str, Any], placed: Mapping[str, str]) -> list[str]:
+    """The objects that hold a version's bytes: single ones, trees of files, and parts by their placements.
+
+    A part that has no placement stands for itself, so that looking for it fails.
+    """
+    found = [str(manifest[name]) for name in ("object", "profile") if manifest.get(name)]
+    files = manifest.get("files")
+    if isinstance(files, Mapping):
+        found += [str(identity) for identity in files.values()]
+    return found + [placed.get(logical, logical) for logical in _logicals(manifest)]
+
+
+def _logicals(manifest: Mapping[str, Any]) -> list[str]:
+    parts = manifest.get("parts")
+    return [str(part["logical"]) for part in parts if "logical" in part] if isinstance(parts, list) else []
+
+
+def _placed(tx: Any, project: str, manifests: Any) -> dict[str, str]:
+    wanted = [logical for manifest in manifests for logical in _logicals(manifest)]
+    return placements.resolve(tx, project, wanted) if wanted else {}

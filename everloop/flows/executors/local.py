@@ -1,0 +1,29 @@
+"""Steps in this process: no isolation, no start-up cost. For trying things, for tests, and for trusted small steps."""
+
+from collections.abc import Mapping
+
+from everloop.core.errors import InvalidInput
+from everloop.core.ports import Blobs, Job, Outcome
+from everloop.flows.assets import Asset, suggest
+from everloop.flows.perform import perform
+
+
+class LocalExecutor:
+    """Runs the functions of `assets` as they are imported here; limits of memory and time do not apply."""
+
+    isolated = False
+    """Steps share this process: they run one at a time, for seeds and variables are the process's."""
+
+    def __init__(self, assets: Mapping[str, Asset], blobs: Blobs) -> None:
+        """Run steps of these assets against this store."""
+        self._assets = assets
+        self._blobs = blobs
+
+    def run(self, job: Job) -> Outcome:
+        """Run it; raises `StepFailed` with the end of the traceback."""
+        if job.step not in self._assets:
+            raise InvalidInput(f"no asset {job.step}", hint=suggest(job.step, self._assets))
+        return perform(self._assets[job.step], job, self._blobs)
+
+    def close(self) -> None:
+        """Nothing to end."""

@@ -1,0 +1,197 @@
+"""Steps in child processes: a fresh interpreter each, a clean environment, limits, and an end that is certain."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from everloop.core import errors
+from everloop.core.errors import EverloopError, StepFailed, Unavailable
+from everloop.core.ports import Job, Outcome
+from everloop.flows.child import outcome_from_json, write_job
+from everloop.flows.identity.runtime import thread_environment
+
+_PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "CUDA_VISIBLE_DEVICES")
+_TAIL = 64 * 1024
+_POLL_SECONDS = 0.1
+
+
+class ProcessExecutor:
+    """Runs each job in `python -m everloop.flows.child`, alone in its process group.
+
+    The child's environment holds the few variables that programs need to start, fixed ones (hash seed, time zone,
+    locale, threads of the numeric libraries) and the job's own; nothing else of this process.
+    """
+
+    isolated = True
+    """Steps may run beside each other."""
+
+    def __init__(self, python: str = sys.executable, folder: Path | None = None) -> None:
+        """Use this interpreter; `folder` holds what children print while they run (default: the system's)."""
+        self._python = python
+        self._folder = folder
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._cancelled: set[str] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def run(self, job: Job) -> Outcome:
+        """Run it; raises `StepFailed` for user code and limits, `Unavailable` when the child died or was cancelled."""
+        reading, writing = os.pipe()
+        with tempfile.TemporaryFile(dir=self._folder) as output, os.fdopen(reading, "rb") as answer:
+            try:
+                child = self._start(job, writing, output)
+            finally:
+                os.close(writing)
+            try:
+                timed_out, said = self._converse(child, job, answer)
+            finally:
+                _kill(child)
+                with self._lock:
+                    self._running.pop(job.recipe or job.step, None)
+            return self._outcome(job, child, said, _tail(output), timed_out=timed_out)
+
+    def cancel(self, recipe: str) -> bool:
+        """Kill the child of a job, by its recipe key; False when there is none."""
+        with self._lock:
+            child = self._running.get(recipe)
+            if child is not None:
+                self._cancelled.add(recipe)
+        if child is not None:
+            _kill(child)
+        return child is not None
+
+    def close(self) -> None:
+        """Kill every child; jobs that come later are refused."""
+        with self._lock:
+            self._closed = True
+            running = list(self._running.items())
+            self._cancelled.update(key for key, _ in running)
+        for _, child in running:
+            _kill(child)
+
+    def _start(self, job: Job, answer_to: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._closed:
+                raise Unavailable("the executor is closed", hint="make another one")
+            child = subprocess.Popen(  # noqa: S603 - our own module, no shell
+                [self._python, "-m", "everloop.flows.child", str(answer_to)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=job.root,
+                env=clean_environment(job),
+                pass_fds=(answer_to,),
+                start_new_session=True,
+            )
+            self._running[job.recipe or job.step] = child
+        return child
+
+    def _converse(self, child: subprocess.Popen[bytes], job: Job, answer: IO[bytes]) -> tuple[bool, bytes]:
+        assert child.stdin is not None
+        with suppress(BrokenPipeError):
+            child.stdin.write(write_job(job))
+            child.stdin.flush()
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            _kill(child)
+
+        clock = threading.Timer(job.resources.seconds, end) if job.resources.seconds is not None else None
+        if clock is not None:
+            clock.daemon = True
+            clock.start()
+        try:
+            said = answer.readline()  # one line; a process that the step left behind may hold the pipe open
+            child.wait()
+        finally:
+            if clock is not None:
+                clock.cancel()
+            with suppress(BrokenPipeError):
+                child.stdin.close()
+        return late.is_set(), said
+
+    def _outcome(
+        self, job: Job, child: subprocess.Popen[bytes], said: bytes, output: str, *, timed_out: bool
+    ) -> Outcome:
+        with suppress(msgspec.DecodeError):
+            raw = msgspec.json.decode(said)
+            if "outcome" in raw:
+                return outcome_from_json(raw["outcome"], output)
+            raise _error(raw["error"], output)
+        code = child.returncode
+        key = job.recipe or job.step
+        if key in self._cancelled:
+            self._cancelled.discard(key)
+            raise Unavailable(f"{job.step} was cancelled", hint="run it again: finished steps are reused")
+        if timed_out or code == -signal.SIGXCPU:
+            raise StepFailed(
+                f"{job.step} failed: it took longer than {job.resources.seconds:g} s",
+                hint="give it more time or more cores, or less work",
+                step=job.step,
+                exception="TimeoutError",
+                traceback="",
+                output=output[-4000:],
+            )
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            raise Unavailable(
+                f"the process of {job.step} was ended by {name}",
+                hint="it may have run out of memory"
+                if name == "SIGKILL"
+                else "the last lines of its output may say why",
+                step=job.step,
+                output=output[-4000:],
+            )
+        raise Unavailable(
+            f"the process of {job.step} ended (exit code {code}) without an answer",
+            hint="the last lines of its output may say why",
+            step=job.step,
+            output=output[-4000:],
+        )
+
+
+def clean_environment(job: Job) -> dict[str, str]:
+    """Every variable that the child of `job` sees."""
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    fixed = {
+        "PYTHONHASHSEED": "0",
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TZ": "UTC",
+        "LC_ALL": "C.UTF-8",
+        "SOURCE_DATE_EPOCH": "0",
+    }
+    return {**kept, **fixed, **thread_environment(int(job.resources.cores)), **job.env}
+
+
+def _error(raw: Mapping[str, Any], output: str) -> EverloopError:
+    kind = getattr(errors, raw["type"], StepFailed)
+    details = dict(raw["details"])
+    details["output"] = output[-4000:]
+    error: EverloopError = kind(raw["message"], hint=raw["hint"], **details)
+    return error
+
+
+def _tail(output: IO[bytes]) -> str:
+    size = output.seek(0, os.SEEK_END)
+    output.seek(max(0, size - _TAIL))
+    return output.read().decode("utf-8", "replace")
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """End the child's whole group, whatever it started, and collect it."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=5)

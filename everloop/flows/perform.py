@@ -1,0 +1,151 @@
+"""Perform one job where we are: load its inputs, call the function, save what it returns, measure.
+
+Both executors come through here, so that a step means the same in this process and in a child.
+"""
+
+import functools
+import inspect
+import os
+import random
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from everloop.core.errors import DefinitionError, EverloopError, InvalidInput
+from everloop.core.ports import Blobs, Codec, Job, Outcome
+from everloop.flows.assets import Asset, suggest
+from everloop.flows.failure import step_failed
+
+
+def perform(asset: Asset, job: Job, blobs: Blobs) -> Outcome:
+    """Run `asset` as `job` says.
+
+    Raises `StepFailed` for whatever the user's code raised; errors of the store and of codecs pass as they are.
+    """
+    inputs = {name: _load(job, identity, _annotation(asset, name), blobs) for name, identity in job.inputs.items()}
+    codec = codec_of(asset, job.codecs)
+    began, cpu = time.perf_counter(), time.process_time()
+    try:
+        with _seeded(job.recipe), _environment(job.env):
+            value = call(asset, inputs, job.params, job.facts)
+    except StopIteration as error:  # must not end a generator of ours
+        raise step_failed(job.step, error) from None
+    except EverloopError as error:
+        raise step_failed(job.step, error) from error
+    except Exception as error:
+        raise step_failed(job.step, error) from error
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
+    facts = {**asset.facts, **job.facts, "inputs": dict(job.inputs), "params": dict(job.params), "step": job.step}
+    facts["manifests"] = dict(job.manifests)
+    saved = codec.save(value, asset.name, blobs, facts)
+    return Outcome(saved, seconds, cpu_seconds, peak_memory())
+
+
+def call(asset: Asset, inputs: Mapping[str, Any], params: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
+    """Call the asset's function, through its runner where it has one."""
+    if asset.function is None:
+        raise InvalidInput(f"{asset.key} is given, not made", hint="capture its source first")
+    if asset.runner:
+        return resolve(asset.runner)(asset, inputs, params, facts)
+    return asset.function(**inputs, **params)
+
+
+@functools.cache
+def resolve(reference: str) -> Any:
+    """What `module:attribute` names; a class is made into an instance of it. Raises `DefinitionError`."""
+    module, _, attribute = reference.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise DefinitionError(
+            f"{reference!r} cannot be loaded: {error}", hint="module:attribute, of something installed"
+        ) from error
+    return found() if isinstance(found, type) else found
+
+
+def codec_of(asset: Asset, codecs: Mapping[str, str]) -> Codec:
+    """The codec that saves an asset's value."""
+    found: Codec = resolve(asset.codec or _codec_name(asset.kind, codecs))
+    return found
+
+
+def _codec_name(kind: str, codecs: Mapping[str, str]) -> str:
+    if kind not in codecs:
+        raise InvalidInput(f"no codec for versions of kind {kind!r}", hint=suggest(kind, codecs))
+    return codecs[kind]
+
+
+def _load(job: Job, identity: str, wanted: str, blobs: Blobs) -> Any:
+    manifest = job.manifests[identity]
+    codec: Codec = resolve(_codec_name(str(manifest["kind"]), job.codecs))
+    return adapt(codec.load(manifest, blobs, job.placements), wanted)
+
+
+def adapt(value: Any, wanted: str) -> Any:
+    """Give a table in the form that the parameter's annotation asks for; anything else as it is."""
+    library, _, name = wanted.rpartition(".")
+    lazy = hasattr(value, "collect") and hasattr(value, "collect_schema")
+    if name == "LazyFrame" and not lazy and hasattr(value, "lazy"):
+        return value.lazy()
+    if name in ("DataFrame", "Table") and lazy:
+        value = value.collect()
+    if name == "Table" and hasattr(value, "to_arrow"):
+        return value.to_arrow()
+    if name == "DataFrame" and library in ("pd", "pandas") and hasattr(value, "to_pandas"):
+        return value.to_pandas()
+    return value
+
+
+def _annotation(asset: Asset, parameter: str) -> str:
+    """The annotation as text; a class is named by its module's first part and its name."""
+    if asset.function is None:
+        return ""
+    annotation = inspect.signature(asset.function).parameters[parameter].annotation
+    if isinstance(annotation, str):
+        return annotation
+    if isinstance(annotation, type) and annotation is not inspect.Parameter.empty:
+        return f"{annotation.__module__.partition('.')[0]}.{annotation.__name__}"
+    return ""
+
+
+@contextmanager
+def _seeded(recipe: str) -> Iterator[None]:
+    """Seed `random` and numpy's global generator from the step's key, and put their state back after."""
+    seed = int(recipe.removeprefix("b3:")[:8] or "0", 16)
+    state = random.getstate()
+    numpy = sys.modules.get("numpy")
+    numpy_state = numpy.random.get_state() if numpy is not None else None
+    random.seed(seed)
+    if numpy is not None:
+        numpy.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        if numpy is not None and numpy_state is not None:
+            numpy.random.set_state(numpy_state)
+
+
+@contextmanager
+def _environment(env: Mapping[str, str]) -> Iterator[None]:
+    """Set the job's variables for as long as the step runs (a child has them from its start)."""
+    changed = {name: os.environ.get(name) for name, value in env.items() if os.environ.get(name) != value}
+    os.environ.update({name: env[name] for name in changed})
+    try:
+        yield
+    finally:
+        for name, value in changed.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
