@@ -15,7 +15,8 @@ from everloop.core.grants import Grant, Target, allowing, role_grants
 from everloop.core.ports import Blobs
 from everloop.core.signing import SigningKey
 
-ActorKind = Literal["person", "service"]
+ActorKind = Literal["person", "service", "task"]
+"""A task is a step's own credential: it holds the few grants of its run, and never approves."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,8 @@ def tail(
 
 def unsealed(tx: Tx) -> int:
     """How many facts wait for a sealer."""
-    return tx.execute(select(func.count()).select_from(facts).where(facts.c.position.is_(None))).scalar_one()
+    counted = select(func.count()).select_from(facts).where(facts.c.position.is_(None))
+    return int(tx.execute(counted).scalar_one())
 
 
 def _sealed(row: Row[Any]) -> SealedFact:

@@ -1,0 +1,111 @@
+"""Steps that ran: what they cost, what they made, and the recipe under which they can be reused."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, insert, select
+
+from everloop.catalog.engine import Tx
+from everloop.catalog.tables.core import steps
+from everloop.core.clock import Micros
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One execution of a step, or one reuse of an earlier one (`cached`). Times in seconds, memory in bytes."""
+
+    recipe: str
+    """Recipe key: code, environment, parameters and inputs."""
+    step: str
+    """The asset's key, `kind/name`."""
+    output: str | None
+    """The version it made; None when it failed."""
+    code: str
+    runtime: str
+    params: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    at: Micros
+    status: str = "done"
+    """`done` or `failed`."""
+    cached: bool = False
+    digest: str = ""
+    """A canonical digest of the output, where its bytes are not repeatable."""
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory: int = 0
+    run: str = ""
+
+
+def record(tx: Tx, project: str, row: StepRow) -> None:
+    """Write down one execution."""
+    record_many(tx, project, (row,))
+
+
+def record_many(tx: Tx, project: str, rows: Collection[StepRow]) -> None:
+    """Write down several."""
+    if rows:
+        tx.execute(insert(steps), [_values(project, row) for row in rows])
+
+
+def lookup(tx: Tx, project: str, recipe: str) -> StepRow | None:
+    """The latest successful execution of a recipe; None when it has to be run."""
+    done = (steps.c.project == project, steps.c.recipe == recipe, steps.c.status == "done", steps.c.cached.is_(False))
+    row = tx.execute(select(steps).where(*done).order_by(steps.c.id.desc()).limit(1)).first()
+    return None if row is None else _row(row)
+
+
+def of_output(tx: Tx, project: str, identity: str) -> list[StepRow]:
+    """The executions that made this version, latest first; reuses are left out."""
+    made = (steps.c.project == project, steps.c.output == identity, steps.c.cached.is_(False))
+    return [_row(row) for row in tx.execute(select(steps).where(*made).order_by(steps.c.id.desc()))]
+
+
+def of_run(tx: Tx, project: str, run: str) -> list[StepRow]:
+    """The steps of a run, in their order."""
+    return [
+        _row(row)
+        for row in tx.execute(select(steps).where(steps.c.project == project, steps.c.run == run).order_by(steps.c.id))
+    ]
+
+
+def _values(project: str, row: StepRow) -> dict[str, Any]:
+    return {
+        "project": project,
+        "recipe": row.recipe,
+        "step": row.step,
+        "output": row.output,
+        "digest": row.digest,
+        "code": row.code,
+        "runtime": row.runtime,
+        "params": json.dumps(dict(row.params), sort_keys=True),
+        "inputs": json.dumps(dict(row.inputs), sort_keys=True),
+        "seconds": row.seconds,
+        "cpu_seconds": row.cpu_seconds,
+        "peak_memory": row.peak_memory,
+        "run": row.run,
+        "status": row.status,
+        "cached": row.cached,
+        "at": row.at,
+    }
+
+
+def _row(row: Row[Any]) -> StepRow:
+    return StepRow(
+        recipe=row.recipe,
+        step=row.step,
+        output=row.output,
+        code=row.code,
+        runtime=row.runtime,
+        params=json.loads(row.params),
+        inputs=json.loads(row.inputs),
+        at=row.at,
+        status=row.status,
+        cached=row.cached,
+        digest=row.digest,
+        seconds=row.seconds,
+        cpu_seconds=row.cpu_seconds,
+        peak_memory=row.peak_memory,
+        run=row.run,
+    )

