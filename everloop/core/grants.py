@@ -112,3 +112,34 @@ def role_grants(role: str) -> tuple[Grant, ...]:
         msg = f"{role!r} is not a role"
         raise InvalidInput(msg, hint="one of " + ", ".join(sorted(ROLES)))
     return tuple(Grant.parse(text) for text in ROLES[role])
+
+
+def narrowed(scope: Iterable[Grant], held: Iterable[Grant]) -> tuple[Grant, ...]:
+    """Grants that permit only what both `scope` and `held` permit: a token never gives more than its owner has.
+
+    Two globs of which neither covers the other have no common grant here; less is permitted then, never more.
+    """
+    kept = list(held)
+    pairs = (_narrower(one, other) for one in scope for other in kept)
+    return tuple(dict.fromkeys(grant for grant in pairs if grant is not None))
+
+
+def _narrower(one: Grant, other: Grant) -> Grant | None:
+    verb, kind, name = (_inner(getattr(one, f), getattr(other, f)) for f in ("verb", "kind", "name"))
+    if verb is None or kind is None or name is None:
+        return None
+    tag = None if one.tag is None or other.tag is None else _inner(one.tag, other.tag)
+    if one.environment is None or other.environment is None:
+        wide = other.environment if one.environment is None else one.environment
+        if wide is None or wide == "*":
+            return Grant(verb, kind, name, None, tag)
+        return Grant(verb, kind, name, wide, tag) if wide.startswith(SANDBOX) else None
+    environment = _inner(one.environment, other.environment)
+    return None if environment is None else Grant(verb, kind, name, environment, tag)
+
+
+def _inner(one: str, other: str) -> str | None:
+    """The glob that lies within the other; None when neither does."""
+    if _glob(one, other):
+        return other
+    return one if _glob(other, one) else None
