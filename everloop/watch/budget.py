@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.special import chdtri, ndtr, ndtri
 
 from everloop.core.clock import DAY, Micros
-from everloop.watch.statistics import twosample
 from everloop.watch.drift import Limits, column_tests
 from everloop.watch.reference import Column, Counts, Reference
+from everloop.watch.statistics import twosample
 
 QUARTER: Micros = 91 * DAY
 ENTER, OF, LEAVE = 2, 3, 3

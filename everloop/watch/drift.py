@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from everloop.watch.statistics import twosample
 from everloop.watch.diagnoses import Diagnosis, diagnose
 from everloop.watch.reference import Column, Counts, Reference
+from everloop.watch.statistics import twosample
 
 State = Literal["ok", "drift", "fault", "cannot tell"]
 What = Literal["distribution", "nulls", "unseen", "range"]
