@@ -137,14 +137,15 @@ def write(path: Path, table: Table, key: SigningKey) -> None:
     write_atomically(path, encode(table, key))
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, fsync: bool = True) -> None:
     """Replace a file so that a reader sees the old bytes or the new ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        if fsync:
+            os.fsync(file.fileno())
     temporary.replace(path)
 
 

@@ -1,0 +1,59 @@
+"""Who may ask: the address that a gateway is bound to, the caller's `Host` and `Origin`, tokens.
+
+On loopback a prediction needs no token, but `Host` must be loopback too, so that a page of another site
+cannot reach it under a name of its own (DNS rebinding). Any other address demands a token.
+"""
+
+import hashlib
+import ipaddress
+from collections.abc import Mapping
+
+from everloop.core.errors import NotAuthenticated, PermissionDenied
+from everloop.serving.table import Table
+
+_LOCAL_NAMES = frozenset((b"localhost", b"127.0.0.1", b"[::1]"))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address that a socket is bound to is reachable from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _without_port(host: bytes) -> bytes:
+    if host.startswith(b"["):
+        return host.partition(b"]")[0] + b"]"
+    return host.partition(b":")[0]
+
+
+class Door:
+    """The checks that every request for a prediction passes."""
+
+    def __init__(self, bound: str) -> None:
+        """`bound` is the address of the listening socket."""
+        self._local = is_loopback(bound)
+        self._hosts = _LOCAL_NAMES | {bound.encode()}
+
+    def check(self, headers: Mapping[bytes, bytes], table: Table | None, project: str) -> None:
+        """Raise `PermissionDenied` or `NotAuthenticated` when this caller may not ask `project`'s endpoints."""
+        host = headers.get(b"host", b"")
+        if self._local and _without_port(host).lower() not in self._hosts:
+            raise PermissionDenied("the Host header is not this machine", hint="use localhost or 127.0.0.1")
+        origin = headers.get(b"origin")
+        if origin is not None and origin.partition(b"://")[2] != host:
+            raise PermissionDenied("a page of another site may not ask", hint="call from your own server")
+        if not self._local:
+            self._check_token(headers.get(b"authorization", b""), table, project)
+
+    @staticmethod
+    def _check_token(authorization: bytes, table: Table | None, project: str) -> None:
+        scheme, _, token = authorization.partition(b" ")
+        if scheme.lower() != b"bearer" or not token:
+            raise NotAuthenticated("a token is needed here", hint="Authorization: Bearer <token>")
+        projects = table.tokens.get(hashlib.sha256(token.strip()).hexdigest()) if table else None
+        if projects is None:
+            raise NotAuthenticated("the token is not known", hint="it may have expired; make another")
+        if project and project not in projects and "*" not in projects:
+            raise PermissionDenied(f"the token does not reach project {project[:80]!r}")

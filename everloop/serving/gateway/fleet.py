@@ -1,0 +1,222 @@
+"""What serves now: live routes with their workers, swapped as a whole when a new table arrives.
+
+A new table first starts and warms what it needs; then one assignment makes it live; then what is no longer
+named drains and ends. A revision that cannot become ready leaves its endpoint as it was.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from everloop.core.errors import EverloopError, NotFound
+from everloop.core.signing import VerifyKey
+from everloop.serving import table as tables
+from everloop.serving.gateway.stats import Counters
+from everloop.serving.gateway.workers import ModelProcess
+from everloop.serving.table import Revision, Route, Table
+
+_READY_SECONDS = 60.0
+_DRAIN_SECONDS = 15.0
+_POLL_SECONDS = 0.2
+
+
+@dataclass(slots=True)
+class Live:
+    """One live revision: its worker and its counters."""
+
+    revision: Revision
+    process: ModelProcess
+    counters: Counters
+
+
+@dataclass(slots=True)
+class LiveRoute:
+    """One endpoint as it serves now."""
+
+    route: Route
+    live: list[Live]
+    _hash: Any = field(init=False)
+    _limits: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Prepare the choice of a revision."""
+        entering = self.live[0].revision.id if self.live else ""
+        self._hash = blake2b(f"{self.route.address} {entering}".encode(), digest_size=8)
+        total, self._limits = 0, []
+        for live in self.live:
+            total += live.revision.weight * 100
+            self._limits.append(total)
+
+    @property
+    def champion(self) -> Live:
+        """The revision with most of the traffic; of equal ones, the last."""
+        return max(enumerate(self.live), key=lambda pair: (pair[1].revision.weight, pair[0]))[1]
+
+    @property
+    def alike(self) -> bool:
+        """Whether every live revision takes the same columns from a caller."""
+        return all(live.revision.caller == self.live[0].revision.caller for live in self.live)
+
+    def chosen(self, sticky: bytes) -> Live:
+        """The revision for a key: always the same one while the weights stay, and a canary only grows."""
+        if len(self.live) == 1:
+            return self.live[0]
+        hashed = self._hash.copy()
+        hashed.update(sticky)
+        place = int.from_bytes(hashed.digest(), "big") % 10_000
+        return next(live for live, limit in zip(self.live, self._limits, strict=True) if place < limit)
+
+    def pinned(self, spec: str) -> Live:
+        """The revision with this number or id; raises `NotFound`."""
+        wanted = self.route.revision(spec).id
+        return next(live for live in self.live if live.revision.id == wanted)
+
+    def instead(self, failed: Live) -> Live | None:
+        """Who answers when `failed` did not: the warm revision with most traffic, if the endpoint has a fallback."""
+        if self.route.fallback is None:
+            return None
+        others = [live for live in self.live if live is not failed and live.process.ready.is_set()]
+        return max(others, key=lambda live: live.revision.weight, default=None)
+
+
+class Fleet:
+    """The live routes of one gateway."""
+
+    def __init__(
+        self, path: Path, key: VerifyKey, prepare: Callable[[Revision], Awaitable[None]] | None = None
+    ) -> None:
+        """Serve the table at `path` once `load` is called; nothing until then."""
+        self._path, self._key = path, key
+        self._prepare = prepare
+        self._seen: tuple[int, int, int] | None = None
+        self._processes: dict[tuple[str, str], ModelProcess] = {}
+        self._counters: dict[tuple[str, str], Counters] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.routes: dict[str, LiveRoute] = {}
+        self.table: Table | None = None
+        self.problems: dict[str, str] = {}
+        """Why a revision of the newest table does not serve, by its id; or the table itself (`table`)."""
+
+    def route(self, address: str) -> LiveRoute:
+        """The live route of `project.endpoint`; raises `NotFound`."""
+        found = self.routes.get(address)
+        if found is None or not found.live:
+            raise NotFound(f"there is no endpoint {address[:120]!r}", hint="endpoints are named project.endpoint")
+        return found
+
+    async def follow(self) -> None:
+        """Adopt every new table, for ever."""
+        while True:
+            try:
+                await self.load()
+            except (EverloopError, OSError) as error:
+                self.problems = {**self.problems, "table": str(error)}
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def load(self) -> bool:
+        """Adopt the table if the file changed; raises `CorruptObject` and goes on with the one before."""
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return False
+        seen = (status.st_mtime_ns, status.st_ino, status.st_size)
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        table = tables.load(self._path, self._key, after=self.table.sequence if self.table else -1)
+        await self._adopt(table)
+        return True
+
+    async def _adopt(self, table: Table) -> None:
+        wanted = {(r.id, r.folder): r for route in table.routes for r in route.revisions}
+        first = not self.routes
+        starting = []
+        for key, revision in wanted.items():
+            if key not in self._processes:
+                process = ModelProcess(revision)
+                self._processes[key] = process
+                if self._prepare is not None:
+                    await self._prepare(revision)
+                await process.start()
+                starting.append(process)
+        if first:
+            self._swap(table, {})  # nothing served before: requests wait for their worker instead of failing
+        for process in starting:
+            await process.become_ready(_READY_SECONDS)
+        self.problems = {p.revision.id: p.problem or "not warm in time" for p in starting if not p.ready.is_set()}
+        self._swap(table, {} if first else self.problems)
+        self._end_unused()
+
+    def _swap(self, table: Table, unfit: dict[str, str]) -> None:
+        """Make `table` live in one assignment; an endpoint with an unfit revision stays as it was."""
+        routes = {}
+        for route in table.routes:
+            before = self.routes.get(route.address)
+            if before is not None and any(r.id in unfit for r in route.revisions):
+                routes[route.address] = before
+                continue
+            live = [
+                Live(r, self._processes[r.id, r.folder], self._counters.setdefault((route.address, r.id), Counters()))
+                for r in route.revisions
+            ]
+            routes[route.address] = LiveRoute(route, live)
+        self.routes = routes
+        self.table = table
+
+    def _end_unused(self) -> None:
+        used = {id(live.process) for route in self.routes.values() for live in route.live}
+        for key in [key for key, process in self._processes.items() if id(process) not in used]:
+            task = asyncio.get_running_loop().create_task(self._processes.pop(key).retire(_DRAIN_SECONDS))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def watch_deadlines(self) -> None:
+        """Give up on what is late, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(0.05)
+            now = loop.time()
+            for process in self._processes.values():
+                process.expire(now)
+
+    async def close(self) -> None:
+        """End every worker."""
+        await asyncio.gather(*(process.retire(2.0) for process in self._processes.values()))
+
+    @property
+    def ready(self) -> bool:
+        """Whether every endpoint can answer."""
+        return all(route.champion.process.ready.is_set() for route in self.routes.values() if route.live)
+
+    def told(self) -> dict[str, Any]:
+        """What is live and what was counted, as JSON."""
+        return {
+            "sequence": self.table.sequence if self.table else -1,
+            "environment": self.table.environment if self.table else "",
+            "problems": dict(self.problems),
+            "endpoints": {
+                address: {live.revision.id: _told(live) for live in route.live}
+                for address, route in self.routes.items()
+            },
+        }
+
+    def processes(self) -> Iterator[ModelProcess]:
+        """Every worker."""
+        return iter(self._processes.values())
+
+
+def _told(live: Live) -> dict[str, Any]:
+    process = live.process
+    return {
+        "number": live.revision.number,
+        "weight": live.revision.weight,
+        "state": process.state,
+        "problem": process.problem,
+        "pid": process.pid,
+        "restarts": process.restarts,
+        "waiting": process.waiting,
+        **live.counters.told(),
+    }

@@ -1,0 +1,124 @@
+"""The gateway's process: sockets in, workers out, counters told.
+
+python -m everloop.serving.gateway --home HOME --fd 3 [--name g0] [--server UNIX_SOCKET]
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import os
+import secrets
+import socket
+import time
+from pathlib import Path
+
+import orjson
+import uvicorn
+import uvloop
+
+from everloop.core.errors import EverloopError
+from everloop.core.signing import VerifyKey
+from everloop.serving import log
+from everloop.serving.gateway.access import Door
+from everloop.serving.gateway.answer import FeatureReader, Predictions
+from everloop.serving.gateway.app import Gateway
+from everloop.serving.gateway.fleet import Fleet
+from everloop.serving.table import write_atomically
+
+_TELL_SECONDS = 0.5
+
+
+def listener(arguments: argparse.Namespace) -> socket.socket:
+    """The socket that a supervisor handed in, or one of our own."""
+    if arguments.fd >= 0:
+        listening = socket.socket(fileno=arguments.fd)
+    else:
+        family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((arguments.host, arguments.port))
+        listening.listen(1024)
+    # accepted sockets inherit it; without it a pre-bound socket answers keep-alive requests 40 ms late on asyncio
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+async def tell(fleet: Fleet, path: Path, started: str) -> None:
+    """Write the counters to `path` twice a second, for ever."""
+    while True:
+        told = {"gateway": path.stem, "pid": os.getpid(), "started": started, "wall": time.time_ns() // 1000}
+        with contextlib.suppress(OSError):  # a full disk must not end the gateway
+            write_atomically(path, orjson.dumps({**told, **fleet.told()}), fsync=False)
+        await asyncio.sleep(_TELL_SECONDS)
+
+
+async def serve(arguments: argparse.Namespace) -> None:
+    """Serve until told to stop (SIGTERM, SIGINT): new connections end first, requests in flight are answered."""
+    home: Path = arguments.home / "serving"
+    key = VerifyKey.from_pem(arguments.verify_key.read_bytes())
+    appender = log.Appender(home / "log" / arguments.name, fsync=arguments.fsync)
+    nonce = secrets.randbits(32)
+    fleet = Fleet(home / "routes.json", key)
+    listening = listener(arguments)
+    reader: FeatureReader | None = None
+    app = Gateway(fleet, Predictions(appender, nonce, reader), Door(listening.getsockname()[0]), arguments.server)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=10,
+    )
+    server = uvicorn.Server(config)
+    loop = asyncio.get_running_loop()
+    background = [
+        loop.create_task(fleet.follow()),
+        loop.create_task(fleet.watch_deadlines()),
+        loop.create_task(tell(fleet, home / "stats" / f"{arguments.name}.json", f"{nonce:08x}")),
+    ]
+
+    def stop(task: asyncio.Task[None]) -> None:
+        """End with a background task that broke, rather than serve on without it; the supervisor restarts us."""
+        server.should_exit = True
+        if not task.cancelled() and task.exception() is not None:
+            loop.call_exception_handler({"message": "a task of the gateway broke", "exception": task.exception()})
+
+    for task in background:
+        task.add_done_callback(stop)
+    gc.collect()
+    gc.freeze()
+    try:
+        await server.serve(sockets=[listening])
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await fleet.close()
+        appender.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and serve; the exit status is 2 for a bad set-up."""
+    parser = argparse.ArgumentParser(prog="everloop.serving.gateway", description="Serve predictions.")
+    parser.add_argument("--home", type=Path, required=True, help="the workspace's folder")
+    parser.add_argument("--name", default="g0", help="names this gateway's log and counters")
+    parser.add_argument("--fd", type=int, default=-1, help="listening socket handed in by a supervisor")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--server", default="", help="UNIX socket of the server for everything else")
+    parser.add_argument("--verify-key", type=Path, required=True, help="PEM of the workspace's public key")
+    parser.add_argument("--fsync", action="store_true", help="sync the log to disk before each reply")
+    arguments = parser.parse_args(argv)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(arguments))
+    except (EverloopError, OSError) as error:
+        parser.exit(2, f"gateway: {error}\n")
+    except KeyboardInterrupt:
+        pass
+    return 0

@@ -1,0 +1,169 @@
+"""Passing everything that is not a prediction to the server, over a UNIX socket.
+
+Bodies stream both ways and are never held; when the caller goes away, the server's side is closed.
+Headers of one hop are dropped, and what says who the caller is comes from the connection, never from
+the caller.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import httptools
+
+from everloop.core.errors import Unavailable
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+_ONE_HOP = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer"
+    b" transfer-encoding upgrade".split()
+)
+_OURS = frozenset(
+    b"forwarded x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port x-forwarded-prefix"
+    b" x-forwarded-server x-real-ip expect".split()
+)
+_CHUNK = 64 * 1024
+_CONNECT_SECONDS = 10.0
+
+
+def _named_in_connection(headers: Headers) -> set[bytes]:
+    values = b",".join(value for name, value in headers if name == b"connection")
+    return {token.strip().lower() for token in values.split(b",")}
+
+
+def request_head(scope: Scope) -> tuple[bytes, bool]:
+    """The head of the request to the server, and whether its body goes in chunks."""
+    headers: Headers = scope["headers"]
+    dropped = _ONE_HOP | _OURS | _named_in_connection(headers)
+    chunked = any(name == b"transfer-encoding" for name, _ in headers)
+    target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+    lines = [b"%s %s HTTP/1.1" % (scope["method"].encode(), target)]
+    lines += [name + b": " + value for name, value in headers if name not in dropped]
+    client = scope.get("client")
+    host = next((value for name, value in headers if name == b"host"), b"")
+    lines += [
+        b"x-forwarded-for: " + (client[0].encode() if client else b"unix"),
+        b"x-forwarded-host: " + host,
+        b"x-forwarded-proto: " + scope["scheme"].encode(),
+        b"connection: close",
+    ]
+    if chunked:
+        lines.append(b"transfer-encoding: chunked")
+    return b"\r\n".join(lines) + b"\r\n\r\n", chunked
+
+
+class _Response:
+    """What httptools tells about the server's response, as ASGI messages."""
+
+    def __init__(self, method: str) -> None:
+        self.messages: list[MutableMapping[str, Any]] = []
+        self.complete = False
+        self.started = False
+        self.framed = False
+        """Whether the response says where its body ends."""
+        self._bodiless = method == "HEAD"
+        self._headers: Headers = []
+        self.parser = httptools.HttpResponseParser(self)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.framed = self.framed or name.lower() in (b"content-length", b"transfer-encoding")
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        status = self.parser.get_status_code()
+        if status < 200:
+            self._headers = []
+            return
+        dropped = _ONE_HOP | {b"date"} | _named_in_connection(self._headers)
+        kept = [(name, value) for name, value in self._headers if name not in dropped]
+        self.messages.append({"type": "http.response.start", "status": status, "headers": kept})
+        self.started = True
+        if self._bodiless or status in (204, 304):
+            self.finish()
+
+    def on_body(self, body: bytes) -> None:
+        if not self.complete:
+            self.messages.append({"type": "http.response.body", "body": body, "more_body": True})
+
+    def on_message_complete(self) -> None:
+        if self.started:
+            self.finish()
+
+    def finish(self) -> None:
+        if not self.complete:
+            self.complete = True
+            self.messages.append({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def relay(path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """Pass one request to the server at UNIX socket `path`; raises `Unavailable` before anything was answered."""
+    try:
+        reader, writer = await asyncio.wait_for(asyncio.open_unix_connection(path), _CONNECT_SECONDS)
+    except (OSError, TimeoutError) as error:
+        raise Unavailable("the server does not answer", hint="it may be starting; try again") from error
+    head, chunked = request_head(scope)
+    gone = asyncio.create_task(_send_body(head, chunked, receive, writer))
+    answer = asyncio.create_task(_pass_answer(reader, scope["method"], send))
+    try:
+        await asyncio.wait((gone, answer), return_when=asyncio.FIRST_COMPLETED)
+        # a request that is sent, or that the server does not read on, is no reason to stop: only a caller's leaving is
+        if not answer.done() and gone.exception() is None and not gone.result():
+            return
+        await answer
+    finally:
+        for task in (gone, answer):
+            task.cancel()
+        await asyncio.gather(gone, answer, return_exceptions=True)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def _send_body(head: bytes, chunked: bool, receive: Receive, writer: asyncio.StreamWriter) -> bool:
+    """Send the request as it comes; returns False when the caller went away, never returns otherwise."""
+    try:
+        writer.write(head)
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return False
+            body = message.get("body", b"")
+            more = message.get("more_body", False)
+            if body:
+                writer.write(b"%x\r\n%b\r\n" % (len(body), body) if chunked else body)
+            if chunked and not more:
+                writer.write(b"0\r\n\r\n")
+            await writer.drain()
+    except OSError:
+        return True  # the server stopped reading: what it answered counts
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    return False
+
+
+async def _pass_answer(reader: asyncio.StreamReader, method: str, send: Send) -> None:
+    response = _Response(method)
+    while not response.complete:
+        content = await reader.read(_CHUNK)
+        if not content:
+            if not response.started:
+                raise Unavailable("the server hung up", hint="it may be restarting; try again")
+            if response.framed:
+                raise ConnectionResetError("the server hung up in the middle of its answer")
+            response.finish()
+        else:
+            try:
+                response.parser.feed_data(content)
+            except httptools.HttpParserError as error:
+                if not response.started:
+                    raise Unavailable("the server's answer is not HTTP") from error
+                raise ConnectionResetError from error  # the reply is cut off, so that the caller sees it
+        for message in response.messages:
+            await send(message)
+        response.messages.clear()
