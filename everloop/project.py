@@ -25,10 +25,8 @@ from everloop.watch.definitions import Late, MonitorDef, RetrainDef, Trigger
 
 F = TypeVar("F", bound=Callable[..., Any])
 Table = SourceDef | DatasetDef
-FRAME_SUFFIX = "_frame"
-"""A model's training frame is the asset `frame/<model>_frame`."""
 _OURS = str(Path(__file__).parent)
-_FRAME = "everloop.features.frames:build_frame"
+_FRAMES = "everloop.features.frames"
 _TRAIN = "everloop.models.training:train"
 
 
@@ -145,7 +143,7 @@ class Project:
 
         def declare(function: Callable[..., Any]) -> TrainerDef:
             name = function.__name__
-            asset = define(function, kind="model", upstream={_only_frame(function): f"frame/{name}{FRAME_SUFFIX}"})
+            asset = define(function, kind="model", upstream={_only_frame(function): f"frame/{name}_training"})
             made = _at_caller(
                 lambda: TrainerDef(
                     name,
@@ -256,13 +254,13 @@ class Project:
         ]
         made += [self._dataset_asset(t) for t in self.tables.values() if isinstance(t, DatasetDef)]
         for trainer in self.trainers.values():
-            made += [self._frame_asset(trainer), self._model_asset(trainer)]
+            made += [*self._frame_assets(trainer), self._model_asset(trainer)]
         return wire(made)
 
     def _dataset_asset(self, table: DatasetDef) -> Asset:
         return define(table.function, kind="data", name=table.name, facts={"contract": table.contract.manifest()})
 
-    def _frame_asset(self, trainer: TrainerDef) -> Asset:
+    def _frame_assets(self, trainer: TrainerDef) -> list[Asset]:
         service = self.services[trainer.service]
         spine = self._table(trainer.spine)
         tables = dict.fromkeys([trainer.spine, *(view.source for view in service.views)])
@@ -275,16 +273,29 @@ class Project:
             "time": spine.event_time,
             "label": trainer.label,
             "label_known": trainer.label_known,
-            "columns": list(service.columns),
         }
-        return Asset(
-            f"frame/{trainer.name}{FRAME_SUFFIX}",
-            _frame_of,
+        split = {name: facts[name] for name in ("spine", "time", "label", "label_known")} | {"holdout": trainer.holdout}
+        rows = f"frame/{trainer.name}_rows"
+        build = Asset(
+            rows,
+            _frame,
             {name: f"data/{name}" for name in tables},
             facts=facts,
-            runner=_FRAME,
+            runner=f"{_FRAMES}:build_rows",
             place=trainer.place,
         )
+        training, holdout = (
+            Asset(
+                f"frame/{trainer.name}_{part}",
+                _frame,
+                {"rows": rows},
+                facts=split,
+                runner=f"{_FRAMES}:take_{part}",
+                place=trainer.place,
+            )
+            for part in ("training", "holdout")
+        )
+        return [build, training, holdout]
 
     def _model_asset(self, trainer: TrainerDef) -> Asset:
         service = self.services[trainer.service]
@@ -297,8 +308,16 @@ class Project:
             "output": trainer.output,
             "trainer": trainer.name,
         }
-        upstream = {_only_frame(trainer.function): f"frame/{trainer.name}{FRAME_SUFFIX}"}
-        return define(trainer.function, kind="model", name=trainer.name, upstream=upstream, facts=facts, runner=_TRAIN)
+        made = define(
+            trainer.function,
+            kind="model",
+            name=trainer.name,
+            upstream={_only_frame(trainer.function): f"frame/{trainer.name}_training"},
+            facts=facts,
+            runner=_TRAIN,
+        )
+        # the holdout goes to the codec, which measures the model on it, never to the function
+        return replace(made, upstream={**made.upstream, "holdout": f"frame/{trainer.name}_holdout"})
 
     def _table(self, source: Table | str) -> Table:
         name = source if isinstance(source, str) else source.name
@@ -328,10 +347,10 @@ def load_project(root: Path, module: str) -> Project:
         sys.path.insert(0, str(root))
     try:
         loaded = importlib.import_module(module)
-    except DefinitionError:
-        raise
     except InvalidInput as error:
-        raise DefinitionError(error.message, hint=error.hint) from error
+        if isinstance(error, DefinitionError) and ".py:" in error.message:
+            raise
+        raise DefinitionError(f"{_blame(error, root, module)}: {error.message}", hint=error.hint) from error
     except Exception as error:
         raise DefinitionError(
             f"{_blame(error, root, module)}: the project does not import: {type(error).__name__}: {error}",
@@ -347,9 +366,8 @@ def load_project(root: Path, module: str) -> Project:
     return project
 
 
-def _frame_of(**tables: Any) -> Any:
-    """Stands for the point-in-time join in plans; the runner does the work."""
-    raise NotImplementedError(f"frames are built by {_FRAME} from {', '.join(tables)}")
+def _frame() -> None:
+    """Stands for the frames in plans: their runners do the work, so their code is Everloop's release."""
 
 
 def _sharing(kind: str, name: str) -> tuple[str, ...]:

@@ -49,7 +49,9 @@ def test_packages_stop_at_12_modules():
 
 
 def test_names_say_what_a_thing_is():
-    vague = [_relative(p) for p in MODULES if p.stem.strip("_") in {"utils", "util", "helpers", "helper", "common", "misc"}]
+    vague = [
+        _relative(p) for p in MODULES if p.stem.strip("_") in {"utils", "util", "helpers", "helper", "common", "misc"}
+    ]
     classes = [
         f"{_relative(path)}:{node.name}"
         for path in MODULES
@@ -68,7 +70,9 @@ def test_imports_stand_at_the_top():
             if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) or function.name == "__getattr__":
                 continue
             hidden += [
-                f"{_relative(path)}:{node.lineno}" for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)
+                f"{_relative(path)}:{node.lineno}"
+                for node in ast.walk(function)
+                if isinstance(node, ast.Import | ast.ImportFrom)
             ]
     assert not hidden
 
@@ -91,11 +95,17 @@ def test_no_private_places_in_the_repository():
     if listed.returncode:
         pytest.skip("not a git checkout")
     # spelled in pieces so that this file does not match itself
-    forbidden = re.compile("|".join(["/" + "work/", "/root" + "/", "pypi" + r"\.org", "pythonhosted" + r"\.org", "registry" + r"\.npmjs"]))
+    forbidden = re.compile(
+        "|".join(["/" + "work/", "/root" + "/", "pypi" + r"\.org", "pythonhosted" + r"\.org", "registry" + r"\.npmjs"])
+    )
     bad = []
     for name in listed.stdout.splitlines():
         path = ROOT / name
         if path.suffix in {".png", ".svg", ".parquet"} or not path.is_file():
             continue
-        bad += [f"{name}:{i}" for i, line in enumerate(path.read_text(errors="replace").splitlines(), 1) if forbidden.search(line)]
+        bad += [
+            f"{name}:{i}"
+            for i, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+            if forbidden.search(line)
+        ]
     assert not bad

@@ -104,7 +104,10 @@ def _annotation(asset: Asset, parameter: str) -> str:
     """The annotation as text; a class is named by its module's first part and its name."""
     if asset.function is None:
         return ""
-    annotation = inspect.signature(asset.function).parameters[parameter].annotation
+    parameters = inspect.signature(asset.function).parameters
+    if parameter not in parameters:  # for the runner, not for the function
+        return ""
+    annotation = parameters[parameter].annotation
     if isinstance(annotation, str):
         return annotation
     if isinstance(annotation, type) and annotation is not inspect.Parameter.empty:
