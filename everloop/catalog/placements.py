@@ -4,14 +4,19 @@ A table's version names its parts by what they contain; how they are encoded may
 redaction), and then only the placement moves. Whoever replaces one has read the new bytes and found the same content.
 """
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from sqlalchemy import delete, select, update
 
 from everloop.catalog.engine import Tx, insert_into
-from everloop.catalog.tables.core import placements
+from everloop.catalog.tables.core import placements, versions
 from everloop.core.errors import Conflict
-from everloop.core.ids import checked_id
+from everloop.core.ids import checked_id, is_id
+
+OBJECT_FIELDS = frozenset({"object", "profile", "report", "card", "diff"})
+"""Fields of a manifest that hold an object's id; those under `files` {path: id} do, too."""
 
 _CHUNK = 500
 
@@ -51,3 +56,42 @@ def objects(tx: Tx, project: str) -> dict[str, str]:
     """Every placement of a project."""
     found = tx.execute(select(placements).where(placements.c.project == project))
     return {row.logical: row.object for row in found}
+
+
+def objects_of(manifest: Any) -> Iterator[str]:
+    """The ids of the objects that a manifest says are stored: under `files` and in `OBJECT_FIELDS`, however deep."""
+    if isinstance(manifest, Mapping):
+        for name, value in manifest.items():
+            if name == "files" and isinstance(value, Mapping):
+                yield from (identity for identity in value.values() if isinstance(identity, str) and is_id(identity))
+            elif name in OBJECT_FIELDS and isinstance(value, str):
+                if is_id(value):
+                    yield value
+            else:
+                yield from objects_of(value)
+    elif isinstance(manifest, list | tuple):
+        for value in manifest:
+            yield from objects_of(value)
+
+
+def reachable(tx: Tx, project: str) -> set[str]:
+    """Every id that a sweep must keep for a project's versions: whatever a manifest mentions, and every placement.
+
+    It is generous on purpose: an id in a manifest is kept whether or not it is known to be an object.
+    """
+    kept = set(objects(tx, project).values())
+    for text in tx.execute(select(versions.c.manifest).where(versions.c.project == project)).scalars():
+        kept.update(_mentioned(json.loads(text)))
+    return kept
+
+
+def _mentioned(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        if is_id(value):
+            yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _mentioned(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _mentioned(part)
