@@ -227,7 +227,7 @@ def _scaled(view: FeatureViewDef, feature: Feature, column: Column) -> Ints:
     values: npt.NDArray[Any] = np.where(column.valid, column.values, 0)
     factor = 10**feature.scale
     if values.dtype.kind == "i":
-        bound = (2**63 - 1) // factor
+        bound = (2**63 - 2) // factor  # 2**63 - 1 stands for no minimum in packed states
         fits = (values <= bound) & (values >= -bound)
         scaled: Ints = values * factor
     else:

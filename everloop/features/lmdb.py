@@ -1,0 +1,129 @@
+"""The embedded online store: one LMDB environment, many readers in many processes, one writer at a time."""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lmdb
+from blake3 import blake3
+
+from everloop.core.clock import Micros
+from everloop.core.errors import InvalidInput, StorageFull, Unavailable
+
+Result = TypeVar("Result")
+LONGEST_KEY = 511 - 17  # LMDB's limit, less kind and space
+_VALUE, _WATERMARK, _SPACE = b"v", b"w", 16
+
+
+class LmdbStore:
+    """`core.ports.OnlineStore` over LMDB; safe for threads, and for other processes beside it.
+
+    Keys are `v` + 16 bytes that stand for the space + the key. An empty value removes its key. The map grows by
+    itself, here and in processes that only read.
+    """
+
+    def __init__(self, path: Path, *, size: int = 1 << 30, readonly: bool = False, durable: bool = False) -> None:
+        """Open or create the environment in the folder `path`.
+
+        `size` is the first map size in bytes (address space, not disk). `durable` also syncs the meta page:
+        without it the last batches may be lost when the machine (not the process) dies, never the store.
+        Raises `Unavailable` when the folder cannot be opened.
+        """
+        self._lock = threading.Lock()
+        self._prefixes: dict[str, bytes] = {}
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if readonly and not (path / "data.mdb").exists():
+                lmdb.open(str(path), map_size=size).close()
+            self._env = lmdb.open(
+                str(path), map_size=size, readonly=readonly, metasync=durable, max_readers=512, readahead=False
+            )
+        except (lmdb.Error, OSError) as error:
+            raise Unavailable(
+                f"the online store {path} cannot be opened: {error}",
+                hint="one process opens it once; check the folder's rights",
+            ) from error
+
+    def close(self) -> None:
+        """Release the environment."""
+        with self._lock:
+            self._env.close()
+
+    def read(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values in the order of `keys`, of one moment; None where there is none."""
+        prefix = self._prefix(space)
+
+        def get(txn: Any) -> list[bytes | None]:
+            return [txn.get(prefix + key) for key in keys]
+
+        return self._transact(get, write=False)
+
+    def write(self, space: str, items: Iterable[tuple[bytes, bytes]]) -> None:
+        """Replace values, all or none; an empty value removes its key. Raises `StorageFull`."""
+        prefix = self._prefix(space)
+        pairs = [(prefix + key, value) for key, value in items]
+        for key, _ in pairs:
+            if len(key) > LONGEST_KEY + 17:
+                raise InvalidInput("an online key is too long", hint=f"{LONGEST_KEY} bytes at most; hash it first")
+
+        def put(txn: Any) -> None:
+            for key, value in pairs:
+                if value:
+                    txn.put(key, value)
+                else:
+                    txn.delete(key)
+
+        self._transact(put, write=True)
+
+    def watermark(self, space: str) -> Micros | None:
+        """Up to which known time the space holds every event; None when it was never materialised."""
+        key = _WATERMARK + self._prefix(space)[1:]
+        found = self._transact(lambda txn: txn.get(key), write=False)
+        return None if found is None else int.from_bytes(found, "big", signed=True)
+
+    def set_watermark(self, space: str, at: Micros) -> None:
+        """Record the watermark."""
+        key = _WATERMARK + self._prefix(space)[1:]
+        self._transact(lambda txn: txn.put(key, at.to_bytes(8, "big", signed=True)), write=True)
+
+    def drop(self, space: str) -> None:
+        """Forget a space."""
+        prefix = self._prefix(space)
+
+        def forget(txn: Any) -> None:
+            with txn.cursor() as cursor:
+                there = cursor.set_range(prefix)
+                while there and cursor.key().startswith(prefix):
+                    there = cursor.delete()
+            txn.delete(_WATERMARK + prefix[1:])
+
+        self._transact(forget, write=True)
+
+    def _prefix(self, space: str) -> bytes:
+        prefix = self._prefixes.get(space)
+        if prefix is None:
+            prefix = _VALUE + blake3(space.encode()).digest(_SPACE)
+            self._prefixes[space] = prefix
+        return prefix
+
+    def _transact(self, act: Callable[[Any], Result], *, write: bool) -> Result:
+        """Run `act` in a transaction; grow or re-read the map and try again when it is too small.
+
+        The lock keeps the map from growing under another thread's transaction.
+        """
+        with self._lock:
+            while True:
+                try:
+                    with self._env.begin(write=write) as txn:
+                        return act(txn)
+                except lmdb.MapFullError:
+                    self._env.set_mapsize(self._env.info()["map_size"] * 2)
+                except lmdb.MapResizedError:
+                    self._env.set_mapsize(0)
+                except (lmdb.DiskError, OSError) as error:
+                    raise StorageFull(
+                        f"the online store cannot write: {error}", hint="free space on its disk"
+                    ) from error
+                except lmdb.Error as error:
+                    raise Unavailable(f"the online store does not answer: {error}", hint="try again") from error

@@ -1,0 +1,270 @@
+"""Features online: push facts as they become known, look values up at a time.
+
+Loads NumPy and nothing heavier. The value of a feature at `at` is the same as `history` gives for that time, bit
+for bit, once every fact known before it has been pushed. One process pushes into a space at a time; any may read.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+
+from everloop.core.clock import Micros, iso
+from everloop.core.errors import DataError, InvalidInput
+from everloop.core.ports import OnlineStore
+from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
+from everloop.features.facts import Column, Facts, Ints, columns_of, facts_of
+from everloop.features.finalise import ratio
+from everloop.features.layout import (
+    EVENT,
+    FIRST_COLUMN,
+    ID,
+    NO_MAXIMUM,
+    NO_MINIMUM,
+    STARTS,
+    Last,
+    Layout,
+    Tier,
+    Window,
+    layout_of,
+    records,
+    unpack,
+)
+from everloop.features.merge import merge, read_batch, write_batch
+
+Rows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
+Value = int | float | None
+_STATE, _SPENT, _HASHED = b"s", b"i", b"h"
+_LONGEST = 400
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineView:
+    """A view version, ready to push to and look up in."""
+
+    space: str
+    """`<project>/<view version id>`: the key of its state in the store."""
+    view: FeatureViewDef
+    layout: Layout
+    empty: tuple[Value, ...]
+    """Its values where there are no facts."""
+
+    @classmethod
+    def of(cls, project: str, view_id: str, view: FeatureViewDef) -> "OnlineView":
+        """Prepare a view; do it once, not for each request."""
+        return cls(f"{project}/{view_id}", view, layout_of(view), tuple(f.empty for f in view.features))
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineService:
+    """A service whose views are pinned by id, ready to look up."""
+
+    service: FeatureServiceDef
+    views: tuple[OnlineView, ...]
+
+    @classmethod
+    def of(cls, project: str, service: FeatureServiceDef, view_ids: Mapping[str, str]) -> "OnlineService":
+        """Prepare a service; `view_ids` gives the version id of each view's name."""
+        return cls(service, tuple(OnlineView.of(project, view_ids[v.name], v) for v in service.views))
+
+    @classmethod
+    def from_manifest(
+        cls, project: str, name: str, manifest: Mapping[str, Any], manifests: Mapping[str, Mapping[str, Any]]
+    ) -> "OnlineService":
+        """Prepare a service from its manifest and those of the view ids that it pins: all that a gateway needs."""
+        return cls.of(project, FeatureServiceDef.from_manifest(name, manifest, manifests), manifest["views"])
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push did: facts given, facts that were new, entities touched."""
+
+    facts: int
+    new: int
+    entities: int
+
+
+def push(store: OnlineStore, view: OnlineView, rows: Rows, *, now: Micros | None = None) -> Pushed:
+    """Merge facts into the view's state: any order, any number of times, all of `rows` or none.
+
+    `rows` are mappings, or one mapping of columns, with the columns of the source that the view reads. Facts without
+    entity, event time or known time are passed over. With `now`, a fact known later than `now` plus the view's slack
+    is refused (`DataError`): it would close the past for its entity. Raises `DataError` for a wrong column.
+    """
+    columns = columns_of(view.view, rows)
+    facts, kept = facts_of(view.view, columns)
+    return push_facts(store, view, facts, {n: c.take(kept) for n, c in columns.items()}, now=now)
+
+
+def push_facts(
+    store: OnlineStore, view: OnlineView, facts: Facts, columns: Mapping[str, Column], *, now: Micros | None = None
+) -> Pushed:
+    """`push` for facts that are lifted already; `columns` holds the same rows."""
+    definition = view.view
+    known = columns[definition.known_time or definition.event_time].values
+    latest = None if now is None else now + definition.slack
+    if latest is not None and (known > latest).any():
+        raise DataError(
+            f"feature view {definition.name}: a fact is known at {iso(int(known.max()))}, after the time of the push",
+            hint="push facts when they are known, or correct " + (definition.known_time or definition.event_time),
+        )
+    keys = entity_keys([columns[name] for name in definition.entity])
+    code: dict[bytes, int] = {}
+    owner = np.array([-1 if key is None else code.setdefault(key, len(code)) for key in keys], np.int64)
+    rows = records(view.layout, facts)
+    if (owner < 0).any():
+        there = owner >= 0
+        rows, owner, known = rows[there], owner[there], known[there]
+    if not len(rows):
+        return Pushed(len(keys), 0, 0)
+    names = list(code)
+    stored = store.read(view.space, [k + n for k in (_STATE, _SPENT) for n in names])
+    batch = read_batch(view.layout, stored[: len(names)], stored[len(names) :])
+    new = merge(view.layout, batch, rows, owner, known)
+    states, spent = write_batch(batch)
+    items = [(_STATE + n, s) for n, s in zip(names, states, strict=True)]
+    items += [(_SPENT + n, s) for n, s in zip(names, spent, strict=True)]
+    changed = [item for item, before in zip(items, stored, strict=True) if item[1] != (before or b"")]
+    if changed:
+        store.write(view.space, changed)
+    return Pushed(len(keys), new, len(names))
+
+
+def advance(store: OnlineStore, view: OnlineView, to: Micros) -> None:
+    """Say that every fact known before `to` has been pushed; the watermark never goes back."""
+    reached = store.watermark(view.space)
+    if reached is None or reached < to:
+        store.set_watermark(view.space, to)
+
+
+def lookup(
+    store: OnlineStore, service: OnlineService, entity_rows: Sequence[Mapping[str, Any]], at: Micros
+) -> list[dict[str, Value]]:
+    """For each row of entity values, `{<view>__<feature>: value}` as known strictly before `at`.
+
+    An entity without facts has the empty values (count 0, sum 0.0, else None). Raises `InvalidInput` when a row
+    lacks an entity column, or when `at` lies before what the state can still answer (the newest known fact of the
+    entity less the view's slack).
+    """
+    answers: list[dict[str, Value]] = [{} for _ in entity_rows]
+    for view in service.views:
+        keys = [_key(view.view, row) for row in entity_rows]
+        found = store.read(view.space, [_STATE + (key or b"") for key in keys])
+        names = view.view.outputs
+        for answer, key, packed in zip(answers, keys, found, strict=True):
+            values = view.empty if packed is None or key is None else values_at(view, packed, at)
+            answer.update(zip(names, values, strict=True))
+    return answers
+
+
+def watermarks(store: OnlineStore, service: OnlineService) -> dict[str, Micros | None]:
+    """Up to which known time each view holds every fact."""
+    return {v.view.name: store.watermark(v.space) for v in service.views}
+
+
+def entity_key(values: Sequence[Any]) -> bytes | None:
+    """The key of an entity's value or values (text or integers); None when one is null. Raises `InvalidInput`."""
+    parts = []
+    for value in values:
+        if value is None:
+            return None
+        if isinstance(value, str):
+            parts.append(b"s" + value.encode())
+        elif isinstance(value, int | np.integer):
+            parts.append(b"i%d" % value)
+        else:
+            raise InvalidInput(f"{value!r} cannot be an entity", hint="an entity is text or an integer")
+    key = parts[0] if len(parts) == 1 else b"".join(struct.pack("<I", len(p)) + p for p in parts)
+    return key if len(key) <= _LONGEST else _HASHED + blake3(key).digest()
+
+
+def entity_keys(columns: Sequence[Column]) -> list[bytes | None]:
+    """The key of each row."""
+    listed = []
+    for column in columns:
+        if column.values.dtype.kind not in "iO":
+            raise DataError("an entity column holds numbers with a point", hint="an entity is text or an integer")
+        values = column.values.tolist()
+        pairs = zip(values, column.valid.tolist(), strict=True)
+        listed.append(values if column.valid.all() else [value if valid else None for value, valid in pairs])
+    return [entity_key(values) for values in zip(*listed, strict=True)]
+
+
+def _key(view: FeatureViewDef, row: Mapping[str, Any]) -> bytes | None:
+    try:
+        return entity_key([row[name] for name in view.entity])
+    except KeyError as error:
+        raise InvalidInput(
+            f"feature view {view.name} needs the entity {error}", hint="name it in the request"
+        ) from None
+
+
+def values_at(view: OnlineView, packed: bytes, at: Micros) -> tuple[Value, ...]:
+    """The view's values from one packed state."""
+    layout = view.layout
+    state = unpack(layout, packed)
+    horizon = state.newest - view.view.slack
+    if at < horizon:
+        raise InvalidInput(
+            f"feature view {view.view.name} cannot answer for {iso(at)} any more, only from {iso(horizon)} on",
+            hint="ask history for the past, or give the view a longer slack",
+        )
+    values = list(view.empty)
+    head = state.head
+    if len(head) and head[-1, STARTS] >= at:
+        head = head[: np.searchsorted(head[:, STARTS], at)]
+    event = head[:, EVENT]
+    for tier, tiles in zip(layout.tiers, state.tiles, strict=True):
+        starts = tiles[:, 0]
+        for window in tier.windows:
+            tail = (at - window.length) // tier.hop * tier.hop
+            _window(view, tier, window, (head[event >= tail], tiles[starts.searchsorted(tail) :]), values)
+    for last, best in zip(layout.lasts, state.lasts, strict=True):
+        values[last.feature] = _last(last, head, best.tolist(), at)
+    return tuple(values)
+
+
+def _window(view: OnlineView, tier: Tier, window: Window, inside: tuple[Ints, Ints], values: list[Value]) -> None:
+    head, tiles = inside
+    layout, features = view.layout, view.view.features
+    added = (head[:, FIRST_COLUMN + tier.added].sum(axis=0) + tiles[:, 1 : 1 + len(tier.added)].sum(axis=0)).tolist()
+    minimum = 1 + len(tier.added)
+    maximum = minimum + len(tier.minima)
+    for slot in window.slots:
+        feature = features[slot.feature]
+        divisor = 10**feature.scale
+        if slot.minimum >= 0:
+            least = int(head[:, layout.first_minimum + tier.minima[slot.minimum]].min(initial=NO_MINIMUM))
+            least = min(least, int(tiles[:, minimum + slot.minimum].min(initial=NO_MINIMUM)))
+            values[slot.feature] = None if least == NO_MINIMUM else ratio(0, least, divisor)
+        elif slot.maximum >= 0:
+            most = int(head[:, layout.first_maximum + tier.maxima[slot.maximum]].max(initial=NO_MAXIMUM))
+            most = max(most, int(tiles[:, maximum + slot.maximum].max(initial=NO_MAXIMUM)))
+            values[slot.feature] = None if most == NO_MAXIMUM else ratio(0, most, divisor)
+        elif slot.high < 0:
+            values[slot.feature] = added[slot.count]
+        elif slot.count < 0:
+            values[slot.feature] = ratio(added[slot.high], added[slot.low], divisor)
+        elif added[slot.count]:
+            values[slot.feature] = ratio(added[slot.high], added[slot.low], added[slot.count] * divisor)
+
+
+def _last(last: Last, head: Ints, best: list[int], at: Micros) -> Value:
+    has, event, identity, bits = best
+    rows = np.flatnonzero(head[:, last.has])
+    if len(rows):
+        events = head[rows, EVENT]
+        newest = int(events.max())
+        if not has or newest >= event:
+            offers = [(event, identity % 2**64, bits)] if has else []
+            offers += [
+                (newest, int(head[row, ID]) % 2**64, int(head[row, last.has + 1])) for row in rows[events == newest]
+            ]
+            has, (event, _, bits) = 1, max(offers)
+    if not has or (last.ttl is not None and event < at - last.ttl):
+        return None
+    value: float = struct.unpack("<d", struct.pack("<q", bits))[0]
+    return None if value != value else value  # noqa: PLR0124 - NaN stands for null
