@@ -114,7 +114,7 @@ def between(
 ) -> Expectation:
     """Every value lies in [lower, upper]; nulls pass, NaN fails. Times are dates, datetimes or ISO text."""
     if lower is None and upper is None:
-        raise InvalidInput(f"expect.between({column!r}) has no bound")
+        raise InvalidInput(f"expect.between({column!r}) has no bound", hint="give a lower bound, an upper one, or both")
     return _make("between", (column,), severity, lower=_bound(lower, "lower"), upper=_bound(upper, "upper"))
 
 
