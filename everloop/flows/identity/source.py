@@ -122,13 +122,9 @@ def _write(value: object, out: list[str], *, in_class: bool, skip: frozenset[str
 
 def _write_node(node: ast.AST, out: list[str], *, in_class: bool, skip: frozenset[str]) -> None:
     if isinstance(node, ast.AnnAssign) and not in_class:
-        if node.value is not None:
-            out.append("Assign([")
-            _write(node.target, out, in_class=False)
-            out.append(",],")
-            _write(node.value, out, in_class=False)
-            out.append(")")
-        return
+        if node.value is None:
+            return
+        node = ast.Assign([node.target], node.value)
     if isinstance(node, ast.arg):
         out.append(f"arg({node.arg})")
         return
