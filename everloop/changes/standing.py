@@ -1,0 +1,196 @@
+"""Where a change stands now: its delta on the target as it is, checks, approvals, and what the policy says.
+
+Everything here is read, nothing is written: `show`, `approve` and `merge` ask the same question.
+
+When an approval dies (DESIGN, rule 3). It is bound to the delta's id, the id of the target's policy and the digest of
+the newest evidence of every required check. A merge of something unrelated changes none of these. Data that arrives
+does not either while the policy leaves data to its standing grant: evidence names the very heads it saw, and stays
+true of them; how far data moved on is shown. Under `data: "change"` heads move by review only, so evidence on other
+heads than the present ones is stale and the check must run again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from everloop.catalog.engine import Tx
+from everloop.catalog.governance import changes as rows
+from everloop.catalog.governance import results
+from everloop.catalog.governance.changes import ApprovalRow, Change
+from everloop.catalog.governance.results import Result
+from everloop.changes.ancestry import snapshot_of
+from everloop.changes.closure import incoherences
+from everloop.changes.environments import heads_of
+from everloop.changes.policies import InForce, head_of, policy_in
+from everloop.changes.requirements import Required, required_checks, surroundings
+from everloop.checks.request import CheckRequest
+from everloop.core.ids import manifest_id
+from everloop.core.policy import Approval, CheckState, Decision, Subject, decide
+from everloop.core.snapshot import Delta, apply_delta, delta_id
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A required check and its newest result for what is proposed; None while it has none."""
+
+    required: Required
+    result: Result | None
+    stale_heads: tuple[str, ...] = ()
+    """Datasets that moved on since the result."""
+
+    @property
+    def state(self) -> CheckState:
+        """As the policy wants to know it."""
+        return CheckState(self.required.label, "missing" if self.result is None else self.result.state)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Everything that decides whether a change may merge, at one moment."""
+
+    change: Change
+    target_snapshot: str
+    target: Mapping[str, str]
+    """Entries of the target now."""
+    entries: Mapping[str, str]
+    """Entries of the target after the merge."""
+    delta: Delta
+    """What the merge would do to the target as it is now."""
+    delta_id: str
+    conflicts: tuple[str, ...]
+    policy: InForce
+    checks: tuple[Checked, ...]
+    approvals: tuple[ApprovalRow, ...]
+    subject: Subject
+    decision: Decision
+
+    @property
+    def evidence(self) -> str:
+        """The digest that approvals bind to."""
+        return self.subject.evidence
+
+    def alive(self, approval: ApprovalRow) -> bool:
+        """Whether the approval is bound to the delta, policy and evidence of now."""
+        now = (self.subject.delta, self.subject.policy, self.subject.evidence)
+        return (approval.delta, approval.policy, approval.evidence) == now
+
+    def pending(self) -> tuple[CheckRequest, ...]:
+        """The required checks that have no result yet and can run."""
+        return tuple(
+            self._request(c.required) for c in self.checks if c.result is None and not c.required.subjects.problems
+        )
+
+    def _request(self, required: Required) -> CheckRequest:
+        return CheckRequest(
+            change=self.change.number,
+            environment=self.change.target,
+            source=self.change.source,
+            head=self.change.head,
+            delta_id=self.delta_id,
+            name=required.name,
+            check_id=required.check_id,
+            function=required.check["function"],
+            parameters=tuple(required.check["parameters"]),
+            subjects=dict(required.subjects.ids),
+            heads=dict(required.subjects.heads),
+            objective_id=required.objective_id,
+            objective=dict(required.objective),
+            candidate=required.subjects.candidate,
+            origin=required.origin,
+            origin_snapshot=self.target_snapshot if required.origin == "target" else self.change.head,
+        )
+
+
+def standing(tx: Tx, project: str, change: Change) -> Standing:
+    """Read where a change stands. Raises `NotFound` and `PolicyRefused` when the target is gone or has no policy."""
+    target_snapshot = head_of(tx, project, change.target)
+    target = snapshot_of(tx, project, target_snapshot).entries
+    delta, conflicts = rebase(change.delta, target)
+    entries = apply_delta(target, delta)
+    identity = delta_id(delta)
+    policy = policy_in(tx, project, change.target, target)
+    heads = heads_of(tx, project, change.target, change.source)
+    around = surroundings(tx, project, entries, target, heads)
+    needs = required_checks(tx, project, change.target, around=around, delta=delta, policy=policy.policy)
+    found = results.of(tx, project, identity)
+    strict = policy.policy.data == "change"
+    checks = tuple(_checked(required, found, strict=strict) for required in needs.required)
+    subject = Subject(identity, policy.id, evidence_digest(checks), frozenset(change.authors))
+    approvals = tuple(rows.approvals_of(tx, project, change.number))
+    decision = decide(policy.policy, subject, tuple(c.state for c in checks), tuple(_bound(a) for a in approvals))
+    blocking = [
+        *(f"{key} was changed in {change.target} meanwhile" for key in conflicts),
+        *(["nothing is left to change"] if not delta else []),
+        *(f"the policy names check {name}, which nobody defines" for name in needs.unknown),
+        *(f"check {c.required.label}: {p}" for c in checks for p in c.required.subjects.problems),
+        *incoherences(tx, project, entries, delta),
+    ]
+    notes = (*decision.notes, *needs.notes, *_said(checks, change))
+    decision = Decision(decision.allowed and not blocking, (*blocking, *decision.reasons), decision.counted, notes)
+    return Standing(
+        change,
+        target_snapshot,
+        target,
+        entries,
+        delta,
+        identity,
+        conflicts,
+        policy,
+        checks,
+        approvals,
+        subject,
+        decision,
+    )
+
+
+def rebase(delta: Delta, target: Mapping[str, str]) -> tuple[Delta, tuple[str, ...]]:
+    """The delta on the target as it is now: what still has to be done, and the keys that moved elsewhere.
+
+    A key that is where the delta wants it already has nothing to be done; that makes another delta, so approvals die.
+    """
+    left: Delta = {}
+    conflicts: list[str] = []
+    for key, (old, new) in delta.items():
+        now = target.get(key)
+        if now == new:
+            continue
+        if now != old:
+            conflicts.append(key)
+        left[key] = (old, new)
+    return left, tuple(conflicts)
+
+
+def evidence_digest(checks: tuple[Checked, ...]) -> str:
+    """The digest of the newest evidence of every required check; evidence pins subjects and heads."""
+    return manifest_id(
+        [
+            [c.required.check_id, c.required.objective_id, c.required.label, c.result.evidence if c.result else ""]
+            for c in checks
+        ]
+    )
+
+
+def _checked(required: Required, found: list[Result], *, strict: bool) -> Checked:
+    """The newest result on the same check, objective and subjects; `strict`: on the same heads too."""
+    wanted = (required.check_id, required.objective_id, dict(required.subjects.ids))
+    for result in found:
+        if (result.check_id, result.objective_id, dict(result.subjects)) != wanted:
+            continue
+        moved = tuple(name for name, head in sorted(required.subjects.heads.items()) if result.heads.get(name) != head)
+        if not (strict and moved):
+            return Checked(required, result, moved)
+    return Checked(required, None)
+
+
+def _bound(row: ApprovalRow) -> Approval:
+    return Approval(row.actor, row.roles, row.delta, row.policy, row.evidence, row.service)
+
+
+def _said(checks: tuple[Checked, ...], change: Change) -> list[str]:
+    """What a reviewer should know though it blocks nothing."""
+    said = [f"data of {name} moved on since {c.required.label} ran" for c in checks for name in c.stale_heads]
+    said += [
+        f"{c.required.label} was run by {c.result.actor}, an author of this change"
+        for c in checks
+        if c.result is not None and c.result.actor in change.authors
+    ]
+    return said
