@@ -73,6 +73,7 @@ def _commit(ctx: Context, now: Standing) -> None:
         merged_at=ctx.now(),
         merged_by=ctx.actor.name,
         merge_snapshot=snapshot.id,
+        approvers=now.decision.counted,
         statement=_signed(ctx, now, snapshot.id),
     )
     with ctx.write() as tx:

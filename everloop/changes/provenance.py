@@ -147,8 +147,6 @@ def _provenance(tx: Tx, project: str, environment: str, snapshot: str) -> Proven
         return Provenance(environment, snapshot, "sandbox")
     change = rows.by_merge(tx, project, snapshot)
     if change is not None and change.target == environment:
-        approvals = rows.approvals_of(tx, project, change.number)
-        approvers = tuple(sorted({a.actor for a in approvals if a.delta == change.delta_id}))
         back = refs.get(tx, project, env_ref(environment)) == snapshot and _went_back(tx, project, environment)
         return Provenance(
             environment,
@@ -156,7 +154,7 @@ def _provenance(tx: Tx, project: str, environment: str, snapshot: str) -> Proven
             "rollback" if back else "merge",
             change.number,
             change.delta_id,
-            approvers,
+            change.approvers,
             change.merged_by,
             change.merged_at or 0,
             change.statement,

@@ -79,6 +79,8 @@ class ChangeRow(Answer):
     merged_at: int | None
     merged_by: str
     merge_snapshot: str
+    approvers: list[str]
+    """Whose approvals counted at the merge."""
     keys: list[str]
 
 
@@ -165,6 +167,7 @@ def _row(change: Change) -> dict[str, Any]:
         "merged_at": change.merged_at,
         "merged_by": change.merged_by,
         "merge_snapshot": change.merge_snapshot,
+        "approvers": list(change.approvers),
         "keys": sorted(change.delta),
     }
 

@@ -39,6 +39,8 @@ class Change:
     merged_at: Micros | None = None
     merged_by: str = ""
     merge_snapshot: str = ""
+    approvers: tuple[str, ...] = ()
+    """Whose approvals counted at the merge."""
     statement: str = ""
 
 
@@ -238,6 +240,7 @@ def _columns(change: Change) -> dict[str, Any]:
         "merged_at": change.merged_at,
         "merged_by": change.merged_by,
         "merge_snapshot": change.merge_snapshot,
+        "approvers": json.dumps(sorted(change.approvers)),
         "statement": change.statement,
     }
 
@@ -263,5 +266,6 @@ def _change(row: Row[Any]) -> Change:
         merged_at=row.merged_at,
         merged_by=row.merged_by,
         merge_snapshot=row.merge_snapshot,
+        approvers=tuple(json.loads(row.approvers)),
         statement=row.statement,
     )

@@ -44,6 +44,7 @@ changes = Table(
     Column("merged_at", Moment),
     Column("merged_by", Key, nullable=False),
     Column("merge_snapshot", Key, nullable=False),
+    Column("approvers", Text, nullable=False),  # JSON list of those whose approvals counted at the merge
     Column("statement", Key, nullable=False),  # object with the signed outcome
     Index(None, "project", "state", "number"),
     Index(None, "project", "merge_snapshot"),
