@@ -24,9 +24,12 @@ LOADER = "everloop.models.predictor:load"
 class Lookup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a gateway needs to read features: manifests of the service and its views, and where they lie."""
 
+    name: str
+    """Of the feature service."""
     service: dict[str, Any]
-    views: dict[str, Any]
-    """Manifest and id of every view, by name: `{name: {"id", "manifest"}}`."""
+    """Its manifest."""
+    views: dict[str, dict[str, Any]]
+    """Manifests of the views that it pins, by id."""
     store: str
     """Folder of the online store."""
     keys: list[str]

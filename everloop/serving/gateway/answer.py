@@ -16,8 +16,8 @@ from everloop.serving.gateway.fleet import Live, LiveRoute
 from everloop.serving.protocol.question import Question
 from everloop.serving.table import Lookup
 
-FeatureReader = Callable[[Lookup, Columns, int, Micros], Mapping[str, Any]]
-"""(look-up, caller's columns, rows, event time) -> feature columns."""
+FeatureReader = Callable[[str, Lookup, Columns, int, Micros], Mapping[str, Any]]
+"""(project, look-up, caller's columns, rows, event time) -> feature columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Asked:
     """Revision that the caller insists on, for tests; empty mostly."""
     protocol: str
     started: float
-    """`loop.time()` at the request's arrival."""
+    """`time.monotonic()` at the request's arrival."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Answered:
 class Predictions:
     """Answers questions; one a gateway."""
 
-    def __init__(self, appender: log.Appender, nonce: int, reader: FeatureReader | None = None) -> None:
+    def __init__(self, appender: log.Appender, nonce: int, reader: FeatureReader) -> None:
         """Log with `appender`; `nonce` (32 bit, random) keeps ids of different processes apart."""
         self._appender, self._reader = appender, reader
         self._nonce = f"{nonce & 0xFFFFFFFF:08x}"
@@ -100,7 +100,7 @@ class Predictions:
             answered = await self._by(asked, other, failed.revision.id)
             failed.counters.fallbacks += 1
             return answered
-        if isinstance(error, Unavailable) and asyncio.get_running_loop().time() < self._deadline(asked):
+        if isinstance(error, Unavailable) and time.monotonic() < self._deadline(asked):
             return await self._by(asked, failed, failed.revision.id)  # its worker is being restarted: once more
         raise error or InvalidInput("the revision does not take these columns")
 
@@ -116,12 +116,14 @@ class Predictions:
             raise Unavailable("too many requests wait for this model", hint="try again in a second")
         columns: Mapping[str, Any] = question.columns
         lookup = live.revision.lookup
-        if lookup is not None and self._reader is not None:
-            columns = {**columns, **self._reader(lookup, question.columns, question.rows, asked.at)}
+        if lookup is not None:
+            at = asked.at or time.time_ns() // 1000
+            found = self._reader(asked.route.route.project, lookup, question.columns, question.rows, at)
+            columns = {**columns, **found}
         payload = process.model_inputs.pack(columns, question.rows)
         frame = await process.ask(payload, question.rows, self._deadline(asked))
         answer = unpack_answer(process.outputs, frame.payload, question.rows)
-        took = int((asyncio.get_running_loop().time() - asked.started) * 1e6)
+        took = int((time.monotonic() - asked.started) * 1e6)
         identity = self._log(asked, live, payload, frame.payload, took=took, fallback=fallback)
         live.counters.answered(question.rows, took)
         return Answered(identity, live, question.rows, process.outputs, answer, bool(fallback))
@@ -130,7 +132,7 @@ class Predictions:
         """Wait for a worker that starts; a fallback that is warm does not wait."""
         if not asked.pinned and asked.route.instead(live) is not None:
             raise Unavailable(live.process.problem or "the model worker is starting")
-        left = self._deadline(asked) - asyncio.get_running_loop().time()
+        left = self._deadline(asked) - time.monotonic()
         try:
             await asyncio.wait_for(live.process.ready.wait(), max(left, 0.001))
         except TimeoutError:

@@ -5,7 +5,7 @@
 /endpoints/<project>/<name>/predict              plain JSON by column names
 """
 
-import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -122,7 +122,7 @@ class Gateway:
         raise NotFound("there is no such path in the protocol", hint="see /v2 and /v2/models/<project>.<endpoint>")
 
     async def _infer(self, headers: Mapping[bytes, bytes], parts: list[str], receive: Receive) -> Reply:
-        started = asyncio.get_running_loop().time()
+        started = time.monotonic()
         route = self._fleet.route(parts[1])
         version = parts[3] if len(parts) == 5 and parts[2] == "versions" else ""
         if len(parts) == 5 and not version:
@@ -156,7 +156,7 @@ class Gateway:
             if leaf in ("ping", "health", "version"):
                 return self._probe(scope, f"{project}.{name}", leaf)
             _need_method(scope, "POST")
-            started = asyncio.get_running_loop().time()
+            started = time.monotonic()
             route = self._fleet.route(f"{project}.{name}")
             layout = _caller(route, _header(headers, b"everloop-revision")).caller_inputs
             body = decompress(await _body(receive), headers.get(b"content-encoding", b"").decode("latin-1"))

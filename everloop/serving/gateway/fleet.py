@@ -5,6 +5,7 @@ named drains and ends. A revision that cannot become ready leaves its endpoint a
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -175,10 +176,9 @@ class Fleet:
 
     async def watch_deadlines(self) -> None:
         """Give up on what is late, for ever."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(0.05)
-            now = loop.time()
+            now = time.monotonic()
             for process in self._processes.values():
                 process.expire(now)
 

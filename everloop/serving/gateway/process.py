@@ -21,8 +21,9 @@ from everloop.core.errors import EverloopError
 from everloop.core.signing import VerifyKey
 from everloop.serving import log
 from everloop.serving.gateway.access import Door
-from everloop.serving.gateway.answer import FeatureReader, Predictions
+from everloop.serving.gateway.answer import Predictions
 from everloop.serving.gateway.app import Gateway
+from everloop.serving.gateway.features import Features
 from everloop.serving.gateway.fleet import Fleet
 from everloop.serving.table import write_atomically
 
@@ -56,13 +57,16 @@ async def tell(fleet: Fleet, path: Path, started: str) -> None:
 async def serve(arguments: argparse.Namespace) -> None:
     """Serve until told to stop (SIGTERM, SIGINT): new connections end first, requests in flight are answered."""
     home: Path = arguments.home / "serving"
-    key = VerifyKey.from_pem(arguments.verify_key.read_bytes())
+    key_file: Path = arguments.verify_key or arguments.home / "keys" / "verify.pem"
+    key = VerifyKey.from_pem(key_file.read_bytes())
     appender = log.Appender(home / "log" / arguments.name, fsync=arguments.fsync)
     nonce = secrets.randbits(32)
     fleet = Fleet(home / "routes.json", key)
     listening = listener(arguments)
-    reader: FeatureReader | None = None
-    app = Gateway(fleet, Predictions(appender, nonce, reader), Door(listening.getsockname()[0]), arguments.server)
+    features = Features()
+    app = Gateway(
+        fleet, Predictions(appender, nonce, features.read), Door(listening.getsockname()[0]), arguments.server
+    )
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -100,6 +104,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         await asyncio.gather(*background, return_exceptions=True)
         await fleet.close()
         appender.close()
+        features.close()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -111,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--server", default="", help="UNIX socket of the server for everything else")
-    parser.add_argument("--verify-key", type=Path, required=True, help="PEM of the workspace's public key")
+    parser.add_argument("--verify-key", type=Path, help="PEM of the workspace's public key, if not in its keys")
     parser.add_argument("--fsync", action="store_true", help="sync the log to disk before each reply")
     arguments = parser.parse_args(argv)
     try:

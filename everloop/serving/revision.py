@@ -1,0 +1,68 @@
+"""An endpoint revision: everything that an endpoint serves from, pinned by id. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from everloop.core.coherence import check_revision
+from everloop.core.errors import InvalidInput, NotFound
+from everloop.core.version import Version
+from everloop.serving.definitions import nodes_of
+
+Manifests = Mapping[str, Mapping[str, Any]]
+
+
+def needed(entries: Mapping[str, str], endpoint: Mapping[str, Any]) -> tuple[str, ...]:
+    """Ids of the versions that an endpoint's graph names, as far as the snapshot holds them."""
+    keys = [_key_of(node) for node in nodes_of(endpoint["graph"])]
+    return tuple(entries[key] for key in keys if key in entries)
+
+
+def build(name: str, entries: Mapping[str, str], manifests: Manifests) -> Version:
+    """The revision of endpoint `name` that a snapshot's `entries` mean.
+
+    `manifests` holds those of the endpoint, and of what `needed` and the service's views name. Raises `NotFound`
+    when the snapshot lacks a part, `InvalidInput` when the parts do not fit together.
+    """
+    endpoint_id = _pinned(entries, f"endpoint/{name}", name)
+    endpoint = manifests[endpoint_id]
+    models: dict[str, str] = {}
+    service: str | None = None
+    for node in nodes_of(endpoint["graph"]):
+        identity = _pinned(entries, _key_of(node), name)
+        if node["node"] == "model":
+            models[node["role"]] = identity
+        else:
+            service = identity
+    views = dict(manifests.get(service, {}).get("views", {})) if service else {}
+    codes = sorted(identity for key, identity in entries.items() if key.startswith("code/"))
+    manifest = {
+        "endpoint": endpoint_id,
+        "models": models,
+        "service": service,
+        "views": views,
+        "code": codes[0] if codes else None,
+    }
+    wrong = check_revision(manifest, manifests)
+    if wrong:
+        raise InvalidInput(
+            f"endpoint {name} cannot serve from this snapshot: {wrong[0].part} {wrong[0].reason}",
+            hint="train the model on the feature service that the endpoint looks up",
+            parts=[f"{w.part} {w.reason}" for w in wrong],
+        )
+    inputs = [("endpoint", endpoint_id), *(("model:" + role, i) for role, i in models.items())]
+    inputs += [("view:" + view, identity) for view, identity in views.items()]
+    inputs += [("service", service)] if service else []
+    inputs += [("code", codes[0])] if codes else []
+    return Version("revision", name, manifest, tuple(inputs))
+
+
+def _key_of(node: Mapping[str, Any]) -> str:
+    return f"model/{node['model']}" if node["node"] == "model" else f"service/{node['service']}"
+
+
+def _pinned(entries: Mapping[str, str], key: str, endpoint: str) -> str:
+    if key not in entries:
+        raise NotFound(
+            f"endpoint {endpoint} needs {key}, which the snapshot does not hold", hint="run it, then merge it too"
+        )
+    return entries[key]
