@@ -1,0 +1,72 @@
+"""Models for the tests, loaded in worker processes: real scikit-learn ones, and some that misbehave."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+
+
+def load(folder: str) -> Any:
+    return joblib.load(Path(folder) / "model.joblib")
+
+
+@dataclass
+class Constant:
+    """Answers `value`, whatever is asked."""
+
+    value: float
+
+    def predict(self, columns: dict[str, Any]) -> Any:
+        return np.full(len(next(iter(columns.values()))), self.value)
+
+
+@dataclass
+class Estimator:
+    """A fitted scikit-learn classifier over the numeric columns in order."""
+
+    estimator: Any
+    names: tuple[str, ...]
+
+    def predict(self, columns: dict[str, Any]) -> Any:
+        table = np.column_stack([np.asarray(columns[name], float) for name in self.names])
+        return {"probability": self.estimator.predict_proba(table)[:, 1]}
+
+
+@dataclass
+class Moody:
+    """Echoes `distance`; distances below zero make it misbehave."""
+
+    def predict(self, columns: dict[str, Any]) -> Any:
+        distance = np.asarray(columns["distance"], float)
+        if (distance == -1).any():
+            raise ValueError("no negative distances")
+        if (distance == -2).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if (distance == -3).any():
+            time.sleep(3600)
+        if (distance == -4).any():
+            time.sleep(0.2)
+        return {"echo": distance, "carrier": np.array([str(c) for c in columns["carrier"]], object)}
+
+
+@dataclass
+class Broken:
+    """Raises, always."""
+
+    def predict(self, columns: dict[str, Any]) -> Any:
+        raise RuntimeError("trained on another planet")
+
+
+@dataclass
+class BrokenLater:
+    """Answers its example, and nothing else."""
+
+    def predict(self, columns: dict[str, Any]) -> Any:
+        if (np.asarray(columns["distance"], float) != 100.0).any():
+            raise RuntimeError("only ever saw the example")
+        return np.zeros(len(columns["distance"]))
