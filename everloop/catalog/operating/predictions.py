@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, and_, func, select, tuple_, update
+from sqlalchemy import Row, and_, func, select, tuple_
 
 from everloop.catalog.engine import Tx, insert_into
 from everloop.catalog.tables.operating import labels as label_rows
@@ -51,7 +51,6 @@ class Segment:
     segment: int
     position: int
     closed: bool
-    object: str
 
 
 def ingest(tx: Tx, rows: Collection[PredictionRow]) -> None:
@@ -186,14 +185,14 @@ def labelled(
 def segments(tx: Tx, gateway: str) -> dict[int, Segment]:
     """How far each segment of a gateway's log is ingested, by number."""
     found = tx.execute(select(log_segments).where(log_segments.c.gateway == gateway))
-    return {row.segment: Segment(row.gateway, row.segment, row.position, row.closed, row.object) for row in found}
+    return {row.segment: Segment(row.gateway, row.segment, row.position, row.closed) for row in found}
 
 
 def segment(tx: Tx, gateway: str, number: int) -> Segment | None:
     """How far one segment is ingested; None when it was never seen."""
     query = select(log_segments).where(log_segments.c.gateway == gateway, log_segments.c.segment == number)
     row = tx.execute(query).first()
-    return None if row is None else Segment(row.gateway, row.segment, row.position, row.closed, row.object)
+    return None if row is None else Segment(row.gateway, row.segment, row.position, row.closed)
 
 
 def record_progress(tx: Tx, progress: Segment) -> None:
@@ -203,16 +202,10 @@ def record_progress(tx: Tx, progress: Segment) -> None:
     tx.execute(
         statement.on_conflict_do_update(
             index_elements=["gateway", "segment"],
-            set_={name: values[name] for name in ("position", "closed", "object")},
+            set_={name: values[name] for name in ("position", "closed")},
         ),
         [values],
     )
-
-
-def archive(tx: Tx, gateway: str, number: int, identity: str) -> None:
-    """Say which object holds the bytes of a closed segment, so that its file may go."""
-    at = (log_segments.c.gateway == gateway) & (log_segments.c.segment == number)
-    tx.execute(update(log_segments).where(at).values(object=identity))
 
 
 def _row(row: Row[Any]) -> PredictionRow:

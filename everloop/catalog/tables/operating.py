@@ -31,7 +31,6 @@ log_segments = Table(  # a gateway serves many projects, so its log's progress b
     Column("segment", BigInteger, primary_key=True),
     Column("position", BigInteger, nullable=False),  # everything before it is ingested
     Column("closed", Boolean, nullable=False),  # nothing will be appended, and all of it is ingested
-    Column("object", Key, nullable=False),  # id of its bytes in the object store; empty while the file is on disk
 )
 
 labels = Table(

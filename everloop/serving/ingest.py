@@ -1,0 +1,114 @@
+"""From the gateways' logs to the catalog and to datasets.
+
+`ingest` makes rows of predictions, in the transaction that says how far the segment is read: it may stop or
+be killed anywhere and starts again without losing or doubling. `seal` makes a dataset version of a stretch
+of time, for training, analysis and evidence.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from everloop.catalog import facts, placements, versions
+from everloop.catalog.context import Context
+from everloop.catalog.engine import Catalog
+from everloop.catalog.operating import predictions
+from everloop.catalog.operating.predictions import PredictionRow, Segment
+from everloop.core.clock import Micros, iso
+from everloop.data.codec import DataCodec
+from everloop.data.definitions import Contract
+from everloop.serving import log
+from everloop.serving.reading import window
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A stretch of predictions as a dataset version; empty id when there were none."""
+
+    id: str
+    rows: int
+
+
+def ingest(catalog: Catalog, home: Path) -> int:
+    """Read what gateways wrote since the last time; returns how many predicted rows were new to this pass."""
+    root = home / "serving" / "log"
+    gateways = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    return sum(_ingest_gateway(catalog, folder) for folder in gateways)
+
+
+def _ingest_gateway(catalog: Catalog, folder: Path) -> int:
+    with catalog.read() as tx:
+        known = predictions.segments(tx, folder.name)
+    paths = log.segments(folder)
+    count = 0
+    for path in paths:
+        number = int(path.stem)
+        before = known.get(number, Segment(folder.name, number, 0, closed=False))
+        if not before.closed:
+            # a gateway writes to its newest segment only: any other is complete, however it ends
+            count += _ingest_segment(catalog, path, before, closed=path != paths[-1])
+    return count
+
+
+def _ingest_segment(catalog: Catalog, path: Path, before: Segment, *, closed: bool) -> int:
+    with path.open("rb") as file:
+        file.seek(before.position)
+        content = file.read()
+    count, end = 0, 0
+    batch: list[PredictionRow] = []
+    for start, stop, entry in log.read(content):
+        batch.extend(_rows(entry, before, before.position + start))
+        end = stop
+        if len(batch) >= _BATCH:
+            _write(catalog, batch, Segment(before.gateway, before.segment, before.position + end, closed=False))
+            count += len(batch)
+            batch = []
+    if batch or closed:
+        _write(catalog, batch, Segment(before.gateway, before.segment, before.position + end, closed=closed))
+    return count + len(batch)
+
+
+def _write(catalog: Catalog, batch: list[PredictionRow], progress: Segment) -> None:
+    with catalog.write() as tx:
+        predictions.ingest(tx, batch)
+        predictions.record_progress(tx, progress)
+
+
+def _rows(entry: log.Entry, segment: Segment, position: int) -> Iterator[PredictionRow]:
+    for row, identity in enumerate(entry.row_ids()):
+        yield PredictionRow(
+            project=entry.project,
+            id=identity,
+            endpoint=entry.endpoint,
+            revision=entry.revision,
+            at=entry.at,
+            recorded=entry.wall,
+            micros=entry.micros,
+            fallback=entry.fallback,
+            gateway=segment.gateway,
+            segment=segment.segment,
+            position=position,
+            row=row,
+        )
+
+
+CONTRACT = Contract(key=("prediction_id",), event_time="at")
+"""Of a dataset of predictions."""
+
+
+def seal(ctx: Context, endpoint: str, start: Micros, until: Micros) -> Sealed:
+    """Make the version `data/predictions.<endpoint>` of the predictions with start <= at < until."""
+    frame = window(ctx, endpoint, start, until)
+    if frame.is_empty():
+        return Sealed("", 0)
+    name = f"predictions.{endpoint}"
+    saved = DataCodec(CONTRACT).save(frame, name, ctx.store, {})
+    with ctx.write() as tx:
+        placements.put(tx, ctx.project, saved.placements)
+        put = versions.put(tx, ctx.project, saved.version, actor=ctx.actor.name, at=ctx.now())
+        if put.new:
+            span = {"from": iso(start), "until": iso(until), "rows": len(frame), "version": saved.version.id}
+            facts.append(tx, ctx.project, ctx.fact("predictions.sealed", endpoint, span))
+    return Sealed(saved.version.id, len(frame))
