@@ -29,6 +29,8 @@ Tx = Connection
 BUSY_SECONDS = 30
 """How long a writer waits for another one before it gives up with `Unavailable`."""
 
+_OPTIONS = {"preserve_rowcount": True}  # an INSERT that met a conflict must say that it inserted nothing
+
 
 class Catalog:
     """An open database. Threads may share it; a forked child makes connections of its own."""
@@ -93,6 +95,8 @@ class Catalog:
             yield
         except DBAPIError as error:
             raise translated(error, self.shown) from error
+        except sqlite3.Error as error:  # from starting a transaction
+            raise translated(DBAPIError("BEGIN", None, error), self.shown) from error
         except PoolTimeout as error:
             raise Unavailable(
                 f"no connection to {self.shown} came free within {BUSY_SECONDS} s",
@@ -126,9 +130,13 @@ def _parsed(url: str | Path) -> URL:
 
 def _sqlite_engines(url: URL) -> tuple[Engine, Engine]:
     arguments = {"check_same_thread": False, "timeout": BUSY_SECONDS, "isolation_level": None}
-    readers = create_engine(url, connect_args=arguments, pool_size=8, max_overflow=24, pool_timeout=BUSY_SECONDS)
+    readers = create_engine(
+        url, connect_args=arguments, pool_size=8, max_overflow=24, pool_timeout=BUSY_SECONDS, execution_options=_OPTIONS
+    )
     # one writer at a time is all that SQLite allows: threads queue for its connection instead of polling a lock
-    writers = create_engine(url, connect_args=arguments, pool_size=1, max_overflow=0, pool_timeout=BUSY_SECONDS)
+    writers = create_engine(
+        url, connect_args=arguments, pool_size=1, max_overflow=0, pool_timeout=BUSY_SECONDS, execution_options=_OPTIONS
+    )
     for engine, start, query_only in ((readers, "BEGIN", 1), (writers, "BEGIN IMMEDIATE", 0)):
         _on_connect(engine, query_only)
         _on_begin(engine, start)
@@ -146,7 +154,9 @@ def _on_connect(engine: Engine, query_only: int) -> None:
 def _on_begin(engine: Engine, start: str) -> None:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(start)
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.execute(start)  # straight to the driver: this is on the path of every transaction
 
 
 def _make_wal(file: Path) -> None:
@@ -180,6 +190,7 @@ def _postgresql_engines(url: URL) -> tuple[Engine, Engine]:
             max_overflow=24,
             pool_timeout=BUSY_SECONDS,
             pool_pre_ping=True,
+            execution_options=_OPTIONS,
         )
     except ModuleNotFoundError as error:
         raise Unavailable("the PostgreSQL driver is not installed", hint='pip install "everloop[postgres]"') from error

@@ -18,6 +18,8 @@ from everloop.core.clock import Micros
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import object_id
 
+_APPEND = insert(facts)  # built once
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -83,7 +85,7 @@ def append_many(tx: Tx, project: str, many: Collection[Fact]) -> None:
             }
         )
     if rows:
-        tx.execute(insert(facts), rows)
+        tx.execute(_APPEND, rows)
 
 
 def since(tx: Tx, project: str, position: int, limit: int = 1000) -> list[SealedFact]:

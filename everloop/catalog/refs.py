@@ -6,7 +6,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.exc import IntegrityError
 
@@ -18,6 +18,13 @@ from everloop.core.ids import checked_id, short
 from everloop.core.version import split_key
 
 _PLACES = ("env/", "head/", "alias/")
+
+# Built once: building a statement costs more than running it.
+_HERE = (refs.c.project == bindparam("p"), refs.c.name == bindparam("n"))
+_GET = select(refs.c.target).where(*_HERE)
+_SWAP = update(refs).where(*_HERE, refs.c.target == bindparam("o")).values(target=bindparam("new"))
+_DELETE = delete_from(refs).where(*_HERE, refs.c.target == bindparam("o"))
+_LOG = insert(ref_log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ def alias_ref(kind: str, name: str, alias: str) -> str:
 
 def get(tx: Tx, project: str, name: str) -> str | None:
     """What the ref points to; None when there is no such ref."""
-    return tx.execute(select(refs.c.target).where(refs.c.project == project, refs.c.name == name)).scalar()
+    return tx.execute(_GET, {"p": project, "n": name}).scalar()
 
 
 def move(
@@ -80,7 +87,7 @@ def move(
             made = insert_into(tx, refs).on_conflict_do_nothing()
             done = tx.execute(made, {"project": project, "name": name, "target": new})
         else:
-            done = tx.execute(update(refs).where(*_is_at(project, name, old)).values(target=new))
+            done = tx.execute(_SWAP, {"p": project, "n": name, "o": old, "new": new})
     except IntegrityError as error:
         raise NotFound(
             f"no version {new} in project {project}", hint="put the version before pointing to it"
@@ -92,7 +99,7 @@ def move(
 
 def delete(tx: Tx, project: str, name: str, *, old: str, actor: str, at: Micros, reason: str = "") -> None:
     """Remove the ref if it is at `old`; its log stays. Raises `Conflict`."""
-    done = tx.execute(delete_from(refs).where(*_is_at(project, name, old)))
+    done = tx.execute(_DELETE, {"p": project, "n": name, "o": old})
     if done.rowcount != 1:
         raise _moved_meanwhile(tx, project, name, old)
     _log(tx, project, name, old=old, new=None, actor=actor, at=at, reason=reason, change="")
@@ -121,10 +128,6 @@ def at(tx: Tx, project: str, name: str, time: Micros) -> str | None:
     return tx.execute(query.order_by(ref_log.c.at.desc(), ref_log.c.id.desc()).limit(1)).scalar()
 
 
-def _is_at(project: str, name: str, target: str) -> tuple[ColumnElement[bool], ...]:
-    return (refs.c.project == project, refs.c.name == name, refs.c.target == target)
-
-
 def _moved_meanwhile(tx: Tx, project: str, name: str, old: str | None) -> Conflict:
     current = get(tx, project, name)
     now, expected = (short(i) if i else "nowhere" for i in (current, old))
@@ -136,4 +139,4 @@ def _moved_meanwhile(tx: Tx, project: str, name: str, old: str | None) -> Confli
 
 
 def _log(tx: Tx, project: str, name: str, **values: object) -> None:
-    tx.execute(insert(ref_log), {"project": project, "name": name, **values})
+    tx.execute(_LOG, {"project": project, "name": name, **values})

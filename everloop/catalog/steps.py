@@ -5,11 +5,25 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, bindparam, insert, select
 
 from everloop.catalog.engine import Tx
 from everloop.catalog.tables.core import steps
 from everloop.core.clock import Micros
+
+# Built once: these are on the path of every step, cached ones too.
+_RECORD = insert(steps)
+_LOOKUP = (
+    select(steps)
+    .where(
+        steps.c.project == bindparam("p"),
+        steps.c.recipe == bindparam("r"),
+        steps.c.status == "done",
+        steps.c.cached.is_(False),
+    )
+    .order_by(steps.c.id.desc())
+    .limit(1)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +60,12 @@ def record(tx: Tx, project: str, row: StepRow) -> None:
 def record_many(tx: Tx, project: str, rows: Collection[StepRow]) -> None:
     """Write down several."""
     if rows:
-        tx.execute(insert(steps), [_values(project, row) for row in rows])
+        tx.execute(_RECORD, [_values(project, row) for row in rows])
 
 
 def lookup(tx: Tx, project: str, recipe: str) -> StepRow | None:
     """The latest successful execution of a recipe; None when it has to be run."""
-    done = (steps.c.project == project, steps.c.recipe == recipe, steps.c.status == "done", steps.c.cached.is_(False))
-    row = tx.execute(select(steps).where(*done).order_by(steps.c.id.desc()).limit(1)).first()
+    row = tx.execute(_LOOKUP, {"p": project, "r": recipe}).first()
     return None if row is None else _row(row)
 
 

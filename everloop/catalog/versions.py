@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Row, Select, and_, select, update
+from sqlalchemy import Column, ColumnElement, Row, Select, and_, bindparam, insert, select, update
 
 from everloop.catalog.engine import Tx, insert_into
 from everloop.catalog.tables.core import edges, numbers, versions
@@ -24,6 +24,23 @@ from everloop.core.version import Version, split_key
 _NUMBERED = re.compile(r"(?P<key>[a-z]+/[^@]+)(?:@v?(?P<number>[0-9]+))?")
 _PREFIX = re.compile(r"(?:b3:)?[0-9a-f]{6,64}")
 _CHUNK = 500  # ids in one IN list
+
+# Built once: building a statement costs more than running it.
+_NUMBER_OF = select(numbers.c.number).where(
+    numbers.c.project == bindparam("p"),
+    numbers.c.kind == bindparam("k"),
+    numbers.c.name == bindparam("n"),
+    numbers.c.incarnation == bindparam("i"),
+    numbers.c.version == bindparam("v"),
+)
+_COUNT_UP = (
+    update(name_rows)
+    .where(
+        name_rows.c.project == bindparam("p"), name_rows.c.kind == bindparam("k"), name_rows.c.name == bindparam("n")
+    )
+    .values(incarnation=bindparam("i"), last=bindparam("l"), retired=False)
+)
+_GIVE = insert(numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,21 +273,13 @@ def _number(tx: Tx, project: str, version: Version, *, actor: str, at: Micros) -
     locked = made.on_conflict_do_update(index_elements=list(first), set_={"last": name_rows.c.last})
     name = tx.execute(locked.returning(name_rows.c.incarnation, name_rows.c.last, name_rows.c.retired)).one()
     incarnation, last = (name.incarnation + 1, 0) if name.retired else (name.incarnation, name.last)
-    number = tx.execute(
-        select(numbers.c.number).where(
-            numbers.c.project == project,
-            numbers.c.kind == version.kind,
-            numbers.c.name == version.name,
-            numbers.c.incarnation == incarnation,
-            numbers.c.version == version.id,
-        )
-    ).scalar()
+    asked = {"p": project, "k": version.kind, "n": version.name, "i": incarnation, "v": version.id}
+    number = tx.execute(_NUMBER_OF, asked).scalar()
     if number is not None:
         return Numbered(version.id, version.kind, version.name, number, incarnation, new=False)
-    where = _is_name(project, version.kind, version.name)
-    tx.execute(update(name_rows).where(*where).values(incarnation=incarnation, last=last + 1, retired=False))
+    tx.execute(_COUNT_UP, {"p": project, "k": version.kind, "n": version.name, "i": incarnation, "l": last + 1})
     row = {**first, "incarnation": incarnation, "number": last + 1, "version": version.id, "at": at, "actor": actor}
-    tx.execute(numbers.insert(), row)
+    tx.execute(_GIVE, row)
     return Numbered(version.id, version.kind, version.name, last + 1, incarnation, new=True)
 
 
