@@ -31,6 +31,11 @@ class Late:
         object.__setattr__(self, "dataset", name_of(self.dataset))
         duration(self.delay)
 
+    @property
+    def length(self) -> Micros:
+        """The delay in microseconds."""
+        return duration(self.delay)
+
     def manifest(self) -> dict[str, Any]:
         """Canonical-JSON-ready; durations as text that people read."""
         return {"dataset": self.dataset, "column": self.column, "delay": self.delay}
