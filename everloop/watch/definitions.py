@@ -124,7 +124,7 @@ class Trigger:
 
 
 def every(period: str) -> Trigger:
-    """Retrain on a schedule: `every("7d")`, counted from the epoch so that restarts do not move it."""
+    """Retrain on a schedule: `every("7d")`, counted from when the live model was made or the rule last fired."""
     duration(period)
     return Trigger("every", period=period)
 
