@@ -196,7 +196,7 @@ def _load(scan: Scan, view: FeatureViewDef, questions: Questions, low: int, high
     since = None if reach >= FOREVER else earliest - reach
     join = _join(view) + f" AND asked.code >= {low} AND asked.code < {high}"
     codes, batches = [], []
-    for code, facts, _ in scan.facts(join=join, code="asked.code", since=since, before=latest):
+    for code, facts, _ in scan.asked(join, "asked.code", since=since, before=latest):
         codes.append(code)
         batches.append(facts)
     return _distinct(codes, batches, view)

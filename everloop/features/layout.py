@@ -10,8 +10,10 @@ every question that may still be asked counts them whole; later ones stay in the
 Both follow from the set of facts alone, so neither order, nor batches, nor redelivery changes a byte.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from struct import Struct
 
 import numpy as np
 
@@ -26,19 +28,19 @@ NO_MINIMUM, NO_MAXIMUM = 2**63 - 1, -(2**63)
 EVENT, STARTS, ID, FIRST_COLUMN = 0, 1, 2, 3
 _FIXED = 3  # words of the header before the tile counts
 
-Parts = tuple[str, ...]
-
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where a windowed feature finds its state: indices into added, minimum and maximum columns."""
+    """Where a windowed feature finds its state: columns of the head (`Tier` maps them to those of a tile)."""
 
     feature: int
-    count: int = -1
-    high: int = -1
-    low: int = -1
-    minimum: int = -1
-    maximum: int = -1
+    function: str
+    divisor: int
+    """10 to the scale."""
+    count: int = 0
+    high: int = 0
+    low: int = 0
+    extreme: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +48,26 @@ class Window:
     """One length of window in a tier, and the features that use it."""
 
     length: Micros
-    slots: tuple[Slot, ...]
+    hop: Micros
+    sums: tuple[Slot, ...]
+    extremes: tuple[Slot, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """Tiles of one hop, kept as long as its longest window needs them."""
+    """Tiles of one hop, kept as long as its longest window needs them.
+
+    Its columns are contiguous in the head: added, minima and maxima are ranges of head columns.
+    """
 
     hop: Micros
     longest: Micros
-    added: Ints
-    """Indices of the head's added columns that its tiles hold; likewise minima and maxima."""
-    minima: Ints
-    maxima: Ints
+    added: tuple[int, int]
+    minima: tuple[int, int]
+    maxima: tuple[int, int]
+    cuts: tuple[int, int, int]
+    """Where in a tile the added columns, the minima and the maxima end; the third is its width in words."""
     windows: tuple[Window, ...]
-    width: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,8 @@ class Last:
     feature: int
     has: int
     ttl: Micros | None
+    filtered: bool
+    """Whether facts may not have it; otherwise `has` is 1 throughout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,76 +87,61 @@ class Layout:
 
     view: FeatureViewDef
     added: tuple[tuple[str, int], ...]
-    """(part, feature): part is `count`, `high` or `low`."""
+    """(part, feature) of the head's columns from `FIRST_COLUMN` on: part is `count`, `high` or `low`."""
     minima: tuple[int, ...]
+    """Features of the columns that follow; after them the maxima, then two columns for each `last`."""
     maxima: tuple[int, ...]
     lasts: tuple[Last, ...]
     tiers: tuple[Tier, ...]
-    width: int = field(init=False)
+    width: int
     """Words of a fact in the head."""
+    header: Struct
+    """Format, newest known time, facts in the head, tiles of each tier."""
 
-    def __post_init__(self) -> None:
-        """Derive the width."""
-        width = FIRST_COLUMN + len(self.added) + len(self.minima) + len(self.maxima) + 2 * len(self.lasts)
-        object.__setattr__(self, "width", width)
 
-    @property
-    def first_minimum(self) -> int:
-        """Index of the head's first minimum column."""
-        return FIRST_COLUMN + len(self.added)
-
-    @property
-    def first_maximum(self) -> int:
-        """Index of the head's first maximum column."""
-        return self.first_minimum + len(self.minima)
-
-    @property
-    def header(self) -> int:
-        """Words of the header."""
-        return _FIXED + len(self.tiers)
+_PARTS: dict[str, tuple[str, ...]] = {"count": ("count",), "sum": ("high", "low"), "mean": ("count", "high", "low")}
 
 
 def layout_of(view: FeatureViewDef) -> Layout:
     """The layout of a view."""
-    added: list[tuple[str, int]] = []
-    minima: list[int] = []
-    maxima: list[int] = []
-    for i, feature in enumerate(view.features):
-        added += [(part, i) for part in _PARTS.get(feature.function, ())]
-        minima += [i] if feature.function == "min" else []
-        maxima += [i] if feature.function == "max" else []
-    first_last = FIRST_COLUMN + len(added) + len(minima) + len(maxima)
+    ordered = sorted(enumerate(view.features), key=lambda pair: (pair[1].hop, pair[0]))
+    added = [(part, i) for i, f in ordered for part in _PARTS.get(f.function, ())]
+    minima = [i for i, f in ordered if f.function == "min"]
+    maxima = [i for i, f in ordered if f.function == "max"]
+    columns = {key: FIRST_COLUMN + n for n, key in enumerate(added)}
+    columns |= {("extreme", i): FIRST_COLUMN + len(added) + n for n, i in enumerate(minima + maxima)}
+    first_last = FIRST_COLUMN + len(columns)
     chosen = [(i, f) for i, f in enumerate(view.features) if f.function == "last"]
-    lasts = tuple(Last(i, first_last + 2 * n, f.window) for n, (i, f) in enumerate(chosen))
+    lasts = tuple(Last(i, first_last + 2 * n, f.window, f.where is not None) for n, (i, f) in enumerate(chosen))
     hops = sorted({f.hop for f in view.features if f.hop})
-    tiers = tuple(_tier(view, hop, added, minima, maxima) for hop in hops)
-    return Layout(view, tuple(added), tuple(minima), tuple(maxima), lasts, tiers)
+    tiers = tuple(_tier(view, hop, columns) for hop in hops)
+    width = first_last + 2 * len(lasts)
+    return Layout(
+        view, tuple(added), tuple(minima), tuple(maxima), lasts, tiers, width, Struct(f"<{_FIXED + len(tiers)}q")
+    )
 
 
-_PARTS: dict[str, Parts] = {"count": ("count",), "sum": ("high", "low"), "mean": ("count", "high", "low")}
-
-
-def _tier(
-    view: FeatureViewDef, hop: Micros, added: Sequence[tuple[str, int]], minima: Sequence[int], maxima: Sequence[int]
-) -> Tier:
+def _tier(view: FeatureViewDef, hop: Micros, columns: Mapping[tuple[str, int], int]) -> Tier:
     mine = {i: f for i, f in enumerate(view.features) if f.hop == hop}
-    adds = [n for n, (_, i) in enumerate(added) if i in mine]
-    lows = [n for n, i in enumerate(minima) if i in mine]
-    highs = [n for n, i in enumerate(maxima) if i in mine]
-    where = {added[n]: k for k, n in enumerate(adds)}
-    low_at, high_at = {minima[n]: k for k, n in enumerate(lows)}, {maxima[n]: k for k, n in enumerate(highs)}
 
-    def slot(i: int, feature: Feature) -> Slot:
-        parts = {part: where[part, i] for part in _PARTS.get(feature.function, ())}
-        return Slot(i, **parts, minimum=low_at.get(i, -1), maximum=high_at.get(i, -1))
+    def reach(*functions: str) -> tuple[int, int]:
+        taken = [n for (_, i), n in columns.items() if i in mine and mine[i].function in functions]
+        return (min(taken), max(taken) + 1) if taken else (FIRST_COLUMN, FIRST_COLUMN)
+
+    def window(length: Micros) -> Window:
+        slots = [_slot(i, f, columns) for i, f in mine.items() if f.window == length]
+        sums = tuple(s for s in slots if s.function in _PARTS)
+        return Window(length, hop, sums, tuple(s for s in slots if s.function not in _PARTS))
 
     lengths = sorted({f.window for f in mine.values() if f.window is not None})
-    windows = tuple(Window(w, tuple(slot(i, f) for i, f in mine.items() if f.window == w)) for w in lengths)
-    return Tier(hop, lengths[-1], _index(adds), _index(lows), _index(highs), windows, 1 + len(adds) + len(lows + highs))
+    ranges = (reach("count", "sum", "mean"), reach("min"), reach("max"))
+    _, added, minima, maxima = accumulate((end - first for first, end in ranges), initial=1)
+    return Tier(hop, lengths[-1], *ranges, (added, minima, maxima), tuple(window(length) for length in lengths))
 
 
-def _index(columns: Sequence[int]) -> Ints:
-    return np.array(columns, np.int64)
+def _slot(index: int, feature: Feature, columns: Mapping[tuple[str, int], int]) -> Slot:
+    parts = {part: columns[part, i] for part, i in columns if i == index}
+    return Slot(index, feature.function, 10**feature.scale, **parts)
 
 
 def records(layout: Layout, facts: Facts) -> Ints:
@@ -195,28 +189,28 @@ class State:
 
     newest: Micros
     lasts: Ints
-    """(number of `last` features, 4)."""
+    """(number of `last` features, 4): present, event time, id, float64 bits."""
     tiles: tuple[Ints, ...]
     head: Ints
 
 
 def unpack(layout: Layout, packed: bytes) -> State:
     """Read a packed value without copying; raises `CorruptObject` when it has another form."""
+    if len(packed) < layout.header.size:
+        raise CorruptObject("an online value is too short", hint="materialise the view again")
+    form, newest, rows, *counts = layout.header.unpack_from(packed)
     words = np.frombuffer(packed, np.int64)
-    count = layout.header
-    header = words[:count].tolist()
-    if len(header) < count or header[0] != FORMAT:
-        raise CorruptObject("an online value has an unknown format", hint="materialise the view again")
-    at = count + 4 * len(layout.lasts)
-    lasts = words[count:at].reshape(-1, 4)
+    at = _FIXED + len(counts)
+    lasts = words[at : at + 4 * len(layout.lasts)]
+    at += len(lasts)
     tiles = []
-    for tier, rows in zip(layout.tiers, header[_FIXED:], strict=True):
-        end = at + rows * tier.width
-        tiles.append(words[at:end].reshape(rows, tier.width))
+    for tier, count in zip(layout.tiers, counts, strict=True):
+        end = at + count * tier.cuts[2]
+        tiles.append(words[at:end].reshape(-1, tier.cuts[2]))
         at = end
-    if len(words) != at + header[2] * layout.width:
-        raise CorruptObject("an online value has the wrong length", hint="materialise the view again")
-    return State(header[1], lasts, tuple(tiles), words[at:].reshape(header[2], layout.width))
+    if form != FORMAT or len(words) != at + rows * layout.width:
+        raise CorruptObject("an online value has an unknown format or length", hint="materialise the view again")
+    return State(newest, lasts.reshape(-1, 4), tuple(tiles), words[at:].reshape(-1, layout.width))
 
 
 def pack(newest: Micros, lasts: Ints, tiles: Sequence[Ints], head: Ints) -> bytes:

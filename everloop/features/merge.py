@@ -11,7 +11,6 @@ import numpy as np
 from everloop.features.facts import Ints, Mask
 from everloop.features.layout import (
     EVENT,
-    FIRST_COLUMN,
     ID,
     STARTS,
     Layout,
@@ -53,7 +52,7 @@ def read_batch(layout: Layout, states: Sequence[bytes | None], spent: Sequence[b
             lasts[i] = state.lasts
     head, head_of = _stack([None if s is None else s.head for s in found], layout.width)
     tiles = [
-        _stack([None if s is None else s.tiles[t] for s in found], tier.width) for t, tier in enumerate(layout.tiers)
+        _stack([None if s is None else s.tiles[t] for s in found], tier.cuts[2]) for t, tier in enumerate(layout.tiers)
     ]
     ids, ids_of = _stack([None if b is None else np.frombuffer(b, np.int64).reshape(-1, 2) for b in spent], 2)
     return Batch(newest, head, head_of, [t for t, _ in tiles], [o for _, o in tiles], lasts, ids, ids_of)
@@ -100,31 +99,28 @@ def _unseen(batch: Batch, rows: Ints, rows_of: Ints) -> Mask:
 
 def _fold_tiles(layout: Layout, batch: Batch, horizon: Ints, rows: Ints, rows_of: Ints) -> None:
     for t, tier in enumerate(layout.tiers):
-        lifted = np.empty((len(rows), tier.width), np.int64)
+        lifted = np.empty((len(rows), tier.cuts[2]), np.int64)
         lifted[:, 0] = rows[:, EVENT] // tier.hop * tier.hop
-        ends = (1 + len(tier.added), 1 + len(tier.added) + len(tier.minima))
-        lifted[:, 1 : ends[0]] = rows[:, FIRST_COLUMN + tier.added]
-        lifted[:, ends[0] : ends[1]] = rows[:, layout.first_minimum + tier.minima]
-        lifted[:, ends[1] :] = rows[:, layout.first_maximum + tier.maxima]
+        end = 1
+        for first, after in (tier.added, tier.minima, tier.maxima):
+            lifted[:, end : end + after - first] = rows[:, first:after]
+            end += after - first
         tiles, owner = np.concatenate([batch.tiles[t], lifted]), np.concatenate([batch.tiles_of[t], rows_of])
         alive = tiles[:, 0] + (tier.hop + tier.longest) > horizon[owner]
-        batch.tiles[t], batch.tiles_of[t] = _grouped(tier, tiles[alive], owner[alive], ends)
+        batch.tiles[t], batch.tiles_of[t] = _grouped(tier, tiles[alive], owner[alive])
 
 
-def _grouped(tier: Tier, tiles: Ints, owner: Ints, ends: tuple[int, int]) -> tuple[Ints, Ints]:
+def _grouped(tier: Tier, tiles: Ints, owner: Ints) -> tuple[Ints, Ints]:
     order = np.lexsort((tiles[:, 0], owner))
     tiles, owner = tiles[order], owner[order]
-    if len(tiles) < 2:
-        return tiles, owner
-    first = np.flatnonzero(np.r_[True, (tiles[1:, 0] != tiles[:-1, 0]) | (owner[1:] != owner[:-1])])
+    first = np.flatnonzero((np.diff(tiles[:, 0], prepend=0) != 0) | (np.diff(owner, prepend=-1) != 0))
     if len(first) == len(tiles):
         return tiles, owner
+    added, minima, maxima = tier.cuts
     merged = tiles[first]
-    merged[:, 1 : ends[0]] = np.add.reduceat(tiles[:, 1 : ends[0]], first, axis=0)
-    if ends[1] > ends[0]:
-        merged[:, ends[0] : ends[1]] = np.minimum.reduceat(tiles[:, ends[0] : ends[1]], first, axis=0)
-    if tier.width > ends[1]:
-        merged[:, ends[1] :] = np.maximum.reduceat(tiles[:, ends[1] :], first, axis=0)
+    for combine, begin, end in ((np.add, 1, added), (np.minimum, added, minima), (np.maximum, minima, maxima)):
+        if end > begin:
+            merged[:, begin:end] = combine.reduceat(tiles[:, begin:end], first, axis=0)
     return merged, owner[first]
 
 

@@ -20,15 +20,14 @@ from everloop.features.facts import Column, Facts, Ints, columns_of, facts_of
 from everloop.features.finalise import ratio
 from everloop.features.layout import (
     EVENT,
-    FIRST_COLUMN,
     ID,
     NO_MAXIMUM,
     NO_MINIMUM,
     STARTS,
     Last,
     Layout,
+    Slot,
     Tier,
-    Window,
     layout_of,
     records,
     unpack,
@@ -39,6 +38,7 @@ Rows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 Value = int | float | None
 _STATE, _SPENT, _HASHED = b"s", b"i", b"h"
 _LONGEST = 400
+_DOUBLE, _WORD = struct.Struct("<d"), struct.Struct("<q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,15 @@ class OnlineView:
     """`<project>/<view version id>`: the key of its state in the store."""
     view: FeatureViewDef
     layout: Layout
+    outputs: tuple[str, ...]
     empty: tuple[Value, ...]
     """Its values where there are no facts."""
 
     @classmethod
     def of(cls, project: str, view_id: str, view: FeatureViewDef) -> "OnlineView":
         """Prepare a view; do it once, not for each request."""
-        return cls(f"{project}/{view_id}", view, layout_of(view), tuple(f.empty for f in view.features))
+        empty = tuple(f.empty for f in view.features)
+        return cls(f"{project}/{view_id}", view, layout_of(view), view.outputs, empty)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +155,9 @@ def lookup(
     for view in service.views:
         keys = [_key(view.view, row) for row in entity_rows]
         found = store.read(view.space, [_STATE + (key or b"") for key in keys])
-        names = view.view.outputs
         for answer, key, packed in zip(answers, keys, found, strict=True):
             values = view.empty if packed is None or key is None else values_at(view, packed, at)
-            answer.update(zip(names, values, strict=True))
+            answer.update(zip(view.outputs, values, strict=True))
     return answers
 
 
@@ -215,56 +216,64 @@ def values_at(view: OnlineView, packed: bytes, at: Micros) -> tuple[Value, ...]:
     values = list(view.empty)
     head = state.head
     if len(head) and head[-1, STARTS] >= at:
-        head = head[: np.searchsorted(head[:, STARTS], at)]
-    event = head[:, EVENT]
+        head = head[: head[:, STARTS].searchsorted(at)]
     for tier, tiles in zip(layout.tiers, state.tiles, strict=True):
-        starts = tiles[:, 0]
-        for window in tier.windows:
-            tail = (at - window.length) // tier.hop * tier.hop
-            _window(view, tier, window, (head[event >= tail], tiles[starts.searchsorted(tail) :]), values)
+        if len(head) or len(tiles):
+            _tier_values(tier, head, tiles, at, values)
     for last, best in zip(layout.lasts, state.lasts, strict=True):
         values[last.feature] = _last(last, head, best.tolist(), at)
     return tuple(values)
 
 
-def _window(view: OnlineView, tier: Tier, window: Window, inside: tuple[Ints, Ints], values: list[Value]) -> None:
-    head, tiles = inside
-    layout, features = view.layout, view.view.features
-    added = (head[:, FIRST_COLUMN + tier.added].sum(axis=0) + tiles[:, 1 : 1 + len(tier.added)].sum(axis=0)).tolist()
-    minimum = 1 + len(tier.added)
-    maximum = minimum + len(tier.minima)
-    for slot in window.slots:
-        feature = features[slot.feature]
-        divisor = 10**feature.scale
-        if slot.minimum >= 0:
-            least = int(head[:, layout.first_minimum + tier.minima[slot.minimum]].min(initial=NO_MINIMUM))
-            least = min(least, int(tiles[:, minimum + slot.minimum].min(initial=NO_MINIMUM)))
-            values[slot.feature] = None if least == NO_MINIMUM else ratio(0, least, divisor)
-        elif slot.maximum >= 0:
-            most = int(head[:, layout.first_maximum + tier.maxima[slot.maximum]].max(initial=NO_MAXIMUM))
-            most = max(most, int(tiles[:, maximum + slot.maximum].max(initial=NO_MAXIMUM)))
-            values[slot.feature] = None if most == NO_MAXIMUM else ratio(0, most, divisor)
-        elif slot.high < 0:
-            values[slot.feature] = added[slot.count]
-        elif slot.count < 0:
-            values[slot.feature] = ratio(added[slot.high], added[slot.low], divisor)
-        elif added[slot.count]:
-            values[slot.feature] = ratio(added[slot.high], added[slot.low], added[slot.count] * divisor)
+def _tier_values(tier: Tier, head: Ints, tiles: Ints, at: Micros, values: list[Value]) -> None:
+    """Fill in the values of one tier's features; all sums of a window are one product and one reduction."""
+    hop, starts, event = tier.hop, tiles[:, 0], head[:, EVENT]
+    first, end = tier.added
+    for window in tier.windows:
+        tail = (at - window.length) // hop * hop
+        inside = event >= tail
+        whole = tiles[starts.searchsorted(tail) :]
+        if window.sums:
+            sums = (inside @ head[:, first:end] + np.add.reduce(whole[:, 1 : tier.cuts[0]], 0)).tolist()
+            for slot in window.sums:
+                values[slot.feature] = _sum_value(slot, sums, first)
+        for slot in window.extremes:
+            values[slot.feature] = _extreme_value(tier, slot, head[inside, slot.extreme], whole)
+
+
+def _sum_value(slot: Slot, sums: list[int], first: int) -> Value:
+    if slot.function == "count":
+        return sums[slot.count - first]
+    high, low = sums[slot.high - first], sums[slot.low - first]
+    if slot.function == "sum":
+        return ratio(high, low, slot.divisor)
+    count = sums[slot.count - first]
+    return ratio(high, low, count * slot.divisor) if count else None
+
+
+def _extreme_value(tier: Tier, slot: Slot, head: Ints, tiles: Ints) -> Value:
+    if slot.function == "min":
+        words = tiles[:, tier.cuts[0] + slot.extreme - tier.minima[0]]
+        found = min(int(np.minimum.reduce(words, initial=NO_MINIMUM)), int(np.minimum.reduce(head, initial=NO_MINIMUM)))
+        return None if found == NO_MINIMUM else ratio(0, found, slot.divisor)
+    words = tiles[:, tier.cuts[1] + slot.extreme - tier.maxima[0]]
+    found = max(int(np.maximum.reduce(words, initial=NO_MAXIMUM)), int(np.maximum.reduce(head, initial=NO_MAXIMUM)))
+    return None if found == NO_MAXIMUM else ratio(0, found, slot.divisor)
 
 
 def _last(last: Last, head: Ints, best: list[int], at: Micros) -> Value:
     has, event, identity, bits = best
-    rows = np.flatnonzero(head[:, last.has])
+    rows = head[head[:, last.has] != 0] if last.filtered else head
     if len(rows):
-        events = head[rows, EVENT]
-        newest = int(events.max())
+        events = rows[:, EVENT]
+        row = events.argmax()
+        newest = int(events[row])
         if not has or newest >= event:
+            ties = rows[events == newest] if np.count_nonzero(events == newest) > 1 else rows[row : row + 1]
             offers = [(event, identity % 2**64, bits)] if has else []
-            offers += [
-                (newest, int(head[row, ID]) % 2**64, int(head[row, last.has + 1])) for row in rows[events == newest]
-            ]
+            offers += [(newest, tie[ID] % 2**64, tie[last.has + 1]) for tie in ties.tolist()]
             has, (event, _, bits) = 1, max(offers)
     if not has or (last.ttl is not None and event < at - last.ttl):
         return None
-    value: float = struct.unpack("<d", struct.pack("<q", bits))[0]
+    value: float = _DOUBLE.unpack(_WORD.pack(bits))[0]
     return None if value != value else value  # noqa: PLR0124 - NaN stands for null

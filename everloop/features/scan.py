@@ -81,26 +81,32 @@ class Scan:
                     hint="it has " + ", ".join(self.types),
                 )
         self._fields = {name: self._field(name) for name in view.columns}
+        self._event, self._known = self._time(view.event_time), self._time(view.known_time or view.event_time)
 
-    def facts(
-        self, *, join: str = "", code: str = "0", since: Micros | None = None, before: Micros | None = None
+    def asked(
+        self, join: str, code: str, *, since: Micros | None, before: Micros
     ) -> Iterator[tuple[Ints, Facts, Mapping[str, Column]]]:
-        """Batches of (code, facts, columns) of event time >= `since` and event and known time < `before`.
+        """Batches of (code, facts, columns) of event time >= `since`, event and known time < `before`.
 
         `join` and `code` are SQL: what to join `s` (the source) with, and the integer to give with each fact.
         """
-        event, known = self._time(self._view.event_time), self._time(self._view.known_time or self._view.event_time)
-        wanted = [f"{event} IS NOT NULL", f"{known} IS NOT NULL"]
-        wanted += [f"{event} >= {since}"] if since is not None else []
-        wanted += [f"{event} < {before}", f"{known} < {before}"] if before is not None else []
+        wanted = [f"{self._event} >= {since}"] if since is not None else []
+        return self._facts(join, code, [*wanted, f"{self._event} < {before}", f"{self._known} < {before}"])
+
+    def known(self, before: Micros) -> Iterator[tuple[Facts, Mapping[str, Column]]]:
+        """Batches of (facts, columns) of known time < `before`."""
+        return ((facts, columns) for _, facts, columns in self._facts("", "0::BIGINT", [f"{self._known} < {before}"]))
+
+    def _facts(self, join: str, code: str, wanted: Sequence[str]) -> Iterator[tuple[Ints, Facts, Mapping[str, Column]]]:
+        there = [f"{self._event} IS NOT NULL", f"{self._known} IS NOT NULL"]
         fields = ", ".join(f"{sql} AS c{i}" for i, sql in enumerate(self._fields.values()))
-        sql = f"SELECT {code} AS code, {fields} FROM {self._table} s {join} WHERE {' AND '.join(wanted)}"  # noqa: S608 - names are quoted
+        sql = f"SELECT {code} AS code, {fields} FROM {self._table} s {join} WHERE {' AND '.join([*there, *wanted])}"  # noqa: S608 - names are quoted
         try:
             reader: pa.RecordBatchReader = self._connection.sql(sql).to_arrow_reader(ROWS_AT_ONCE)
             for batch in reader:
                 columns = {name: _column(batch.column(f"c{i}")) for i, name in enumerate(self._fields)}
-                facts, kept = facts_of(self._view, columns)
-                yield _column(batch.column("code")).values[kept], facts, columns
+                facts, _ = facts_of(self._view, columns)
+                yield _column(batch.column("code")).values, facts, columns
         except duckdb.Error as error:
             raise DataError(
                 f"feature view {self._view.name}: source {self._view.source} cannot be read: {error}",
