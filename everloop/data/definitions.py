@@ -203,6 +203,10 @@ class Contract:
         )
 
 
+NO_CONTRACT = Contract()
+"""Nothing is promised."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceDef:
     """A table that comes from outside: an origin and a contract (see `Contract` for what the fields mean).

@@ -1,0 +1,215 @@
+"""Capture: what a source holds now becomes a version. Unchanged input is not read; unchanged rows make no version."""
+
+import time
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from everloop.catalog import facts, placements, steps, versions
+from everloop.catalog.context import Context
+from everloop.catalog.steps import StepRow
+from everloop.core.errors import DataError, NotFound
+from everloop.core.ids import manifest_id
+from everloop.core.ports import Source
+from everloop.core.version import Version
+from everloop.data.checking import ExpectationResult
+from everloop.data.codec import check_contract
+from everloop.data.content.logical import BLOCK, RULE, Digest, Hasher
+from everloop.data.content.parts import UNKEYED_ROWS, Known, Part, Stored, data_version, store_table
+from everloop.data.content.schema import is_bytes, is_lists, is_text, plain_schema, plain_type
+from everloop.data.definitions import SQL, Call, Files, SourceDef
+from everloop.data.failures import full_disk_is_storage_full
+from everloop.data.heads import advance_head
+from everloop.data.profiles import profile_of
+from everloop.data.sources.call import CallSource
+from everloop.data.sources.files import FileSource
+from everloop.data.sources.sql import SqlSource
+
+PROFILED_ROWS = 4_000_000
+"""Tables up to this size are profiled when they are captured; larger ones when somebody asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What a capture made."""
+
+    id: str
+    number: int
+    rows: int
+    new: bool
+    """Whether this content was not there before under this name."""
+    read: bool
+    """Whether the input was read; False when its fingerprint had not changed."""
+    results: tuple[ExpectationResult, ...] = ()
+
+
+def open_source(ctx: Context, source: SourceDef, root: Path | None = None) -> Source:
+    """The reader of a source; `root` is the project's folder (default: the current one)."""
+    origin = source.origin
+    if isinstance(origin, Files):
+        return FileSource((root or Path.cwd()).absolute(), origin)
+    if isinstance(origin, SQL):
+        return SqlSource(origin, ctx.bindings)
+    assert isinstance(origin, Call)
+    return CallSource(origin, ctx.now())
+
+
+def capture(
+    ctx: Context, source: SourceDef, environment: str = "", *, root: Path | None = None, profile: bool = True
+) -> Captured:
+    """Read a source into a version of kind `data`, and move the environment's head to it.
+
+    Nothing is recorded unless all of it is: on an error no version, no placement and no head has changed. Raises
+    `DataError` (file and line where there are any), `InvalidInput` (no such binding), `NotFound` (no such file),
+    `StorageFull`, `Unavailable` (the database does not answer), and `PolicyRefused` when a blocking expectation fails:
+    then the version is kept for inspection and the head stays.
+    """
+    began, cpu = time.perf_counter(), time.process_time()
+    opened = open_source(ctx, source, root)
+    definition = source.version()
+    state = opened.state()
+    recipe = manifest_id({"capture": definition.id, "state": dict(state), "rule": RULE})
+    found = _unchanged(ctx, recipe) if state else None
+    if found is None:
+        version, placed = _read(ctx, source, opened, definition)
+        row = StepRow(
+            recipe=recipe,
+            step=definition.key,
+            output=version.id,
+            code=definition.id,
+            runtime="",
+            params={},
+            inputs={},
+            at=ctx.now(),
+            seconds=time.perf_counter() - began,
+            cpu_seconds=time.process_time() - cpu,
+        )
+        found = _record(ctx, definition, version, placed, row)
+    if profile and found.rows <= PROFILED_ROWS:
+        profile_of(ctx, found.id)
+    if not environment:
+        return found
+    results = advance_head(ctx, environment, source.name, found.id, source.contract.expect)
+    return Captured(found.id, found.number, found.rows, found.new, found.read, results)
+
+
+def _unchanged(ctx: Context, recipe: str) -> Captured | None:
+    with ctx.read() as tx:
+        row = steps.lookup(tx, ctx.project, recipe)
+        if row is None or row.output is None:
+            return None
+        try:
+            version = versions.get(tx, ctx.project, row.output)
+        except NotFound:
+            return None
+    return Captured(version.id, version.number, int(version.manifest["rows"]), new=False, read=False)
+
+
+def _record(ctx: Context, definition: Version, version: Version, placed: dict[str, str], row: StepRow) -> Captured:
+    rows = int(version.manifest["rows"])
+    with ctx.write() as tx:
+        placements.put(tx, ctx.project, placed)
+        actor, at = ctx.actor.name, ctx.now()
+        _, numbered = versions.put_many(tx, ctx.project, [definition, version], actor=actor, at=at)
+        steps.record(tx, ctx.project, row)
+        if numbered.new:
+            payload = {"version": version.id, "number": numbered.number, "rows": rows, "new_parts": len(placed)}
+            facts.append(tx, ctx.project, ctx.fact("data.captured", version.key, payload))
+    return Captured(version.id, numbered.number, rows, numbered.new, read=True)
+
+
+def _read(ctx: Context, source: SourceDef, opened: Source, definition: Version) -> tuple[Version, dict[str, str]]:
+    with full_disk_is_storage_full():
+        if isinstance(opened, FileSource) and not source.key and opened.files.format == "parquet":
+            stored = _store_files(ctx, source, opened)
+        else:
+            stored = _store_rows(ctx, source, opened)
+    version = data_version(source.name, stored, source.contract, (("source", definition.id),))
+    return version, stored.placements
+
+
+def known_to(ctx: Context) -> Known:
+    """Whether a part's bytes are stored already, by the catalog and the store."""
+
+    def known(logical: str) -> bool:
+        with ctx.read() as tx:
+            placed = placements.resolve(tx, ctx.project, [logical])
+        return logical in placed and ctx.store.has(placed[logical])
+
+    return known
+
+
+def _store_rows(ctx: Context, source: SourceDef, opened: Source) -> Stored:
+    batches = iter(opened.read())
+    first = next(batches, None)
+    if first is None:
+        raise DataError(
+            f"{source.name}: the source gives no rows and no columns", hint="it needs at least column names"
+        )
+    check_contract(first.schema, source.contract, source.name)
+
+    return store_table(
+        chain([first], batches),
+        first.schema,
+        source.contract.key,
+        ctx.store,
+        scratch=ctx.home / "scratch",
+        known=known_to(ctx),
+    )
+
+
+def _store_files(ctx: Context, source: SourceDef, opened: FileSource) -> Stored:
+    """Parquet files of a table without a key: each is a part as it is, its bytes copied, its content digested.
+
+    Nothing is encoded again, so this costs a copy, two digests and one decoding. Files whose layout readers would not
+    agree on (timestamps in milliseconds, dictionaries) take the ordinary way.
+    """
+    paths = opened.paths()
+    schemas = [_schema_of(path) for path in paths]
+    if any(not s.equals(schemas[0]) for s in schemas) or not all(_settled(f.type) for f in schemas[0]):
+        return _store_rows(ctx, source, opened)
+    check_contract(schemas[0], source.contract, source.name)
+    stored = Stored(plain_schema(schemas[0]), UNKEYED_ROWS)
+    for path in paths:
+        identity = ctx.store.put_file(path)
+        part = Part(_file_digest(ctx, identity, path))
+        stored.parts.append(part)
+        stored.placements[part.digest.logical] = identity
+    return stored
+
+
+def _schema_of(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path).remove_metadata()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path}: not a readable parquet file: {error}",
+            hint="the file is broken or was cut off while it was written; write it again",
+        ) from error
+
+
+def _settled(type_: pa.DataType) -> bool:
+    """Whether every reader gives the plain type for this one."""
+    if is_lists(type_):
+        return _settled(type_.value_type)
+    return bool(is_text(type_) or is_bytes(type_) or type_.equals(plain_type(type_)))
+
+
+def _file_digest(ctx: Context, identity: str, path: Path) -> Digest:
+    """The digest of what we stored (not of the file, which may change meanwhile)."""
+    locate = getattr(ctx.store, "path", None)
+    here = locate(identity) if locate is not None else None
+    try:
+        with pq.ParquetFile(here or path, memory_map=True) as file:
+            hasher = Hasher(file.schema_arrow)
+            for batch in file.iter_batches(BLOCK, use_threads=False):
+                hasher.update(batch)
+        return hasher.digest()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path}: not a readable parquet file: {error}",
+            hint="the file is broken or was cut off while it was written; write it again",
+        ) from error

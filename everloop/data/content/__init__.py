@@ -1,0 +1,1 @@
+"""The content of tables: types by meaning, the identity of values, the order of rows, parts."""

@@ -1,0 +1,296 @@
+"""The order of rows inside a version, and where its parts are cut.
+
+Rows of a table with a key are sorted by it, so that a re-read in another order is the same version. Parts end where the
+hash of a key says so (content-defined cuts): rows that come or go change the parts they lie in and no other.
+Tables that do not fit in memory are sorted by DuckDB, which spills to disk; both ways give the same rows.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from everloop.core.errors import DataError
+from everloop.data.content.logical import BLOCK
+from everloop.data.content.schema import is_bytes, is_text, plain
+from everloop.data.engine import connect, quoted, select
+from everloop.data.failures import full_disk_is_storage_full
+
+MEMORY = 512 * 2**20
+"""Bytes of Arrow data that are sorted in memory; more goes through the disk."""
+SMALLEST_CUT, LARGEST_CUT = 8_192, 65_536
+_MOST = 8
+"""A part never exceeds so many mean sizes."""
+
+Words = np.ndarray[Any, np.dtype[np.uint64]]
+
+
+def cut_size(rows: int) -> int:
+    """The mean number of rows of a part: 65,536, and less for small tables so that they have some 32 to 64 parts.
+
+    A power of two, so that the cuts of a larger size are among those of a smaller one when a table grows.
+    """
+    wanted = 1 << max(rows // 32, 1).bit_length() - 1
+    return min(max(wanted, SMALLEST_CUT), LARGEST_CUT)
+
+
+def check_key(schema: pa.Schema, key: Sequence[str]) -> None:
+    """Raise `DataError` unless every column of the key is there and of a type that identifies."""
+    for name in key:
+        if name not in schema.names:
+            raise DataError(f"there is no column {name!r} for the key", hint="columns: " + ", ".join(schema.names))
+        type_ = schema.field(name).type
+        if pa.types.is_floating(type_) or pa.types.is_nested(type_) or pa.types.is_null(type_):
+            raise DataError(
+                f"column {name!r} of type {type_} cannot be part of a key",
+                hint="keys are integers, decimals, text, bytes, dates, times or booleans",
+            )
+
+
+def ordered(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, key: Sequence[str], *, scratch: Path, memory: int = MEMORY
+) -> tuple[int, Iterator[pa.Table]]:
+    """All rows in plain layout, sorted by key: their number, and tables to iterate over.
+
+    `schema` is the plain schema. Rows of equal keys come in the order of their other columns, so the order never
+    depends on how rows arrived. Raises `DataError` for nulls in the key, `StorageFull`.
+    """
+    check_key(schema, key)
+    held: list[pa.Table] = []
+    size = 0
+    stream = iter(batches)
+    for batch in stream:
+        held.append(_checked(plain(pa.Table.from_batches([batch])), key))
+        size += held[-1].nbytes
+        if size > memory:
+            rest = (_checked(plain(pa.Table.from_batches([b])), key) for b in stream)
+            return _sorted_on_disk(_chain(held, rest), schema, key, scratch, memory)
+    table = pa.concat_tables(held) if held else schema.empty_table()
+    return table.num_rows, iter([_sorted_in_memory(table, key)])
+
+
+def _chain(held: list[pa.Table], rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    while held:
+        yield held.pop(0)
+    yield from rest
+
+
+def _checked(table: pa.Table, key: Sequence[str]) -> pa.Table:
+    for name in key:
+        if table[name].null_count:
+            raise DataError(
+                f"{table[name].null_count} rows hold a null in the key column {name!r}",
+                hint="drop these rows, fill the key, or declare another key",
+            )
+    return table
+
+
+def _sorted_in_memory(table: pa.Table, key: Sequence[str]) -> pa.Table:
+    table = table.combine_chunks()
+    in_order, ties = _adjacent(table, key)
+    if not in_order:
+        table = table.take(_order(table, key))
+        _, ties = _adjacent(table, key)
+    if ties:
+        table = table.take(_order(table, _sort_columns(table.schema, key)))
+    return table
+
+
+def _order(table: pa.Table, columns: Sequence[str]) -> pa.Array:
+    return pc.sort_indices(table, sort_keys=[(c, "ascending") for c in columns])  # nulls come last
+
+
+def _sort_columns(schema: pa.Schema, key: Sequence[str]) -> list[str]:
+    """The key, then every other column that has an order."""
+    rest = (f for f in schema if f.name not in key and not pa.types.is_nested(f.type) and not pa.types.is_null(f.type))
+    return [*key, *(f.name for f in rest)]
+
+
+def _adjacent(table: pa.Table, key: Sequence[str]) -> tuple[bool, bool]:
+    """Whether the rows are in the order of their keys, and whether neighbours share a key."""
+    if table.num_rows < 2:
+        return True, False
+    ascending, tie = pa.scalar(False), pa.scalar(True)
+    for name in key:
+        column = table[name].chunk(0)
+        above, below = column[:-1], column[1:]
+        ascending = pc.or_(ascending, pc.and_(tie, pc.less(above, below)))
+        tie = pc.and_(tie, pc.equal(above, below))
+    return bool(pc.all(pc.or_(ascending, tie)).as_py()), bool(pc.any(tie).as_py())
+
+
+# --- on disk
+
+
+def _sorted_on_disk(
+    tables: Iterator[pa.Table], schema: pa.Schema, key: Sequence[str], scratch: Path, memory: int
+) -> tuple[int, Iterator[pa.Table]]:
+    scratch.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="sort-", dir=scratch))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        rows = _spill(tables, schema, folder / "rows.arrow")
+        stack.pop_all()  # `_merge` clears it away
+    return rows, _merge(schema, key, folder, memory)
+
+
+def _spill(tables: Iterator[pa.Table], schema: pa.Schema, path: Path) -> int:
+    rows = 0
+    with full_disk_is_storage_full(), pa.ipc.new_file(str(path), _storable(schema)) as writer:
+        for table in tables:
+            writer.write_table(_as_integers(table))
+            rows += table.num_rows
+    return rows
+
+
+def _merge(schema: pa.Schema, key: Sequence[str], folder: Path, memory: int) -> Iterator[pa.Table]:
+    try:
+        with full_disk_is_storage_full(), connect(folder, memory) as engine:
+            engine.register("spilled", ds.dataset(folder / "rows.arrow", format="ipc"))
+            columns = ", ".join(f"{quoted(name)} asc nulls last" for name in _sort_columns(schema, key))
+            found = engine.sql(select("*", "spilled", rest=f"order by {columns}"))
+            for batch in found.to_arrow_reader(BLOCK):
+                yield _from_integers(pa.Table.from_batches([batch]), schema)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _integer_of(type_: pa.DataType) -> pa.DataType | None:
+    """Times travel through DuckDB as the integers they are, so that no unit or zone is lost."""
+    if pa.types.is_date32(type_):
+        return pa.int32()
+    if pa.types.is_timestamp(type_) or pa.types.is_time64(type_) or pa.types.is_duration(type_):
+        return pa.int64()
+    return None
+
+
+def _storable(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([pa.field(f.name, _integer_of(f.type) or f.type) for f in schema])
+
+
+def _as_integers(table: pa.Table) -> pa.Table:
+    target = _storable(table.schema)
+    columns = [c if c.type.equals(f.type) else _viewed(c, f.type) for f, c in zip(target, table.columns, strict=True)]
+    return pa.Table.from_arrays(columns, schema=target)
+
+
+def _viewed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+    return pa.chunked_array([chunk.view(type_) for chunk in column.chunks], type=type_)
+
+
+def _from_integers(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = []
+    for field, column in zip(schema, table.columns, strict=True):
+        if _integer_of(field.type) is not None:
+            columns.append(_viewed(column, field.type))
+        else:
+            columns.append(column if column.type.equals(field.type) else column.cast(field.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+# --- cuts
+
+
+def cut(tables: Iterable[pa.Table], key: Sequence[str], mean: int) -> Iterator[pa.Table]:
+    """Cut sorted rows into parts of `mean` rows on average: a part begins at a key whose hash is 0 modulo `mean`.
+
+    Rows of one key stay together, but for parts that would exceed eight times `mean`. `mean` is a power of two.
+    There is always a part, if an empty one.
+    """
+    held: list[pa.Table] = []
+    before: np.uint64 | None = None
+    first = True
+    for table in tables:
+        hashes = key_hashes(table, key)
+        begin = 0
+        for start in _starts(hashes, before, mean):
+            held.append(table.slice(begin, start - begin))
+            begin = start
+            if any(piece.num_rows for piece in held):
+                yield from _limited(held, mean * _MOST)
+                first = False
+            held = []
+        held.append(table.slice(begin))
+        before = hashes[-1] if len(hashes) else before
+    if first or any(piece.num_rows for piece in held):
+        yield from _limited(held, mean * _MOST)
+
+
+def _starts(hashes: Words, before: np.uint64 | None, mean: int) -> list[int]:
+    starts = (hashes & np.uint64(mean - 1)) == 0
+    starts[1:] &= hashes[1:] != hashes[:-1]
+    if before is not None and len(starts) and hashes[0] == before:
+        starts[0] = False
+    return [int(index) for index in np.flatnonzero(starts)]
+
+
+def _limited(pieces: list[pa.Table], most: int) -> Iterator[pa.Table]:
+    table = pa.concat_tables(pieces)
+    for begin in range(0, max(table.num_rows, 1), most):
+        yield table.slice(begin, most)
+
+
+def key_hashes(table: pa.Table, key: Sequence[str]) -> Words:
+    """A stable 64-bit hash of the key of every row, in blocks, by the rule of docs/data-identity.md."""
+    pieces = [_block_hashes(table.slice(i, BLOCK), key) for i in range(0, table.num_rows, BLOCK)]
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.uint64)
+
+
+def _block_hashes(table: pa.Table, key: Sequence[str]) -> Words:
+    result = np.zeros(table.num_rows, np.uint64)
+    for name in key:
+        column = table[name].combine_chunks()
+        array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+        result = mixed(result * np.uint64(0x9E3779B97F4A7C15) + mixed(words(array)))
+    return result
+
+
+def words(array: pa.Array) -> Words:
+    """A 64-bit word for every value (plain layout, no nulls): integers as they are, text by a polynomial."""
+    type_ = array.type
+    if is_text(type_) or is_bytes(type_):
+        return _text_words(array)
+    if pa.types.is_boolean(type_):
+        return np.asarray(array.to_numpy(zero_copy_only=False)).astype(np.uint64)
+    width = type_.byte_width
+    buffer = np.frombuffer(array.buffers()[1], np.uint8)[array.offset * width : (array.offset + len(array)) * width]
+    if width in (1, 2, 4, 8):
+        sign = "u" if pa.types.is_unsigned_integer(type_) else "f" if pa.types.is_floating(type_) else "i"
+        values = buffer.view(f"<{sign}{width}")
+        return (values.astype(np.float64).view(np.uint64)) if sign == "f" else values.astype(np.int64).view(np.uint64)
+    rows = buffer.reshape(len(array), width)
+    return np.asarray((rows.astype(np.uint64) * _powers(width)).sum(axis=1, dtype=np.uint64))
+
+
+def _text_words(array: pa.Array) -> Words:
+    offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
+    lengths = np.diff(offsets)
+    result = lengths.astype(np.uint64)
+    data = array.buffers()[2]
+    if data is None or not len(array) or offsets[-1] == offsets[0]:
+        return result
+    content = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
+    places = np.arange(len(content)) - np.repeat(offsets[:-1] - offsets[0], lengths)
+    products = (content.astype(np.uint64) + np.uint64(1)) * _powers(int(lengths.max()))[places]
+    filled = lengths > 0
+    sums = np.add.reduceat(products, (offsets[:-1] - offsets[0])[filled])
+    result[filled] += sums
+    return result
+
+
+def _powers(count: int) -> Words:
+    return np.cumprod(np.full(count, 0x100000001B3, np.uint64), dtype=np.uint64)
+
+
+def mixed(values: Words) -> Words:
+    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input moves every bit of the output."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

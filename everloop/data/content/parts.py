@@ -1,0 +1,175 @@
+"""Parts: the pieces of a table that are stored and shared between versions, and the manifest that lists them."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from everloop.core.clock import iso, micros
+from everloop.core.ports import Blobs
+from everloop.core.version import Version
+from everloop.data.content.logical import BLOCK, RULE, Digest, digest
+from everloop.data.content.ordering import check_key, cut, cut_size, ordered
+from everloop.data.content.schema import plain, plain_schema, schema_fields
+from everloop.data.definitions import Contract
+
+UNKEYED_ROWS = 131_072
+"""Rows of a part of a table without a key: cut from the front, so that appended rows leave the older parts alone."""
+COLUMN_DIGITS = 16
+"""Digits of a column's digest in a manifest: enough to say which columns differ; the part's logical id is whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a version."""
+
+    digest: Digest
+    first: tuple[str, ...] = ()
+    """The key of the first row and, in `last`, of the last, as text; empty without a key."""
+    last: tuple[str, ...] = ()
+
+    def manifest(self) -> dict[str, Any]:
+        """What a `data` manifest says of it."""
+        found: dict[str, Any] = {
+            "logical": self.digest.logical,
+            "rows": self.digest.rows,
+            "nulls": list(self.digest.nulls),
+            "columns": [column[:COLUMN_DIGITS] for column in self.digest.columns],
+        }
+        if self.first:
+            found |= {"key_min": list(self.first), "key_max": list(self.last)}
+        return found
+
+
+@dataclass(slots=True)
+class Stored:
+    """Parts of a table, all of whose bytes are in the store."""
+
+    schema: pa.Schema
+    cut: int
+    parts: list[Part] = field(default_factory=list)
+    placements: dict[str, str] = field(default_factory=dict)
+    """Object of every part that was written now; parts that were stored before are not written again."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of all parts."""
+        return sum(part.digest.rows for part in self.parts)
+
+
+Known = Callable[[str], bool]
+"""Whether a part of that logical id is stored already."""
+
+
+def nothing_known(_logical: str) -> bool:
+    """Every part is new."""
+    return False
+
+
+def store_table(
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    key: Sequence[str],
+    blobs: Blobs,
+    *,
+    scratch: Path,
+    known: Known = nothing_known,
+) -> Stored:
+    """Order, cut, digest and store rows that stream in batches of `schema`; memory stays bounded.
+
+    Only parts that are not `known` are encoded and written. Raises `DataError` and `StorageFull`.
+    """
+    target = plain_schema(schema)
+    if key:
+        check_key(target, key)
+        rows, tables = ordered(batches, target, key, scratch=scratch)
+        mean = cut_size(rows)
+        pieces = cut(tables, key, mean)
+    else:
+        mean = UNKEYED_ROWS
+        pieces = cut_by_count((plain(pa.Table.from_batches([b])) for b in batches), target, mean)
+    stored = Stored(target, mean)
+    for table in pieces:
+        add_part(stored, table, key, blobs, known)
+    return stored
+
+
+def add_part(stored: Stored, table: pa.Table, key: Sequence[str], blobs: Blobs, known: Known) -> None:
+    """Digest one part and write it unless it is known."""
+    found = digest(table)
+    first, last = (_key_at(table, key, 0), _key_at(table, key, table.num_rows - 1)) if table.num_rows else ((), ())
+    stored.parts.append(Part(found, first, last))
+    if found.logical not in stored.placements and not known(found.logical):
+        stored.placements[found.logical] = blobs.put(encode(table))
+
+
+def cut_by_count(tables: Iterable[pa.Table], schema: pa.Schema, size: int) -> Iterator[pa.Table]:
+    """Cut rows, as they come, into parts of `size` rows; there is always a part, if an empty one."""
+    held: list[pa.Table] = []
+    rows, first = 0, True
+    for table in tables:
+        rest = table
+        while rest.num_rows:
+            piece = rest.slice(0, size - rows)
+            rest = rest.slice(piece.num_rows)
+            held.append(piece)
+            rows += piece.num_rows
+            if rows == size:
+                yield pa.concat_tables(held)
+                held, rows, first = [], 0, False
+    if rows or first:
+        yield pa.concat_tables(held) if held else schema.empty_table()
+
+
+def encode(table: pa.Table) -> bytes:
+    """The Parquet file of a part. Its bytes repeat with one version of PyArrow; the identity does not rest on them."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=BLOCK,
+        version="2.6",
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=True,
+        write_statistics=True,
+        data_page_version="1.0",
+        store_schema=True,
+    )
+    return bytes(sink.getvalue())
+
+
+def _key_at(table: pa.Table, key: Sequence[str], row: int) -> tuple[str, ...]:
+    return tuple(key_text(table[name][row].as_py()) for name in key)
+
+
+def key_text(value: Any) -> str:
+    """A value of a key as text, for people and manifests."""
+    if isinstance(value, datetime):
+        return iso(micros(value)) if value.tzinfo else value.isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def data_version(
+    name: str, stored: Stored, contract: Contract, inputs: Sequence[tuple[str, str]] = (), **more: Any
+) -> Version:
+    """The version of kind `data`: its id follows from schema, contract's key, times and tags, and the parts."""
+    manifest: Mapping[str, Any] = {
+        "rule": RULE,
+        "schema_fields": schema_fields(stored.schema),
+        "key": list(contract.key),
+        "event_time": contract.event_time,
+        "known_time": contract.known_time,
+        "tags": dict(contract.tags),
+        "cut": stored.cut,
+        "rows": stored.rows,
+        "parts": [part.manifest() for part in stored.parts],
+        **more,
+    }
+    return Version("data", name, manifest, tuple(inputs))

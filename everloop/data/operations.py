@@ -1,0 +1,285 @@
+"""The operations of data: capture, show, list, compare, expect, sample. Every face of Everloop goes through these."""
+
+from pathlib import Path
+from typing import Any
+
+from everloop.catalog import refs, versions
+from everloop.catalog.context import Context
+from everloop.catalog.operation import Answer, Command, operation
+from everloop.core.errors import NotFound
+from everloop.core.grants import Target
+from everloop.data.capturing import capture
+from everloop.data.checking import MASK
+from everloop.data.codec import manifest_of, read
+from everloop.data.definitions import SourceDef
+from everloop.data.differences import compare
+from everloop.data.drafts import draft_expectations
+from everloop.data.heads import head
+from everloop.data.profiles import profile_of
+
+_SKETCHES = ("hll", "kll", "counts")
+
+
+class Capture(Command):
+    """Capture a source: the newest definition of that name in the catalog, or the snapshot's."""
+
+    source: str
+    """Name of the source, or the id of its definition."""
+    environment: str = ""
+    """Whose head to move; empty moves none."""
+
+
+class CapturedView(Answer):
+    """What a capture made."""
+
+    id: str
+    name: str
+    number: int
+    rows: int
+    new: bool
+    read: bool
+    results: list[dict[str, Any]]
+
+
+class OfData(Command):
+    """Name a data version: its id, `data/name`, `data/name@7`, or a bare name (then its head in `environment`)."""
+
+    version: str
+    environment: str = ""
+
+
+class DataView(Answer):
+    """One data version with its profile."""
+
+    id: str
+    name: str
+    number: int
+    at: int
+    actor: str
+    rows: int
+    parts: int
+    columns: list[dict[str, Any]]
+    key: list[str]
+    event_time: str | None
+    known_time: str | None
+    tags: dict[str, str]
+    heads: dict[str, str]
+    """Environments whose head this is: {environment: id}."""
+
+
+class ListData(Command):
+    """All datasets of the project, or the versions of one."""
+
+    name: str = ""
+    limit: int = 50
+
+
+class DataRow(Answer):
+    """One line of a list."""
+
+    id: str
+    name: str
+    number: int
+    at: int
+    rows: int
+
+
+class DataList(Answer):
+    """The newest version of every dataset, or the history of one."""
+
+    items: list[DataRow]
+
+
+class Compare(Command):
+    """Two data versions; either may be named as in `data.show`."""
+
+    old: str
+    new: str
+    environment: str = ""
+
+
+class DiffView(Answer):
+    """What differs."""
+
+    old: str
+    new: str
+    rows_old: int
+    rows_new: int
+    added: int
+    removed: int
+    changed: int
+    columns_added: dict[str, str]
+    columns_removed: dict[str, str]
+    columns_retyped: dict[str, list[str]]
+    changes: dict[str, int]
+    examples: list[dict[str, str]]
+    parts_shared: int
+    parts_new: int
+
+
+class ExpectationDraft(Answer):
+    """Expectations that hold now, as text to paste into a definition: a first draft, for a person to judge."""
+
+    id: str
+    lines: list[str]
+
+
+class Sample(OfData):
+    """Some rows."""
+
+    rows: int = 10
+    offset: int = 0
+
+
+class SampleView(Answer):
+    """Rows as text; values of tagged columns are masked."""
+
+    id: str
+    columns: list[str]
+    rows: list[list[str | None]]
+    masked: list[str]
+
+
+def _resolved(ctx: Context, version: str, environment: str) -> versions.VersionRow:
+    """The version that a person means; a bare name means its head in the environment, else its newest version."""
+    spec = version
+    if "/" not in version and not version.startswith("b3:"):
+        found = head(ctx, environment, version) if environment else None
+        spec = found or f"data/{version}"
+    with ctx.read() as tx:
+        try:
+            return versions.find(tx, ctx.project, spec)
+        except NotFound:
+            if spec == version:
+                raise
+            return versions.find(tx, ctx.project, version)
+
+
+def _on(ctx: Context, cmd: OfData) -> Target:
+    row = _resolved(ctx, cmd.version, cmd.environment)
+    return Target("data", row.name, cmd.environment)
+
+
+@operation(
+    "data.capture", needs="data.capture", on=lambda _ctx, cmd: Target("data", _plain_name(cmd.source), cmd.environment)
+)
+def capture_source(ctx: Context, cmd: Capture) -> CapturedView:
+    """Read a source into a version, and move the head when its blocking expectations hold."""
+    spec = cmd.source if cmd.source.startswith(("b3:", "source/")) else f"source/{cmd.source}"
+    with ctx.read() as tx:
+        row = versions.find(tx, ctx.project, spec)
+    root = ctx.ports.get("root")
+    found = capture(
+        ctx, SourceDef.from_manifest(row.name, row.manifest), cmd.environment, root=Path(root) if root else None
+    )
+    return CapturedView(
+        id=found.id,
+        name=row.name,
+        number=found.number,
+        rows=found.rows,
+        new=found.new,
+        read=found.read,
+        results=[result.payload() for result in found.results],
+    )
+
+
+def _plain_name(source: str) -> str:
+    return source.removeprefix("source/").partition("@")[0]
+
+
+@operation("data.show", needs="read", on=_on, audit="denied", reads=True)
+def show(ctx: Context, cmd: OfData) -> DataView:
+    """One version: schema, profile, where it is the head."""
+    row = _resolved(ctx, cmd.version, cmd.environment)
+    manifest = manifest_of(ctx, row.id)
+    sketched = profile_of(ctx, row.id).json()["columns"]
+    with ctx.read() as tx:
+        pointers = refs.all(tx, ctx.project, "head/")
+    shown = [
+        {"name": name, **{k: v for k, v in sketched[name].items() if k not in _SKETCHES}, "type": type_}
+        for name, type_ in manifest["schema_fields"]
+    ]
+    ending = f"/{row.name}"
+    return DataView(
+        id=row.id,
+        name=row.name,
+        number=row.number,
+        at=row.at,
+        actor=row.actor,
+        rows=manifest["rows"],
+        parts=len(manifest["parts"]),
+        columns=shown,
+        key=list(manifest["key"]),
+        event_time=manifest["event_time"],
+        known_time=manifest["known_time"],
+        tags=dict(manifest["tags"]),
+        heads={
+            name.removeprefix("head/").removesuffix(ending): target
+            for name, target in pointers.items()
+            if name.endswith(ending) and target == row.id
+        },
+    )
+
+
+@operation("data.list", needs="read", on=lambda _ctx, cmd: Target("data", cmd.name or "*"), audit="denied", reads=True)
+def list_data(ctx: Context, cmd: ListData) -> DataList:
+    """The datasets of the project, or the versions of one, newest first."""
+    with ctx.read() as tx:
+        if cmd.name:
+            rows = versions.history(tx, ctx.project, "data", cmd.name, limit=cmd.limit)
+        else:
+            rows = versions.newest(tx, ctx.project, "data")
+    items = [DataRow(id=r.id, name=r.name, number=r.number, at=r.at, rows=int(r.manifest.get("rows", 0))) for r in rows]
+    return DataList(items=items)
+
+
+@operation(
+    "data.compare",
+    needs="read",
+    on=lambda ctx, cmd: Target("data", _resolved(ctx, cmd.new, cmd.environment).name, cmd.environment),
+    audit="denied",
+    reads=True,
+)
+def compare_data(ctx: Context, cmd: Compare) -> DiffView:
+    """What differs between two versions: schema, rows by key, columns."""
+    old, new = (_resolved(ctx, which, cmd.environment) for which in (cmd.old, cmd.new))
+    if old.name != new.name:
+        ctx.need("read", Target("data", old.name, cmd.environment))
+    found = compare(ctx, old.id, new.id)
+    return DiffView(
+        old=found.old,
+        new=found.new,
+        rows_old=found.rows_old,
+        rows_new=found.rows_new,
+        added=found.added,
+        removed=found.removed,
+        changed=found.changed,
+        columns_added=dict(found.columns_added),
+        columns_removed=dict(found.columns_removed),
+        columns_retyped={name: list(pair) for name, pair in found.columns_retyped.items()},
+        changes=dict(found.changes or {}),
+        examples=[dict(example) for example in found.examples],
+        parts_shared=found.parts_shared,
+        parts_new=found.parts_new,
+    )
+
+
+@operation("data.expect", needs="read", on=_on, audit="denied", reads=True)
+def expect_draft(ctx: Context, cmd: OfData) -> ExpectationDraft:
+    """A first draft of expectations, inferred from the profile of a version."""
+    row = _resolved(ctx, cmd.version, cmd.environment)
+    manifest = manifest_of(ctx, row.id)
+    return ExpectationDraft(id=row.id, lines=draft_expectations(manifest, profile_of(ctx, row.id)))
+
+
+@operation("data.sample", needs="read", on=_on, audit="denied", reads=True)
+def sample(ctx: Context, cmd: Sample) -> SampleView:
+    """Some rows of a version; the values of tagged columns are masked."""
+    row = _resolved(ctx, cmd.version, cmd.environment)
+    tags = manifest_of(ctx, row.id)["tags"]
+    frame = read(ctx, row.id).slice(max(cmd.offset, 0), min(max(cmd.rows, 0), 1000)).collect()
+    rows = [
+        [None if v is None else MASK if n in tags else str(v) for n, v in zip(frame.columns, values, strict=True)]
+        for values in frame.iter_rows()
+    ]
+    return SampleView(id=row.id, columns=frame.columns, rows=rows, masked=sorted(set(tags) & set(frame.columns)))

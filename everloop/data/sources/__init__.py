@@ -1,0 +1,1 @@
+"""Where rows come from: one module an origin, each a `core.ports.Source`."""
