@@ -19,8 +19,10 @@ from everloop.catalog.engine import Tx
 from everloop.catalog.versions import VersionRow
 from everloop.core.clock import Micros
 from everloop.core.errors import InvalidInput
+from everloop.core.ids import short
 from everloop.core.version import Version
 from everloop.data.codec import read
+from everloop.models.predictor import load, materialize
 from everloop.watch.budget import QUARTER, Calibration, alpha, calibrate
 from everloop.watch.drift import Limits
 from everloop.watch.reference import SCORE, Counts, Reference, profile
@@ -97,6 +99,8 @@ def baseline_of(ctx: Context, model: str, window: Micros, budget: int, score: Sc
     if stored is not None:
         return Baseline.from_json(ctx.store.get(stored))
     made = make(ctx, row, frames, (window, budget), score)
+    if score is None:  # not kept: whoever may load models makes a better one
+        return made
     identity = ctx.store.put(made.to_json())
     manifest = {"about": "baseline", "model": model, "window": window, "budget": budget, "object": identity}
     inputs = (("model", model), *((role, frame) for role, frame in frames.items()))
@@ -123,7 +127,7 @@ def make(
     if score is not None and holdout is not None and holdout.height >= _LEAST_FOR_SCORES:
         scores = score(model, holdout)
         whole = whole.with_columns(pl.Series(SCORE, score(model, whole)))
-    reference = profile(whole, skip={label, *_times(whole)})
+    reference = profile(whole.select(_inputs(model, whole)), skip={label, *_times(whole)})
     counted = list(_windows(reference, whole, time, window)) if time else []
     rows = float(np.mean([max(c.rows for c in w.values()) for w in counted if w])) if counted else 0.0
     limits = Limits(alpha=alpha(budget, window, round(rows), reference.rows))
@@ -133,6 +137,25 @@ def make(
         return Baseline(model.id, reference, replay, rows)
     reference = Reference({**reference.columns, **profile({SCORE: scores}).columns})
     return Baseline(model.id, reference, replay, rows, _chances(scores, holdout, label))
+
+
+def model_scorer(ctx: Context) -> Scorer:
+    """Scores by loading the model itself. Its pickle runs code: for workers, never for server or gateway."""
+
+    def score(model: VersionRow, frame: pl.DataFrame) -> NDArray[np.float64]:
+        folder = materialize(model.manifest, ctx.store, ctx.home / "cache" / "models" / short(model.id))
+        scores = np.asarray(load(folder).scores(frame), dtype=np.float64)
+        return scores[:, -1] if scores.ndim > 1 else scores
+
+    return score
+
+
+def _inputs(model: VersionRow, frame: pl.DataFrame) -> list[str]:
+    """The columns that the model takes, and its scores; every column where the manifest does not say."""
+    signature = model.manifest.get("signature") or {}
+    fields = signature.get("inputs", []) if isinstance(signature, Mapping) else []
+    named = [field["name"] for field in fields if isinstance(field, Mapping)]
+    return [name for name in frame.columns if name in named or name == SCORE] if named else frame.columns
 
 
 def _frames(tx: Tx, project: str, model: VersionRow) -> dict[str, str]:

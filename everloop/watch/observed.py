@@ -1,7 +1,7 @@
 """What an endpoint was asked and answered in a stretch of time, read back from the prediction log."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from everloop.catalog.context import Context
 from everloop.catalog.operating import predictions
-from everloop.catalog.operating.predictions import Label, PredictionRow
+from everloop.catalog.operating.predictions import Label
 from everloop.core.clock import Micros, iso
-from everloop.core.errors import InvalidInput, NotFound
-from everloop.serving.log import SUFFIX, Entry, read
-from everloop.watch.reference import array_of
+from everloop.core.errors import InvalidInput
+from everloop.serving import reading
 
 Floats = NDArray[np.float64]
+
+_OURS = frozenset({"prediction_id", "at", "recorded", "revision", "micros", "fallback", "label", "label_at"})
+"""Columns of a window that are about the prediction, not of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,7 @@ class Observed:
 
     def revision(self) -> str:
         """The revision that answered most rows; empty when there are none."""
-        counts: dict[str, int] = defaultdict(int)
-        for revision in self.revisions:
-            counts[revision] += 1
+        counts = Counter(self.revisions)
         return max(counts, key=lambda name: (counts[name], name), default="")
 
     def answered_by(self, revision: str) -> "Observed":
@@ -77,20 +77,18 @@ class Observed:
 
 def observe(ctx: Context, endpoint: str, start: Micros, until: Micros) -> Observed:
     """Predictions with start <= at < until. Raises `NotFound` when their log is gone."""
-    with ctx.read() as tx:
-        rows = predictions.window(tx, ctx.project, endpoint, start, until)
-    wanted: dict[tuple[str, int], set[int]] = defaultdict(set)
-    for row in rows:
-        wanted[row.gateway, row.segment].add(row.position)
-    entries: dict[tuple[str, int, int], Entry] = {}
-    for (gateway, segment), positions in wanted.items():
-        content = _segment(ctx, gateway, segment)
-        for offset, _, entry in read(content, min(positions)):
-            if offset in positions:
-                entries[gateway, segment, offset] = entry
-            if offset >= max(positions):
-                break
-    return _gathered(rows, entries)
+    frame = reading.window(ctx, endpoint, start, until)
+    if frame.is_empty():
+        return Observed((), np.empty(0, dtype=np.int64), (), {}, np.empty(0))
+    answers = [name for name in frame.columns if name == "answer" or name.startswith("answer_")]
+    scores = [score_of(values) for values in zip(*(frame[name].to_list() for name in answers), strict=True)]
+    return Observed(
+        tuple(frame["prediction_id"]),
+        frame["at"].dt.epoch("us").to_numpy(),
+        tuple(frame["revision"]),
+        {name: frame[name].to_numpy() for name in frame.columns if name not in _OURS and name not in answers},
+        np.array(scores, dtype=np.float64),
+    )
 
 
 def labels_of(ctx: Context, observed: Observed, known: Micros) -> tuple[Floats, Floats]:
@@ -104,60 +102,13 @@ def labels_of(ctx: Context, observed: Observed, known: Micros) -> tuple[Floats, 
     return values, moments
 
 
-def score_of(answers: Mapping[str, Sequence[Any]], row: int) -> float:
+def score_of(answers: tuple[Any, ...]) -> float:
     """One number for a row's answer: of two class probabilities the last one; NaN for text or more classes."""
-    for values in answers.values():
-        value = values[row]
-        if isinstance(value, list):
-            value = value[-1] if 1 <= len(value) <= 2 else None
+    for answer in answers:
+        value = answer[-1] if isinstance(answer, list) and 1 <= len(answer) <= 2 else answer
         if isinstance(value, bool | int | float):
             return float(value)
     return float("nan")
-
-
-def _gathered(rows: Sequence[PredictionRow], entries: Mapping[tuple[str, int, int], Entry]) -> Observed:
-    inputs: dict[tuple[str, int, int], tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
-    kept: list[PredictionRow] = []
-    scores: list[float] = []
-    values: dict[str, list[Any]] = {}
-    for row in rows:
-        key = (row.gateway, row.segment, row.position)
-        if key not in entries:  # a frame that was damaged after it was ingested
-            continue
-        if key not in inputs:
-            inputs[key] = (entries[key].columns(), entries[key].answers())
-        columns, answers = inputs[key]
-        for name in columns.keys() - values.keys():
-            values[name] = [None] * len(kept)
-        for name, column in values.items():
-            column.append(_plain(columns[name][row.row]) if name in columns else None)
-        scores.append(score_of(answers, row.row))
-        kept.append(row)
-    return Observed(
-        tuple(r.id for r in kept),
-        np.array([r.at for r in kept], dtype=np.int64),
-        tuple(r.revision for r in kept),
-        {name: array_of(column) for name, column in values.items()},
-        np.array(scores, dtype=np.float64),
-    )
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _segment(ctx: Context, gateway: str, number: int) -> bytes:
-    path = ctx.home / "serving" / "log" / gateway / f"{number:012d}{SUFFIX}"
-    if path.is_file():
-        return path.read_bytes()
-    with ctx.read() as tx:
-        known = predictions.segment(tx, gateway, number)
-    if known is None or not known.object:
-        raise NotFound(
-            f"segment {number} of the prediction log of {gateway} is not here",
-            hint="it lies on the gateway's machine until it is archived",
-        )
-    return ctx.store.get(known.object)
 
 
 def _number(label: Label | None) -> float:

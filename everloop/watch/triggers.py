@@ -12,7 +12,7 @@ from everloop.catalog.context import Context
 from everloop.catalog.engine import Tx
 from everloop.catalog.operating import alarms as rows
 from everloop.catalog.operating import predictions
-from everloop.catalog.operating.alarms import Firing
+from everloop.catalog.operating.alarms import Alarm, Firing
 from everloop.catalog.operation import Answer, Command, operation
 from everloop.catalog.versions import VersionRow
 from everloop.core.clock import Micros, iso
@@ -47,13 +47,13 @@ class Situation:
     """When the live model was made."""
     last: Micros | None
     """When the rule last made a task."""
-    alarms: Sequence[rows.Alarm]
+    alarms: Sequence[Alarm]
     """Alarms that were opened since the live model was made."""
     rows: Mapping[str, tuple[str, int]]
     """Dataset -> (its newest version, rows more than the live model saw)."""
 
     @property
-    def faults(self) -> tuple[rows.Alarm, ...]:
+    def faults(self) -> tuple[Alarm, ...]:
         """Open alarms that name a broken sensor."""
         return tuple(a for a in self.alarms if a.blocks_retraining and a.state in ("alarm", "acknowledged"))
 
@@ -123,7 +123,7 @@ def _fire(ctx: Context, tx: Tx, rule: RetrainDef, seen: Situation) -> list[Firin
     return []
 
 
-def _block(ctx: Context, tx: Tx, rule: RetrainDef, alarm: rows.Alarm, now: Micros) -> Firing | None:
+def _block(ctx: Context, tx: Tx, rule: RetrainDef, alarm: Alarm, now: Micros) -> Firing | None:
     reason = f"not retrained while a sensor is broken: {alarm.title}"
     firing = rows.fire(tx, ctx.project, Firing(rule.name, f"blocked/{alarm.id}", now, reason, "blocked"))
     if firing is not None:
