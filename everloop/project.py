@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from everloop.checks.definitions import RESERVED, CheckDef, ObjectiveDef
 from everloop.core.errors import DefinitionError, InvalidInput
 from everloop.core.ids import checked_name
+from everloop.core.version import Version
 from everloop.data.definitions import Contract, DatasetDef, SourceDef
 from everloop.data.expect import Expectation
 from everloop.features.definitions import Feature, FeatureServiceDef, FeatureViewDef
@@ -245,6 +246,16 @@ class Project:
         self._add("retrain", made.name, self.rules, made)
         return made
 
+    def view_version(self, name: str) -> Version:
+        """The version of a feature view."""
+        return Version("view", name, self.views[name].manifest())
+
+    def service_version(self, name: str) -> Version:
+        """The version of a feature service, which pins its views by id."""
+        service = self.services[name]
+        ids = {view.name: self.view_version(view.name).id for view in service.views}
+        return Version("service", name, service.manifest(ids), tuple(("view", i) for i in ids.values()))
+
     def assets(self) -> dict[str, Asset]:
         """What can be made, wired: raises `DefinitionError` for an unknown upstream, a cycle, or two of one name."""
         made = [
@@ -300,7 +311,7 @@ class Project:
     def _model_asset(self, trainer: TrainerDef) -> Asset:
         service = self.services[trainer.service]
         facts = {
-            "service": service.name,
+            "service": self.service_version(trainer.service).id,
             "label": trainer.label,
             "time": self._table(trainer.spine).event_time,
             "holdout": trainer.holdout,

@@ -17,7 +17,8 @@ from everloop.core.errors import EverloopError
 app = typer.Typer(
     name="everloop",
     help="The machine-learning lifecycle as one versioned, audited loop.",
-    epilog="Every command takes --json. Exit codes: 0 done, 2 wrong input, 3 not allowed, 4 not found, 5 refused, 6 unavailable.",
+    epilog="Every command takes --json. Exit codes: 0 done, 1 fault, 2 wrong input, 3 not allowed, 4 not found, "
+    "5 refused, 6 unavailable.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,9 +32,15 @@ for module in (system, assets, changes, environments, data, features, operate, t
 def options(
     home: Annotated[Path | None, typer.Option(help="The workspace's folder.", envvar="EVERLOOP_HOME")] = None,
     project: Annotated[str | None, typer.Option(help="The project that is meant.", envvar="EVERLOOP_PROJECT")] = None,
-    server: Annotated[str | None, typer.Option(help="Work on this server instead of local files.", envvar="EVERLOOP_SERVER")] = None,
-    token: Annotated[str | None, typer.Option(help="Token to act by.", envvar="EVERLOOP_TOKEN", show_envvar=True)] = None,
-    module: Annotated[str | None, typer.Option(help="Python module that defines the project.", envvar="EVERLOOP_MODULE")] = None,
+    server: Annotated[
+        str | None, typer.Option(help="Work on this server instead of local files.", envvar="EVERLOOP_SERVER")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(help="Token to act by.", envvar="EVERLOOP_TOKEN", show_envvar=True)
+    ] = None,
+    module: Annotated[
+        str | None, typer.Option(help="Python module that defines the project.", envvar="EVERLOOP_MODULE")
+    ] = None,
 ) -> None:
     """Options that come before the command."""
     given = {"home": home, "project": project, "server": server, "token": token, "module": module}
@@ -69,5 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         if os.environ.get("EVERLOOP_DEBUG"):
             raise
         kind = type(error).__name__
-        return output.fail(EverloopError(f"{kind}: {error}", hint="this is a fault of Everloop; EVERLOOP_DEBUG=1 shows where"))
+        return output.fail(
+            EverloopError(f"{kind}: {error}", hint="this is a fault of Everloop; EVERLOOP_DEBUG=1 shows where")
+        )
     return code if isinstance(code, int) else 0

@@ -13,9 +13,10 @@ from rich.table import Table
 
 from everloop.core.clock import iso
 from everloop.core.errors import EverloopError
+from everloop.core.ids import is_id
 
 EXIT_CODES: Mapping[int, int] = {400: 2, 422: 2, 401: 3, 403: 3, 404: 4, 409: 5, 503: 6, 507: 6}
-"""Exit code by an error's status: 2 wrong input, 3 not allowed, 4 not found, 5 conflict or refused, 6 unavailable; else 1."""
+"""By an error's status: 2 wrong input, 3 not allowed, 4 not found, 5 conflict or refused, 6 unavailable; else 1."""
 
 
 class Output:
@@ -102,6 +103,7 @@ class Steps:
 
 
 output = Output()
+NOTHING = "[dim]-[/]"
 
 
 def plain(value: Any) -> Any:
@@ -131,22 +133,24 @@ def fields(value: Any) -> Table | str:
 
 def cell(column: str, value: Any) -> str:
     """One value as people read it: ids shortened, microseconds as times."""
-    if value is None:
-        return "[dim]–[/]"
+    if isinstance(value, list):
+        return "\n".join(cell(column, inner) for inner in value) or NOTHING
+    if isinstance(value, Mapping):
+        return "\n".join(f"{_escape(str(k))}: {cell(str(k), inner)}" for k, inner in value.items()) or NOTHING
+    return _scalar(column.rpartition(".")[2], value)
+
+
+def _scalar(name: str, value: Any) -> str:
+    if value is None or value == "":
+        return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
-    name = column.rpartition(".")[2]
     if isinstance(value, int) and (name in {"at", "recorded"} or name.endswith("_at")) and value > 10**14:
         return iso(value)[:19].replace("T", " ")
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, str):
-        return _escape(value[3:15] if value.startswith("b3:") and len(value) == 67 else value)
-    if isinstance(value, list):
-        return "\n".join(cell(column, inner) for inner in value) or "[dim]–[/]"
-    if isinstance(value, Mapping):
-        return "\n".join(f"{_escape(str(k))}: {cell(str(k), inner)}" for k, inner in value.items()) or "[dim]–[/]"
-    return _escape(str(value))
+    text = str(value)
+    return _escape(text[3:15] if is_id(text) else text)
 
 
 def _reach(row: Any, path: str) -> Any:

@@ -70,12 +70,19 @@ def user_name() -> str:
 
 def local_actor(workspace: Workspace, token: str) -> Actor:
     """Who works on this workspace's files directly; raises `NotAuthenticated` for an unknown token or user."""
+    name, now = user_name(), workspace.clock.wall()
     with workspace.catalog.read() as tx:
         if token:
-            return access.actor_of_token(tx, token, now=workspace.clock.wall())
-        actor = access.actor_of_user(tx, user_name())
-    if actor is None:
-        raise NotAuthenticated(
-            f"{user_name()} is no user of this workspace", hint="an admin adds one: everloop access create-user NAME --role contributor"
-        )
-    return actor
+            actor = access.actor_of_token(tx, token, workspace.settings.project, at=now)
+            if actor is None:
+                raise NotAuthenticated(
+                    "the token is unknown, revoked or too old", hint="everloop access create-token makes one"
+                )
+            return actor
+        known = {user.name for user in access.all_users(tx)}
+        if name not in known:
+            raise NotAuthenticated(
+                f"{name} is no user of this workspace", hint=f"an admin adds one: everloop access create-user {name}"
+            )
+        found = access.user(tx, name)
+    return Actor.of(found.name, *sorted(found.roles), kind=found.kind)

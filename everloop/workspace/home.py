@@ -1,10 +1,10 @@
 """A workspace's folder: what is where, how it is made, and how bindings are resolved.
 
-    home/everloop.toml   settings                     home/objects/   the object store
-    home/catalog.sqlite  the catalog                  home/online/    online features (LMDB)
-    home/keys/           signing key pair (0600)      home/serving/   routing table, models, prediction log
-    home/bindings.toml   values of bindings           home/run/       sockets, process ids, logs
-    home/clock           the time of a replay         home/code/      project files by code version
+home/everloop.toml   settings                     home/objects/   the object store
+home/catalog.sqlite  the catalog                  home/online/    online features (LMDB)
+home/keys/           signing key pair (0600)      home/serving/   routing table, models, prediction log
+home/bindings.toml   values of bindings           home/run/       sockets, process ids, logs
+home/clock           the time of a replay         home/code/      project files by code version
 """
 
 import os

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from everloop.catalog.context import Actor, Context
 from everloop.catalog.engine import Catalog
@@ -45,9 +45,7 @@ class Workspace:
         """The folder that relative paths of sources start from, by default the one that holds `home`."""
         return self.home.parent
 
-    def context(
-        self, actor: Actor, project: str = "", *, environment: str = "", at: Micros | None = None
-    ) -> Context:
+    def context(self, actor: Actor, project: str = "", *, environment: str = "", at: Micros | None = None) -> Context:
         """A context for `actor`. `at` sets the time, in a replay workspace only; elsewhere `InvalidInput`."""
         clock: Clock = self.clock
         if at is not None:
@@ -81,7 +79,7 @@ class Workspace:
         """Give connections back."""
         self.catalog.close()
 
-    def __enter__(self) -> "Workspace":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -1,0 +1,34 @@
+"""Where steps run: tables and frames in this process, models in a child of their own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from everloop.core.ports import Blobs, Executor, Job, Outcome
+from everloop.flows.assets import Asset
+from everloop.flows.executors.local import LocalExecutor
+from everloop.flows.executors.process import ProcessExecutor
+
+
+class ByKind:
+    """An executor that isolates training and keeps tables where their data is.
+
+    A child costs an interpreter and the libraries that it loads, seconds on a small machine. Training earns it: it
+    runs for longer, uses the libraries that fail hardest, and its bytes must not depend on what ran here before.
+    """
+
+    isolated = False
+    """Steps run one at a time: some of them share this process."""
+
+    def __init__(self, assets: Mapping[str, Asset], blobs: Blobs, folder: Path | None = None) -> None:
+        """Run `assets` against this store; what children print is kept in `folder` while they run."""
+        self._here = LocalExecutor(assets, blobs)
+        self._apart = ProcessExecutor(folder=folder)
+
+    def run(self, job: Job) -> Outcome:
+        """Run it; see `core.ports.Executor`."""
+        chosen: Executor = self._apart if job.step.startswith("model/") else self._here
+        return chosen.run(job)
+
+    def close(self) -> None:
+        """End the children."""
+        self._apart.close()

@@ -1,0 +1,71 @@
+"""Where a step's run is recorded: the tracking store, one experiment a model."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from everloop.catalog.context import Context
+from everloop.catalog.governance import access
+from everloop.catalog.tracking import experiments, points, runs
+from everloop.catalog.tracking.rows import Point
+from everloop.core.clock import DAY
+from everloop.core.errors import NotFound
+
+_LIFE = DAY
+
+
+class TrackedRuns:
+    """A `core.ports.RunSink` over the catalog."""
+
+    def __init__(self, ctx: Context, tracking_uri: str = "") -> None:
+        """`tracking_uri` is the address of our server, for the mlflow client inside steps; empty: there is none."""
+        self._ctx = ctx
+        self._uri = tracking_uri
+
+    def start(self, step: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """Open a run in the experiment that is named after the step's asset."""
+        ctx, name = self._ctx, step.partition("/")[2]
+        identity = secrets.token_hex(16)
+        with ctx.write() as tx:
+            try:
+                experiment = experiments.by_name(tx, ctx.project, name).id
+            except NotFound:
+                experiment = experiments.create(tx, ctx.project, name, at=ctx.now())
+            whole = {"everloop.step": step, "mlflow.user": ctx.actor.name, **tags}
+            run = runs.create(
+                tx,
+                ctx.project,
+                experiment=experiment,
+                actor=ctx.actor.name,
+                at=ctx.now(),
+                tags=whole,
+                identity=identity,
+            )
+            runs.log_params(tx, run, [(key, str(value)) for key, value in params.items()])
+        return identity
+
+    def finish(self, run: str, *, status: str, metrics: Mapping[str, float]) -> None:
+        """Record what was measured and close the run."""
+        ctx = self._ctx
+        rows = [Point(key, float(value), ctx.now()) for key, value in sorted(metrics.items())]
+        with ctx.write() as tx:
+            found = runs.find(tx, ctx.project, run)
+            if rows:
+                points.log(tx, ctx.project, found.number, rows)
+            runs.finish(tx, ctx.project, run, status=status, at=ctx.now())
+
+    def environ(self, _step: str, run: str) -> dict[str, str]:
+        """The variables by which an ordinary mlflow client inside the step finds its run, and may write no other."""
+        if not run or not self._uri:
+            return {}
+        ctx = self._ctx
+        with ctx.write() as tx:
+            secret = access.issue_task_token(
+                tx, ctx.project, run, name=ctx.actor.name, at=ctx.wall(), expires=ctx.wall() + _LIFE
+            )[1]
+        return {
+            "MLFLOW_TRACKING_URI": self._uri,
+            "MLFLOW_TRACKING_TOKEN": secret,
+            "MLFLOW_RUN_ID": run,
+            "MLFLOW_WORKSPACE": ctx.project,
+        }
