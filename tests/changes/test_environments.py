@@ -1,0 +1,150 @@
+import pytest
+
+from everloop.catalog.operation import invoke
+from everloop.changes import environments, provenance
+from everloop.changes.policies import checked_environment, effective_policy
+from everloop.core.errors import Conflict, InvalidInput, NotFound, PermissionDenied
+from everloop.core.policy import Policy
+
+
+def step(world, person="ada"):
+    """One merged change of the flights source; the clock moves a second before it."""
+    world.root.clock.advance(world.root.now() + 1_000_000)
+    change = world.proposal(person)
+    world.all_through(person, change)
+    return world.entries()["source/flights"]
+
+
+def show(world, name="production"):
+    return environments.show(world.root, environments.Named(environment=name))
+
+
+def test_genesis_is_idempotent_and_holds_the_policies(team):
+    before = show(team)
+    assert environments.create_workspace_environments(team.root, "solo") == before.snapshot
+    assert (before.mode, sorted(before.entries)) == ("team", ["policy/production", "policy/staging"])
+    with team.root.read() as tx:
+        assert effective_policy(tx, "flights", "staging").policy == Policy("team")
+
+
+@pytest.mark.parametrize("name", ["prod", "sandbox", "sandbox/ada", "sandbox/ada/x/y", "sandbox//x", "sandbox/a b/x", ""])
+def test_names_of_environments_are_checked(name):
+    with pytest.raises(InvalidInput):
+        checked_environment(name)
+
+
+def test_a_sandbox_knows_where_it_started(team):
+    step(team)
+    name = team.sandbox("ada")
+    shown = show(team, name)
+    assert (shown.base, shown.base_snapshot) == ("production", show(team).snapshot)
+    assert shown.snapshot == show(team).snapshot
+    with pytest.raises(Conflict, match="exists already"):
+        invoke(team.by("ada"), environments.create_sandbox, environments.CreateSandbox(environment=name))
+    with pytest.raises(NotFound, match="no environment"):
+        team.sandbox("ada", base="sandbox/ada/none")
+
+
+def test_automatic_sandboxes_are_numbered(team):
+    made = [
+        invoke(team.by("ada"), environments.create_sandbox, environments.CreateSandbox(environment="sandbox/auto")).name
+        for _ in range(3)
+    ]
+    assert made == ["sandbox/auto/1", "sandbox/auto/2", "sandbox/auto/3"]
+
+
+def test_commits_stack_up(team):
+    name = team.sandbox("ada")
+    first = team.commit("ada", name, source__a=team.version("source/a"), source__b=team.version("source/b"))
+    second = team.commit("ada", name, source__a=None)
+    assert "source/a" not in second.entries
+    assert "source/b" in second.entries
+    assert team.commit("ada", name, source__a=None).snapshot == second.snapshot
+    stale = environments.Commit(environment=name, entries={}, expected=first.snapshot)
+    with pytest.raises(Conflict, match="moved meanwhile"):
+        invoke(team.by("ada"), environments.commit, stale)
+
+
+def test_viewers_write_no_sandbox(team):
+    with pytest.raises(PermissionDenied):
+        team.commit("eve", team.sandbox("ada"), source__a=team.version("source/a"))
+
+
+def test_rollback_goes_back_one_step_each_time_and_forward_by_id(team):
+    one, two, three = step(team), step(team), step(team)
+    newest = show(team).snapshot
+    assert team.rollback("bob").entries["source/flights"] == two
+    assert provenance.provenance_of(team.root, "production").via == "rollback"
+    assert team.rollback("bob").entries["source/flights"] == one
+    assert "source/flights" not in team.rollback("bob").entries
+    with pytest.raises(NotFound, match="held nothing before"):
+        team.rollback("bob")
+    assert team.rollback("bob", to=newest[3:15]).entries["source/flights"] == three
+    with pytest.raises(Conflict, match="holds that already"):
+        team.rollback("bob", to=newest)
+    moves = environments.log(team.root, environments.LogQuery(environment="production")).moves
+    assert [bool(m.change) for m in moves] == [False] * 4 + [True] * 3 + [False]
+
+
+def test_rollback_only_goes_where_production_was(team):
+    sandbox = team.sandbox("ada")
+    never = team.commit("ada", sandbox, source__evil=team.version("source/evil")).snapshot
+    with pytest.raises(NotFound, match="was never live"):
+        team.rollback("bob", to=never)
+    with pytest.raises(PermissionDenied):
+        team.rollback("ada")
+
+
+def test_rollback_does_not_bring_an_old_policy_back(solo):
+    source = step(solo, "lone")
+    policy = solo.version("policy/production", **Policy("team").manifest())
+    solo.all_through("lone", solo.proposal("lone", policy__production=policy), approver="lone")
+    back = solo.rollback("lone")
+    assert (back.entries["source/flights"], back.mode) == (source, "team")
+    found = provenance.provenance_of(solo.root, "production")
+    assert (found.via, found.change, found.snapshot) == ("rollback", 1, back.snapshot)
+    again = solo.rollback("lone")
+    assert "source/flights" not in again.entries
+    assert again.mode == "team"
+
+
+def test_what_was_live_at_a_time(team):
+    one = step(team)
+    at_one = team.root.now()
+    two = step(team)
+    at_two = team.root.now()
+    team.root.clock.advance(at_two + 5_000_000)
+    team.rollback("bob")
+
+    def live(micros):
+        cmd = provenance.LiveAt(environment="production", time=f"1970-01-01T00:00:{micros / 1e6:09.6f}Z")
+        return provenance.live_at(team.root, cmd)
+
+    assert live(at_one).entries["source/flights"] == one
+    assert (live(at_one).change, live(at_one).approvers) == (1, ["bob"])
+    assert live(at_two - 1).entries["source/flights"] == one
+    assert live(at_two + 4_999_999).entries["source/flights"] == two
+    assert live(at_two + 5_000_000).entries["source/flights"] == one
+    assert live(at_two + 5_000_000).reason.startswith("rollback to")
+    with pytest.raises(NotFound, match="did not exist at that time"):
+        live(0)
+    with pytest.raises(InvalidInput, match="not a time"):
+        provenance.live_at(team.root, provenance.LiveAt(environment="production", time="yesterday"))
+    by_time = team.rollback("bob", to=f"1970-01-01T00:00:{at_two / 1e6:09.6f}Z")
+    assert by_time.entries["source/flights"] == two
+
+
+def test_staging_then_production(team):
+    change = team.proposal("ada", target="staging")
+    team.all_through("ada", change)
+    onward = team.propose("cyd", "staging", "production")
+    assert onward.authors == ["ada", "cyd"]  # bob merged it into staging and stays free to approve
+    team.all_through("cyd", onward)
+    assert team.entries("production") == team.entries("staging")
+
+
+def test_a_list_puts_protected_environments_first(team):
+    team.sandbox("ada")
+    listed = environments.list_environments(team.root, environments.ListEnvironments()).environments
+    assert [e.name for e in listed][:2] == ["staging", "production"]
+    assert len(listed) == 3
