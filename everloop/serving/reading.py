@@ -1,6 +1,6 @@
 """Reading predictions back: rows in the catalog say where, the gateways' segments hold what was asked and answered."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,39 +76,40 @@ def window(
         labels = predictions.labels_of(tx, ctx.project, [row.id for row in rows], known=known)
     order = {row.id: index for index, row in enumerate(rows)}
     listed: list[dict[str, Any]] = [{} for _ in rows]
+    decoded: tuple[Entry, dict[str, Any], dict[str, Any]] | None = None
     for row, entry in entries(ctx.home, sorted(rows, key=lambda r: (r.gateway, r.segment, r.position, r.row))):
-        listed[order[row.id]] = _record(row, entry, labels.get(row.id))
+        if decoded is None or decoded[0] is not entry:
+            decoded = (entry, inputs_of(entry), answers_of(entry))
+        columns = {**entry.keys, **decoded[1], **decoded[2]}
+        listed[order[row.id]] = _record(row, columns, labels.get(row.id))
     frame = pl.DataFrame(listed, infer_schema_length=None)
     times = [name for name in ("at", "recorded", "label_at") if name in frame.columns]
     return frame.with_columns(pl.col(name).cast(pl.Int64).cast(_TIME) for name in times)
 
 
-def _record(row: PredictionRow, entry: Entry, label: Label | None) -> dict[str, Any]:
-    record: dict[str, Any] = {
+def _record(row: PredictionRow, columns: Mapping[str, Any], label: Label | None) -> dict[str, Any]:
+    return {
         "prediction_id": row.id,
         "at": row.at,
         "recorded": row.recorded,
         "revision": row.revision,
         "micros": row.micros,
         "fallback": row.fallback,
+        **{name: values[row.row] for name, values in columns.items()},
+        "label": None if label is None else label.value,
+        "label_at": None if label is None else label.at,
     }
-    record.update((name, values[row.row]) for name, values in entry.keys.items())
-    record.update(inputs_of(entry, row.row))
-    record.update(answers_of(entry, row.row))
-    record["label"] = None if label is None else label.value
-    record["label_at"] = None if label is None else label.at
-    return record
 
 
-def inputs_of(entry: Entry, row: int) -> dict[str, Any]:
-    """The model's inputs for one row; a missing number is None."""
-    values = {n: c[row] if isinstance(c, list) else c[row].item() for n, c in entry.columns().items()}
-    return {n: None if v != v else v for n, v in values.items()}  # noqa: PLR0124 - NaN
+def inputs_of(entry: Entry) -> dict[str, list[Any]]:
+    """The model's inputs, one value a row; a missing number is None."""
+    listed = {n: c if isinstance(c, list) else c.tolist() for n, c in entry.columns().items()}
+    return {n: [None if v != v else v for v in values] for n, values in listed.items()}  # noqa: PLR0124 - NaN
 
 
-def answers_of(entry: Entry, row: int) -> dict[str, Any]:
-    """The outputs for one row, as `answer` or `answer_<output>`."""
+def answers_of(entry: Entry) -> dict[str, list[Any]]:
+    """The outputs, one value a row, as `answer` or `answer_<output>`."""
     answers = entry.answers()
     if len(answers) == 1:
-        return {"answer": next(iter(answers.values()))[row]}
-    return {f"answer_{name}": values[row] for name, values in answers.items()}
+        return {"answer": next(iter(answers.values()))}
+    return {f"answer_{name}": values for name, values in answers.items()}

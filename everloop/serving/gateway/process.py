@@ -54,11 +54,9 @@ async def tell(fleet: Fleet, path: Path, started: str) -> None:
         await asyncio.sleep(_TELL_SECONDS)
 
 
-async def serve(arguments: argparse.Namespace) -> None:
+async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     """Serve until told to stop (SIGTERM, SIGINT): new connections end first, requests in flight are answered."""
     home: Path = arguments.home / "serving"
-    key_file: Path = arguments.verify_key or arguments.home / "keys" / "verify.pem"
-    key = VerifyKey.from_pem(key_file.read_bytes())
     appender = log.Appender(home / "log" / arguments.name, fsync=arguments.fsync)
     nonce = secrets.randbits(32)
     fleet = Fleet(home / "routes.json", key)
@@ -120,8 +118,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--fsync", action="store_true", help="sync the log to disk before each reply")
     arguments = parser.parse_args(argv)
     try:
+        key = VerifyKey.from_pem((arguments.verify_key or arguments.home / "keys" / "verify.pem").read_bytes())
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(arguments))
+            runner.run(serve(arguments, key))
     except (EverloopError, OSError) as error:
         parser.exit(2, f"gateway: {error}\n")
     except KeyboardInterrupt:

@@ -100,6 +100,8 @@ class Rollout:
     """The target's counts when the step began."""
     reason: str = ""
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    blocked: str = ""
+    """Why the environment's newest definition makes no revision (a model is missing, parts do not fit)."""
 
     def weights(self, plan: Plan) -> list[tuple[str, int]]:
         """Live revisions with their share in percent; the one that enters comes first."""
@@ -117,6 +119,10 @@ class Rollout:
         """The revision that callers mostly meet, and that a new one would be compared with."""
         return self.target if self.phase in ("live", "settled", "failed") else self.previous or self.target
 
+    def with_blocked(self, why: str) -> "Rollout":
+        """The same state, saying why the newest definition makes no revision."""
+        return self if why == self.blocked else replace(self, blocked=why)
+
     def told(self) -> dict[str, Any]:
         """As JSON; `from_told` reads it."""
         return {
@@ -128,6 +134,7 @@ class Rollout:
             "base": [self.base.requests, self.base.errors, {str(b): n for b, n in self.base.latency.items()}],
             "reason": self.reason,
             "evidence": dict(self.evidence),
+            "blocked": self.blocked,
         }
 
     @classmethod

@@ -1,0 +1,181 @@
+"""The rollout controller: makes what an environment wants come true, and goes back when it turns out bad.
+
+`reconcile` is called again and again (twice a second is fine). Each call reads the wanted snapshot and what the
+gateways observed, takes one step of each endpoint's state machine, records it with its facts in one
+transaction, and then writes the routing table if it differs. A crash between the two is repaired by the next
+call, for the table follows from the recorded state alone.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from everloop.catalog import facts, refs, versions
+from everloop.catalog.context import Context
+from everloop.catalog.operating import rollouts
+from everloop.core.errors import EverloopError, InvalidInput, NotFound
+from everloop.core.ports import Blobs
+from everloop.core.signing import SigningKey
+from everloop.core.snapshot import Snapshot
+from everloop.core.version import Version
+from everloop.models import predictor
+from everloop.serving import revision as revisions
+from everloop.serving import table as tables
+from everloop.serving.rollout import entries as revision_entries
+from everloop.serving.rollout.observe import Observer
+from everloop.serving.rollout.state import Event, Plan, Rollout, step
+from everloop.serving.table import LOADER, Revision, Route, Table
+
+Materialize = Callable[[Mapping[str, Any], Blobs, Path], Any]
+"""(model manifest, object store, folder): makes the folder of the model's files, all or nothing."""
+
+
+class Controller:
+    """Keeps one workspace's routing table; one process at a time runs it."""
+
+    def __init__(
+        self,
+        home: Path,
+        key: SigningKey,
+        *,
+        materialize: Materialize = predictor.materialize,
+        loader: str = LOADER,
+        replay: bool = False,
+    ) -> None:
+        """Write `home/serving/routes.json`, signed with `key`."""
+        self._home, self._key, self._materialize = home, key, materialize
+        self._loader, self._replay = loader, replay
+        self._observer = Observer()
+        self._entries: dict[tuple[str, str], Revision] = {}
+        self._table: Table | None = None
+
+    def reconcile(
+        self,
+        contexts: Iterable[Context],
+        environment: str = "production",
+        *,
+        tokens: Mapping[str, list[str]] | None = None,
+    ) -> list[Event]:
+        """One step for every endpoint of `environment` in each context's project; returns what happened."""
+        happened: list[Event] = []
+        routes: list[Route] = []
+        for index, ctx in enumerate(contexts):
+            if index == 0:
+                self._observer.look(self._home, ctx.wall())
+            for name, endpoint, state, events in self._steps(ctx, environment):
+                happened.extend(events)
+                route = self._route(ctx, name, endpoint, state)
+                if route is not None:
+                    routes.append(route)
+        self._write(environment, routes, dict(tokens or {}))
+        return happened
+
+    def _steps(self, ctx: Context, environment: str) -> list[tuple[str, Mapping[str, Any], Rollout, tuple[Event, ...]]]:
+        with ctx.read() as tx:
+            snapshot = refs.get(tx, ctx.project, refs.env_ref(environment))
+            held = versions.manifests(tx, ctx.project, [snapshot] if snapshot else [])
+            entries = dict(Snapshot.from_manifest(held[snapshot]).entries) if snapshot else {}
+            states = {n: Rollout.from_told(t) for n, t in rollouts.of(tx, ctx.project, environment).items()}
+            names = [key.partition("/")[2] for key in entries if key.startswith("endpoint/")]
+            manifests = _manifests(ctx, tx, entries, names)
+        for gone in states.keys() - set(names):
+            with ctx.write() as tx:
+                rollouts.delete(tx, ctx.project, environment, gone)
+                facts.append(tx, ctx.project, ctx.fact("rollout.removed", gone, {"environment": environment}))
+        done = []
+        for name in names:
+            before = states.get(name, Rollout())
+            state, events = self._step(ctx, environment, name, (entries, manifests), before)
+            done.append((name, manifests[entries[f"endpoint/{name}"]], state, events))
+        return done
+
+    def _step(
+        self,
+        ctx: Context,
+        environment: str,
+        name: str,
+        wanted: tuple[Mapping[str, str], revisions.Manifests],
+        before: Rollout,
+    ) -> tuple[Rollout, tuple[Event, ...]]:
+        entries, manifests = wanted
+        plan = Plan.from_manifest(manifests[entries[f"endpoint/{name}"]])
+        version: Version | None = None
+        blocked = ""
+        try:
+            version = revisions.build(name, entries, manifests)
+            if version.id != before.target:
+                self._files(ctx, version.manifest, manifests)
+        except (InvalidInput, NotFound) as error:
+            version, blocked = None, error.message
+        observed = self._observer.observed(f"{ctx.project}.{name}")
+        state, events = step(before, version.id if version else "", plan, observed, ctx.now())
+        state = state.with_blocked(blocked)
+        if state != before:
+            with ctx.write() as tx:
+                if version is not None:
+                    versions.put(tx, ctx.project, version, actor=ctx.actor.name, at=ctx.now())
+                rollouts.save(tx, ctx.project, environment, name, state.told(), updated=ctx.now())
+                for event in events:
+                    payload = {"environment": environment, **event.payload}
+                    facts.append(tx, ctx.project, ctx.fact(f"rollout.{event.kind}", name, payload))
+        return state, events
+
+    def _files(self, ctx: Context, revision: Mapping[str, Any], manifests: revisions.Manifests) -> None:
+        for identity in revision["models"].values():
+            folder = self._folder(identity)
+            if not folder.is_dir():
+                self._materialize(manifests[identity], ctx.store, folder)
+
+    def _folder(self, model: str) -> Path:
+        return self._home / "serving" / "models" / model.removeprefix("b3:")
+
+    def _route(self, ctx: Context, name: str, endpoint: Mapping[str, Any], state: Rollout) -> Route | None:
+        weights = state.weights(Plan.from_manifest(endpoint))
+        if not weights:
+            return None
+        return Route(
+            project=ctx.project,
+            name=name,
+            revisions=[self._entry(ctx, identity, weight) for identity, weight in weights],
+            fallback=endpoint["fallback"],
+            full_disk=endpoint["full_disk"],
+            deadline_micros=endpoint["deadline_micros"],
+        )
+
+    def _entry(self, ctx: Context, identity: str, weight: int) -> Revision:
+        """The table's entry of a revision; its parts never change, so it is made once."""
+        entry = self._entries.get((ctx.project, identity))
+        if entry is None:
+            with ctx.read() as tx:
+                row = versions.get(tx, ctx.project, identity)
+                pinned = [*row.manifest["models"].values(), *row.manifest["views"].values()]
+                pinned += [row.manifest["service"]] if row.manifest["service"] else []
+                manifests = versions.manifests(tx, ctx.project, pinned)
+            self._files(ctx, row.manifest, manifests)
+            model = next(iter(row.manifest["models"].values()))
+            entry = revision_entries.entry_of(
+                row, manifests, folder=self._folder(model), online=self._home / "online", loader=self._loader
+            )
+            self._entries[ctx.project, identity] = entry
+        return revision_entries.weighted(entry, weight)
+
+    def _write(self, environment: str, routes: list[Route], tokens: dict[str, list[str]]) -> None:
+        path = self._home / "serving" / "routes.json"
+        if self._table is None:
+            try:
+                self._table = tables.load(path, self._key.public)
+            except EverloopError:
+                self._table = Table(0, "", [])  # none yet, or one that nobody may serve: replaced
+        table = Table(self._table.sequence + 1, environment, routes, self._replay, tokens)
+        if not tables.same(table, self._table) or not path.is_file():
+            tables.write(path, table, self._key)
+            self._table = table
+
+
+def _manifests(ctx: Context, tx: Any, entries: Mapping[str, str], names: list[str]) -> revisions.Manifests:
+    """Manifests of endpoints, of what their graphs name, and of the views of their services."""
+    endpoints = versions.manifests(tx, ctx.project, [entries[f"endpoint/{name}"] for name in names])
+    needed = {identity for manifest in endpoints.values() for identity in revisions.needed(entries, manifest)}
+    parts = versions.manifests(tx, ctx.project, needed)
+    views = {identity for manifest in parts.values() for identity in dict(manifest.get("views") or {}).values()}
+    return {**endpoints, **parts, **versions.manifests(tx, ctx.project, views)}

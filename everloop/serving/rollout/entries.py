@@ -1,0 +1,110 @@
+"""From a revision's versions to its entry in the routing table."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from everloop.catalog.versions import VersionRow
+from everloop.core.errors import InvalidInput
+from everloop.features.definitions import FeatureServiceDef
+from everloop.serving.table import Lookup, Revision
+
+DATATYPES = {
+    "boolean": "BOOL",
+    "integer": "INT32",
+    "long": "INT64",
+    "float": "FP32",
+    "double": "FP64",
+    "string": "BYTES",
+}
+"""MLflow's column types in the words of the open protocol."""
+
+
+def inputs_of(signature: Any) -> list[list[str]]:
+    """`[name, datatype]` of a model's inputs from its MLflow signature; raises `InvalidInput`."""
+    inputs = signature.get("inputs") if isinstance(signature, Mapping) else None
+    listed = json.loads(inputs) if isinstance(inputs, str) else inputs
+    if not isinstance(listed, Sequence) or not listed:
+        raise InvalidInput("the model has no signature", hint="package it with an input example")
+    pairs = []
+    for column in listed:
+        datatype = DATATYPES.get(str(column.get("type")))
+        if datatype is None or not column.get("name"):
+            raise InvalidInput(
+                f"the model's input {column.get('name')!r} is of type {column.get('type')!r}, which is not served",
+                hint="one of " + ", ".join(DATATYPES),
+            )
+        pairs.append([str(column["name"]), datatype])
+    return pairs
+
+
+def example_of(folder: Path, names: Sequence[str]) -> dict[str, list[Any]]:
+    """The first row of the input example that MLflow stored with the model; empty when there is none that fits."""
+    for file in ("serving_input_example.json", "input_example.json"):
+        path = folder / file
+        if path.is_file():
+            stored = json.loads(path.read_bytes())
+            split = stored.get("dataframe_split", stored) if isinstance(stored, dict) else {}
+            if split.get("data") and set(names) <= set(split.get("columns", ())):
+                row = dict(zip(split["columns"], split["data"][0], strict=True))
+                return {name: [row[name]] for name in names}
+    return {}
+
+
+def entry_of(
+    row: VersionRow,
+    manifests: Mapping[str, Mapping[str, Any]],
+    *,
+    folder: Path,
+    online: Path,
+    loader: str,
+) -> Revision:
+    """The entry of a revision, with weight 0; raises `InvalidInput` when look-up and request do not feed the model."""
+    model_id = next(iter(row.manifest["models"].values()))
+    inputs = inputs_of(manifests[model_id].get("signature"))
+    lookup, caller = None, inputs
+    service_id = row.manifest["service"]
+    if service_id:
+        lookup, caller = _looked_up(manifests[model_id], manifests[service_id], manifests, inputs, online)
+    return Revision(
+        id=row.id,
+        number=row.number,
+        weight=0,
+        model=model_id,
+        folder=str(folder),
+        inputs=inputs,
+        caller=caller,
+        example=example_of(folder, [name for name, _ in inputs]),
+        lookup=lookup,
+        loader=loader,
+    )
+
+
+def _looked_up(
+    model: Mapping[str, Any],
+    service: Mapping[str, Any],
+    manifests: Mapping[str, Mapping[str, Any]],
+    inputs: list[list[str]],
+    online: Path,
+) -> tuple[Lookup, list[list[str]]]:
+    views = {identity: dict(manifests[identity]) for identity in service["views"].values()}
+    definition = FeatureServiceDef.from_manifest("service", service, manifests)
+    unfed = [name for name, _ in inputs if name not in definition.columns]
+    if unfed:
+        raise InvalidInput(
+            f"the model needs {unfed[0]!r}, which its feature service does not give",
+            hint="add it to the service's request columns",
+        )
+    types = dict(inputs)
+    keys = list(definition.entities)
+    asked = [*keys, *(column for column in definition.request if column in types and column not in keys)]
+    caller = [[name, types.get(name, "BYTES")] for name in asked]
+    return Lookup(str(model.get("service", "")), dict(service), views, str(online), keys), caller
+
+
+def weighted(revision: Revision, weight: int) -> Revision:
+    """The same entry with a share of the traffic."""
+    return msgspec.structs.replace(revision, weight=weight)
