@@ -1,4 +1,6 @@
-"""Point-in-time training frames: for each question (entity, time), what was known then. As many rows out as in.
+"""Batch: point-in-time training frames, and filling the online store from a dataset version.
+
+A frame answers each question (entity, time) with what was known then; it has as many rows as the spine.
 
 DuckDB reads the facts of the entities that are asked for; `intervals` answers exactly in integers; `finalise` makes
 the values. Order of rows, threads and splits of the sources cannot change a bit of the result.
@@ -11,11 +13,14 @@ import duckdb
 import numpy as np
 import polars as pl
 
+from everloop.core.clock import Micros
 from everloop.core.errors import DataError
+from everloop.core.ports import OnlineStore
 from everloop.features.definitions import FOREVER, Feature, FeatureServiceDef, FeatureViewDef
 from everloop.features.facts import Facts, Ints, Words, until
 from everloop.features.finalise import decimals, ratios
 from everloop.features.intervals import NOTHING, Questions, cover_count, cover_max, cover_sum
+from everloop.features.online import OnlineView, Pushed, advance, push_facts
 from everloop.features.scan import Scan, engine, entity_kind, quoted
 
 Paths = str | Path | Sequence[str | Path]
@@ -46,6 +51,29 @@ def history(
         for view in service.views:
             columns += _view_columns(connection, view, spine, times, sources[view.source])
     return spine.with_columns(columns)
+
+
+def materialize(
+    store: OnlineStore,
+    view: OnlineView,
+    paths: Paths,
+    up_to: Micros,
+    *,
+    threads: int | None = None,
+    memory: str = "1GB",
+) -> Pushed:
+    """Push every fact of the Parquet files that was known before `up_to`, then move the watermark there.
+
+    May be repeated, may overlap with `push` and may stop half-way: facts that are there already change nothing.
+    Returns the facts read, how many were new, and entities touched, summed over batches.
+    """
+    read = new = touched = 0
+    with engine(threads, memory) as connection:
+        for facts, columns in Scan(connection, view.view, paths).known(up_to):
+            done = push_facts(store, view, facts, columns)
+            read, new, touched = read + done.facts, new + done.new, touched + done.entities
+    advance(store, view, up_to)
+    return Pushed(read, new, touched)
 
 
 def _check(service: FeatureServiceDef, spine: pl.DataFrame, sources: Mapping[str, Paths], at: str) -> None:

@@ -18,12 +18,7 @@ def answer(view: FeatureViewDef, rows: list[dict[str, Any]], entity: tuple, at: 
 def value(view: FeatureViewDef, feature: Feature, known: list[dict[str, Any]], at: int) -> Any:
     known = [r for r in known if r[view.event_time] is not None and r[view.event_time] < at and passes(feature, r)]
     if feature.function == "last":
-        oldest = -math.inf if feature.window is None else at - feature.window
-        fresh = [r for r in known if r[view.event_time] >= oldest]
-        if not fresh:
-            return None
-        newest = max(fresh, key=lambda r: (r[view.event_time], identity(view, r)))[feature.column]
-        return None if newest is None or math.isnan(newest) else float(newest)
+        return newest(view, feature, known, at)
     tail = (at - feature.window) // feature.hop * feature.hop
     inside = [r for r in known if tail <= r[view.event_time]]
     if feature.function == "count":
@@ -37,6 +32,15 @@ def value(view: FeatureViewDef, feature: Feature, known: list[dict[str, Any]], a
     if feature.function == "mean":
         return float(Fraction(sum(numbers), len(numbers) * 10**feature.scale))
     return float(Fraction((min if feature.function == "min" else max)(numbers), 10**feature.scale))
+
+
+def newest(view: FeatureViewDef, feature: Feature, known: list[dict[str, Any]], at: int) -> float | None:
+    oldest = -math.inf if feature.window is None else at - feature.window
+    fresh = [r for r in known if r[view.event_time] >= oldest]
+    if not fresh:
+        return None
+    found = max(fresh, key=lambda r: (r[view.event_time], identity(view, r)))[feature.column]
+    return None if found is None or math.isnan(found) else float(found)
 
 
 def rounded(number: float, scale: int) -> int:
