@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -27,8 +28,19 @@ class Trained(Protocol):
         ...
 
 
-def train(asset: Trained, inputs: Mapping[str, Any], params: Mapping[str, Any], _facts: Mapping[str, Any]) -> Any:
-    """Call the function with the service's columns and the label, and return the estimator that it returns.
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What a model function returned, and the rows that the codec describes and measures it by."""
+
+    estimator: Any
+    training: Any
+    """The rows that the function got (a Polars frame: the service's columns and the label)."""
+    holdout: Any = None
+    """The rows that it never saw, with at least the same columns; None: it is not measured."""
+
+
+def train(asset: Trained, inputs: Mapping[str, Any], params: Mapping[str, Any], _facts: Mapping[str, Any]) -> Fitted:
+    """Call the function with the service's columns and the label; what it returns is the model.
 
     The holdout is not among what it gets. Where the step has a tracking run and the function uses mlflow, the
     run is active inside it, and autologging keeps from saving models: the returned object is the model.
@@ -37,8 +49,11 @@ def train(asset: Trained, inputs: Mapping[str, Any], params: Mapping[str, Any], 
     said = asset.facts
     table = frame.collect() if hasattr(frame, "collect") else frame
     columns = [*said["columns"], said["label"]]
+    training = table.select(columns)
     with _active_run(asset.function):
-        return asset.function(**{name: table.select(columns)}, **params)
+        estimator = asset.function(**{name: training}, **params)
+    holdout: Any = inputs.get(HOLDOUT)
+    return Fitted(estimator, training, holdout.collect() if hasattr(holdout, "collect") else holdout)
 
 
 @contextmanager
@@ -64,6 +79,6 @@ def _keep_models_out(mlflow: Any) -> None:
     """Make `mlflow.autolog()` and the flavours' own leave models and datasets to us."""
     mlflow.autolog = functools.partial(mlflow.autolog, log_models=False, log_datasets=False, silent=True)
     for flavour in _FLAVOURS:
-        module = sys.modules.get(f"mlflow.{flavour}")
+        module: Any = sys.modules.get(f"mlflow.{flavour}")
         if module is not None and hasattr(module, "autolog"):
             module.autolog = functools.partial(module.autolog, log_models=False)
