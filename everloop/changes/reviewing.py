@@ -115,6 +115,8 @@ def approve(ctx: Context, cmd: Approve) -> ChangeView:
         raise Conflict(f"change #{change.number} is not what you saw any more", hint="look at it again")
     if now.conflicts:
         raise Conflict(f"{', '.join(now.conflicts)} moved in {change.target} meanwhile", hint="update the change first")
+    if not now.delta:
+        raise Conflict(f"{change.target} has all of change #{change.number} already", hint="close it")
     undone = [f"{c.name} is {c.state}" for c in (checked.state for checked in now.checks) if c.state != "passed"]
     if undone:
         raise PolicyRefused(

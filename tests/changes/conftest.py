@@ -97,6 +97,11 @@ class World:
         return self.merge(approver, change.number)
 
 
+@pytest.fixture(scope="session")
+def world_class():
+    return World
+
+
 @pytest.fixture
 def make_world(context_of):
     def make(catalog, mode="team", project="flights", **more):

@@ -27,7 +27,9 @@ def test_genesis_is_idempotent_and_holds_the_policies(team):
         assert effective_policy(tx, "flights", "staging").policy == Policy("team")
 
 
-@pytest.mark.parametrize("name", ["prod", "sandbox", "sandbox/ada", "sandbox/ada/x/y", "sandbox//x", "sandbox/a b/x", ""])
+@pytest.mark.parametrize(
+    "name", ["prod", "sandbox", "sandbox/ada", "sandbox/ada/x/y", "sandbox//x", "sandbox/a b/x", ""]
+)
 def test_names_of_environments_are_checked(name):
     with pytest.raises(InvalidInput):
         checked_environment(name)

@@ -85,7 +85,9 @@ def test_champion_and_holdout_are_pinned_in_the_evidence(team):
 
 
 def test_a_weaker_check_is_examined_by_the_one_it_replaces(guarded):
-    change = guarded.proposal("ada", check__good=check(guarded, code="return True"), model__delay=model(guarded, by="ada"))
+    change = guarded.proposal(
+        "ada", check__good=check(guarded, code="return True"), model__delay=model(guarded, by="ada")
+    )
     assert labels(change) == ["good", "good (as production holds it)"]
     assert [c.origin for c in change.checks] == ["proposal", "target"]
 
@@ -97,7 +99,9 @@ def test_a_removed_check_still_runs(guarded):
 
 
 def test_a_lower_objective_is_judged_by_the_old_one_too(guarded):
-    change = guarded.proposal("ada", objective__on_time=objective(guarded, "0.1"), model__delay=model(guarded, by="ada"))
+    change = guarded.proposal(
+        "ada", objective__on_time=objective(guarded, "0.1"), model__delay=model(guarded, by="ada")
+    )
     requests = reviewing.pending_checks(guarded.root, change.number)
     assert sorted(r.objective["at_least"] for r in requests) == ["0.1", "0.7"]
     assert labels(change) == ["good", "good (as production holds it)"]
@@ -167,7 +171,10 @@ def test_data_that_arrives_leaves_evidence_alone_unless_heads_are_reviewed(team,
 
 
 def endpoint(world, service):
-    node = {"node": "sequence", "nodes": [{"node": "lookup", "service": service}, {"node": "model", "model": "delay", "role": "champion"}]}
+    node = {
+        "node": "sequence",
+        "nodes": [{"node": "lookup", "service": service}, {"node": "model", "model": "delay", "role": "champion"}],
+    }
     return world.version("endpoint/delay", graph=node)
 
 

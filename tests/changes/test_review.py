@@ -228,7 +228,9 @@ def test_reverting_is_a_change_of_its_own(team):
     first = team.proposal("ada")
     team.all_through("ada", first)
     before = team.entries()
-    second = team.proposal("ada", source__flights=team.version("source/flights"), source__new=team.version("source/new"))
+    second = team.proposal(
+        "ada", source__flights=team.version("source/flights"), source__new=team.version("source/new")
+    )
     with pytest.raises(Conflict, match="nothing to undo"):
         team.revert("ada", second.number)
     team.all_through("ada", second)
