@@ -4,7 +4,7 @@ Nobody grants anything to themselves: an admin's own roles are set by another ad
 than their owner. The first admin comes from `first_admin`, in a workspace that has no user yet.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from everloop.catalog.context import Context
 from everloop.catalog.engine import Tx
@@ -139,11 +139,11 @@ def first_admin(tx: Tx, name: str, *, at: Micros) -> access.User:
     return access.create_user(tx, name, kind="person", roles=OWNER_ROLES, actor=name, at=at)
 
 
-def _named(_ctx: Context, cmd: CreateUser | SetRoles | SetDisabled) -> Target:
+def _named(_ctx: Context, cmd: Any) -> Target:
     return Target("user", cmd.name)
 
 
-def _meant(ctx: Context, cmd: CreateToken | LoginLink) -> Target:
+def _meant(ctx: Context, cmd: Any) -> Target:
     return Target("user", cmd.user or ctx.actor.name)
 
 

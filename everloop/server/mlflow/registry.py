@@ -1,0 +1,358 @@
+"""Registered models, their versions and aliases."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from everloop.catalog.context import Context
+from everloop.catalog.engine import Tx
+from everloop.catalog.tracking import artifacts, logged, registered, registry, runs
+from everloop.catalog.tracking.rows import RegisteredModel, RegisteredVersion
+from everloop.core.errors import InvalidInput, NotFound
+from everloop.server.mlflow.endpoint import Endpoint, on_model
+from everloop.server.mlflow.wire import Arguments, bounded, invalid, millis, page, pairs
+
+_TAG_LENGTH = 100_000
+_RUN_SOURCE = re.compile(r"runs:/+(?P<run>[0-9a-f]{32})(?:/(?P<path>.*))?")
+_LOGGED_SOURCE = re.compile(r"models:/+(?P<model>m-[0-9a-f]{32})(?:/(?P<path>.*))?")
+_VERSION_SOURCE = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>.+))")
+_PROXY_SOURCE = re.compile(r"mlflow-artifacts:/+(?P<place>.*)")
+
+
+def version_json(found: RegisteredVersion) -> dict[str, Any]:
+    """A model version for the client."""
+    return {
+        "name": found.name,
+        "version": str(found.number),
+        "creation_timestamp": millis(found.created),
+        "last_updated_timestamp": millis(found.updated),
+        "user_id": found.actor,
+        "current_stage": found.stage,
+        "description": found.description,
+        "source": found.source,
+        **({"run_id": found.run} if found.run else {}),
+        **({"model_id": found.model} if found.model else {}),
+        **({"run_link": found.run_link} if found.run_link else {}),
+        "status": "READY",
+        "tags": pairs(found.tags),
+        "aliases": list(found.aliases),
+    }
+
+
+def model_json(model: RegisteredModel) -> dict[str, Any]:
+    """A registered model for the client."""
+    return {
+        "name": model.name,
+        "creation_timestamp": millis(model.created),
+        "last_updated_timestamp": millis(model.updated),
+        **({"description": model.description} if model.description else {}),
+        "tags": pairs(model.tags),
+        "aliases": [{"alias": alias, "version": str(number)} for alias, number in model.aliases.items()],
+        "latest_versions": [version_json(one) for one in model.latest],
+    }
+
+
+def create(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """registered-models/create."""
+    with ctx.write() as tx:
+        made = registry.register(
+            tx,
+            ctx.project,
+            bounded("name", args.text("name"), 256),
+            actor=ctx.actor.name,
+            at=ctx.now(),
+            description=args.text("description", ""),
+            tags=_tags(args),
+        )
+    return {"registered_model": model_json(made)}
+
+
+def rename(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """registered-models/rename."""
+    new_name = bounded("new_name", args.text("new_name"), 256)
+    with ctx.write() as tx:
+        found = registry.rename(tx, ctx.project, args.text("name"), new_name, at=ctx.now())
+    return {"registered_model": model_json(found)}
+
+
+def update(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """registered-models/update."""
+    with ctx.write() as tx:
+        found = registry.describe(tx, ctx.project, args.text("name"), args.text("description", ""), at=ctx.now())
+    return {"registered_model": model_json(found)}
+
+
+def delete(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """registered-models/delete."""
+    with ctx.write() as tx:
+        registry.delete_registered(tx, ctx.project, args.text("name"), actor=ctx.actor.name, at=ctx.now())
+    return {}
+
+
+def get(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """registered-models/get."""
+    with ctx.read() as tx:
+        return {"registered_model": model_json(registered.get(tx, ctx.project, args.text("name")))}
+
+
+def search(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """registered-models/search."""
+    with ctx.read() as tx:
+        found = registered.search_models(
+            tx,
+            ctx.project,
+            filter_text=args.text("filter", ""),
+            order_by=args.texts("order_by"),
+            limit=args.limit(100, 1000),
+            token=args.text("page_token", ""),
+        )
+    return page("registered_models", [model_json(model) for model in found.rows], found.token)
+
+
+def latest_versions(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """registered-models/get-latest-versions."""
+    with ctx.read() as tx:
+        model = registered.get(tx, ctx.project, args.text("name"))
+        found = registry.latest(model, args.texts("stages"))
+    return {"model_versions": [version_json(one) for one in found]}
+
+
+def set_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """registered-models/set-tag."""
+    with ctx.write() as tx:
+        model = registered.get(tx, ctx.project, args.text("name"))
+        registry.set_tags(tx, ctx.project, model.asset, 0, {args.key(): args.text("value", "")[:_TAG_LENGTH]})
+    return {}
+
+
+def delete_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """registered-models/delete-tag."""
+    with ctx.write() as tx:
+        model = registered.get(tx, ctx.project, args.text("name"))
+        registry.delete_tag(tx, ctx.project, model.asset, 0, args.text("key"))
+    return {}
+
+
+def set_alias(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """POST registered-models/alias."""
+    with ctx.write() as tx:
+        registry.set_alias(
+            tx,
+            ctx.project,
+            args.text("name"),
+            args.text("alias"),
+            _number(args),
+            actor=ctx.actor.name,
+            at=ctx.now(),
+        )
+    return {}
+
+
+def delete_alias(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """DELETE registered-models/alias."""
+    with ctx.write() as tx:
+        model = registered.get(tx, ctx.project, args.text("name"))
+        registry.delete_alias(tx, ctx.project, model, args.text("alias"), actor=ctx.actor.name, at=ctx.now())
+    return {}
+
+
+def get_by_alias(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """GET registered-models/alias."""
+    with ctx.read() as tx:
+        found = registered.by_alias(tx, ctx.project, args.text("name"), args.text("alias"))
+    return {"model_version": version_json(found)}
+
+
+def create_version(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """model-versions/create."""
+    source, run, model_id = args.text("source"), args.text("run_id", ""), args.text("model_id", "")
+    with ctx.write() as tx:
+        model = registered.get(tx, ctx.project, args.text("name"))
+        files = _files(tx, ctx, source)
+        made = registry.create_version(
+            tx,
+            ctx.project,
+            model,
+            source=source,
+            actor=ctx.actor.name,
+            at=ctx.now(),
+            run=run,
+            logged=model_id or _logged_id(source),
+            run_link=args.text("run_link", ""),
+            description=args.text("description", ""),
+            files=files,
+            tags=_tags(args),
+        )
+    return {"model_version": version_json(made)}
+
+
+def update_version(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """model-versions/update."""
+    with ctx.write() as tx:
+        found = registry.change_version(
+            tx,
+            ctx.project,
+            args.text("name"),
+            _number(args),
+            actor=ctx.actor.name,
+            at=ctx.now(),
+            description=args.text("description", ""),
+        )
+    return {"model_version": version_json(found)}
+
+
+def transition(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """model-versions/transition-stage."""
+    with ctx.write() as tx:
+        found = registry.transition(
+            tx,
+            ctx.project,
+            args.text("name"),
+            _number(args),
+            args.text("stage"),
+            archive=args.flag("archive_existing_versions"),
+            actor=ctx.actor.name,
+            at=ctx.now(),
+        )
+    return {"model_version": version_json(found)}
+
+
+def delete_version(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """model-versions/delete."""
+    with ctx.write() as tx:
+        registry.delete_version(tx, ctx.project, args.text("name"), _number(args), actor=ctx.actor.name, at=ctx.now())
+    return {}
+
+
+def get_version(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """model-versions/get."""
+    with ctx.read() as tx:
+        found = registered.version(tx, ctx.project, args.text("name"), _number(args))
+    return {"model_version": version_json(found)}
+
+
+def search_versions(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """model-versions/search."""
+    with ctx.read() as tx:
+        found = registered.search_versions(
+            tx,
+            ctx.project,
+            filter_text=args.text("filter", ""),
+            order_by=args.texts("order_by"),
+            limit=args.limit(10_000, 200_000),
+            token=args.text("page_token", ""),
+        )
+    return page("model_versions", [version_json(one) for one in found.rows], found.token)
+
+
+def download_uri(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """model-versions/get-download-uri: the files that the version pins, wherever they came from."""
+    with ctx.read() as tx:
+        found = registered.version(tx, ctx.project, args.text("name"), _number(args))
+        pinned = registered.files(tx, ctx.project, found)
+    return {"artifact_uri": f"mlflow-artifacts:/{registered.place(found)}" if pinned else found.source}
+
+
+def set_version_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """model-versions/set-tag."""
+    with ctx.write() as tx:
+        asset, number = _version_row(tx, ctx, args)
+        registry.set_tags(tx, ctx.project, asset, number, {args.key(): args.text("value", "")[:_TAG_LENGTH]})
+    return {}
+
+
+def delete_version_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """model-versions/delete-tag."""
+    with ctx.write() as tx:
+        asset, number = _version_row(tx, ctx, args)
+        registry.delete_tag(tx, ctx.project, asset, number, args.text("key"))
+    return {}
+
+
+def files_of(ctx: Context, name: str, number: int) -> str:
+    """Where the artifact proxy shows a version's files."""
+    with ctx.read() as tx:
+        return registered.place(registered.version(tx, ctx.project, name, number))
+
+
+def _files(tx: Tx, ctx: Context, source: str) -> dict[str, str]:
+    """Path to object of what a source holds now; empty for a place that is not ours (a prompt's, say).
+
+    Raises `NotFound` when it names a run or model that the project does not have, `InvalidInput` for a local path.
+    """
+    if source.startswith(("file:", "/", ".")) or "\\" in source:
+        raise InvalidInput(f"Invalid model version source: '{source}'.", hint="log the model first, then register it")
+    if match := _VERSION_SOURCE.fullmatch(source):
+        if match["alias"]:
+            pinned = registered.by_alias(tx, ctx.project, match["name"], match["alias"])
+        else:
+            pinned = registered.version(tx, ctx.project, match["name"], int(match["version"]))
+        return dict(registered.files(tx, ctx.project, pinned))
+    if match := _LOGGED_SOURCE.fullmatch(source):
+        owner, path = logged.find(tx, ctx.project, match["model"]).id, match["path"]
+    elif match := _RUN_SOURCE.fullmatch(source):
+        owner, path = runs.find(tx, ctx.project, match["run"]).id, match["path"]
+    elif match := _PROXY_SOURCE.fullmatch(source):
+        owner, path = _proxied(match["place"])
+    else:
+        return {}
+    below = artifacts.checked_path((path or "").rstrip("/"), empty=True)
+    start = len(below) + 1 if below else 0
+    return {one.path[start:]: one.object for one in artifacts.tree(tx, ctx.project, owner, below)}
+
+
+def _proxied(place: str) -> tuple[str, str]:
+    parts = artifacts.checked_path(place.strip("/")).split("/")
+    rest = parts[1:]
+    if len(rest) >= 3 and rest[0] == "models" and rest[2] == "artifacts":
+        return rest[1], "/".join(rest[3:])
+    if len(rest) >= 2 and rest[1] == "artifacts":
+        return rest[0], "/".join(rest[2:])
+    raise NotFound(f"'{place}' is not the place of a run's or model's artifacts", hint="register runs:/ or models:/")
+
+
+def _logged_id(source: str) -> str:
+    match = _LOGGED_SOURCE.fullmatch(source)
+    return match["model"] if match else ""
+
+
+def _version_row(tx: Tx, ctx: Context, args: Arguments) -> tuple[str, int]:
+    found = registered.version(tx, ctx.project, args.text("name"), _number(args))
+    return registered.get(tx, ctx.project, found.name).asset, found.number
+
+
+def _number(args: Arguments) -> int:
+    number = args.integer("version")
+    if not 1 <= number < 2**31:
+        raise invalid("version", number, "versions are counted from 1")
+    return number
+
+
+def _tags(args: Arguments) -> dict[str, str]:
+    return args.tags(most=_TAG_LENGTH)
+
+
+ENDPOINTS = (
+    Endpoint("POST", "registered-models/create", create, on_model, audited=True),
+    Endpoint("POST", "registered-models/rename", rename, on_model, audited=True),
+    Endpoint("PATCH", "registered-models/update", update, on_model, audited=True),
+    Endpoint("DELETE", "registered-models/delete", delete, on_model, audited=True),
+    Endpoint("GET", "registered-models/get", get, on_model, reads=True),
+    Endpoint("GET", "registered-models/search", search, on_model, reads=True),
+    Endpoint("GET", "registered-models/get-latest-versions", latest_versions, on_model, reads=True),
+    Endpoint("POST", "registered-models/get-latest-versions", latest_versions, on_model, reads=True),
+    Endpoint("POST", "registered-models/set-tag", set_tag, on_model, audited=True),
+    Endpoint("DELETE", "registered-models/delete-tag", delete_tag, on_model, audited=True),
+    Endpoint("POST", "registered-models/alias", set_alias, on_model, audited=True),
+    Endpoint("DELETE", "registered-models/alias", delete_alias, on_model, audited=True),
+    Endpoint("GET", "registered-models/alias", get_by_alias, on_model, reads=True),
+    Endpoint("POST", "model-versions/create", create_version, on_model, audited=True),
+    Endpoint("PATCH", "model-versions/update", update_version, on_model, audited=True),
+    Endpoint("POST", "model-versions/transition-stage", transition, on_model, audited=True),
+    Endpoint("DELETE", "model-versions/delete", delete_version, on_model, audited=True),
+    Endpoint("GET", "model-versions/get", get_version, on_model, reads=True),
+    Endpoint("GET", "model-versions/search", search_versions, on_model, reads=True),
+    Endpoint("GET", "model-versions/get-download-uri", download_uri, on_model, reads=True),
+    Endpoint("POST", "model-versions/set-tag", set_version_tag, on_model, audited=True),
+    Endpoint("DELETE", "model-versions/delete-tag", delete_version_tag, on_model, audited=True),
+)

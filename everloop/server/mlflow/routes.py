@@ -1,0 +1,269 @@
+"""The routes: one for each endpoint and prefix, the artifact proxy, and a clear "no" to all else."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from everloop.catalog.context import Context
+from everloop.catalog.operation import Operation
+from everloop.catalog.tracking import experiments as stored_experiments
+from everloop.catalog.tracking import logged
+from everloop.catalog.tracking import runs as stored_runs
+from everloop.core.errors import EverloopError, InvalidInput
+from everloop.server.mlflow import artifacts, experiments, models, registry, runs
+from everloop.server.mlflow.answers import error_answer, json_answer, no_endpoint
+from everloop.server.mlflow.endpoint import Endpoint, call
+from everloop.server.mlflow.wire import Arguments
+
+VERSION = "3.17.2"
+"""The version of MLflow whose protocol this is; clients ask for it."""
+
+WORKSPACE_HEADER = "X-MLFLOW-WORKSPACE"
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *experiments.ENDPOINTS,
+    *runs.ENDPOINTS,
+    *artifacts.ENDPOINTS,
+    *models.ENDPOINTS,
+    *registry.ENDPOINTS,
+)
+
+OpenContext = Callable[[Request], Context]
+"""Makes the context of a request: who asks, for which project. It runs in a thread, and may raise our errors."""
+
+_PREFIXES = ("/api", "/ajax-api")
+_LARGEST = 64 << 20
+_LARGEST_BATCH = 1_000_000
+_INFO = {
+    "store_type": "SqlStore",
+    "workspaces_enabled": False,
+    "trace_archival_enabled": False,
+    "multipart_uploads_enabled": False,
+    "multipart_downloads_enabled": False,
+    "presigned_upload_run_id_supported": False,
+    "presigned_upload_model_id_supported": False,
+    "features_enabled": {"gateway": False},
+}
+
+
+def workspace_of(request: Request, default: str) -> str:
+    """The project that a request is for."""
+    return request.headers.get(WORKSPACE_HEADER, "").strip() or request.query_params.get("workspace", "") or default
+
+
+def mlflow_routes(open_context: OpenContext) -> list[BaseRoute]:
+    """Every route of the protocol that is offered; mount them at the root of the server."""
+    served = _Served(open_context)
+    found: list[BaseRoute] = [
+        Route("/version", _version, methods=["GET"]),
+        Route("/health", _health, methods=["GET"]),
+        Route("/get-artifact", served.get_artifact, methods=["GET"]),
+        Route("/model-versions/get-artifact", served.get_version_artifact, methods=["GET"]),
+    ]
+    for prefix in _PREFIXES:
+        found += [served.route(prefix, endpoint) for endpoint in ENDPOINTS]
+        proxy = f"{prefix}/2.0/mlflow-artifacts/artifacts"
+        found += [
+            Route(f"{prefix}/3.0/mlflow/server-info", _server_info, methods=["GET"]),
+            Route(f"{prefix}/2.0/mlflow/logged-models/{{model_id}}/artifacts/files", served.get_model_artifact),
+            Route(f"{prefix}/2.0/mlflow/upload-artifact", served.upload_artifact, methods=["POST"]),
+            Route(proxy, served.list_proxy, methods=["GET"]),
+            Route(f"{proxy}/{{path:path}}", served.proxy, methods=["GET", "PUT", "DELETE"]),
+            Route(f"{prefix}/{{rest:path}}", _nothing, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
+        ]
+    return found
+
+
+class _Served:
+    """The routes' functions, with what they share."""
+
+    def __init__(self, open_context: OpenContext) -> None:
+        self._open_context = open_context
+        self._ready: set[str] = set()
+        """Projects whose Default experiment is known to exist."""
+
+    def route(self, prefix: str, endpoint: Endpoint) -> Route:
+        """The route of one endpoint."""
+        operation, largest = endpoint.operation, _LARGEST
+        if endpoint.path == "runs/log-batch":
+            largest = _LARGEST_BATCH
+
+        async def answer(request: Request) -> Response:
+            return await self._guarded(request, lambda ctx: self._json(ctx, request, operation, largest))
+
+        return Route(f"{prefix}/2.0/mlflow/{endpoint.path}", answer, methods=[endpoint.method])
+
+    async def proxy(self, request: Request) -> Response:
+        """The artifact proxy."""
+        path = request.path_params["path"]
+
+        async def answer(ctx: Context) -> Response:
+            if request.method == "PUT":
+                return json_answer(await artifacts.upload(ctx, request, path))
+            if request.method == "DELETE":
+                return json_answer(await artifacts.remove(ctx, path))
+            return await artifacts.download(ctx, path)
+
+        return await self._guarded(request, answer)
+
+    async def list_proxy(self, request: Request) -> Response:
+        """The artifact proxy's list."""
+
+        async def answer(ctx: Context) -> Response:
+            arguments = {"path": request.query_params.get("path", "")}
+            return json_answer(await run_in_threadpool(call, ctx, artifacts.LIST, arguments))
+
+        return await self._guarded(request, answer)
+
+    async def get_artifact(self, request: Request) -> Response:
+        """GET /get-artifact?run_id=&path=, of the web pages."""
+
+        async def answer(ctx: Context) -> Response:
+            return await artifacts.download(ctx, await run_in_threadpool(_run_path, ctx, request))
+
+        return await self._guarded(request, answer)
+
+    async def get_model_artifact(self, request: Request) -> Response:
+        """GET logged-models/<id>/artifacts/files?artifact_file_path=, of the web pages."""
+
+        async def answer(ctx: Context) -> Response:
+            return await artifacts.download(ctx, await run_in_threadpool(_model_path, ctx, request))
+
+        return await self._guarded(request, answer)
+
+    async def get_version_artifact(self, request: Request) -> Response:
+        """GET /model-versions/get-artifact?name=&version=&path=, of the web pages."""
+
+        async def answer(ctx: Context) -> Response:
+            return await artifacts.download(ctx, await run_in_threadpool(_version_path, ctx, request))
+
+        return await self._guarded(request, answer)
+
+    async def upload_artifact(self, request: Request) -> Response:
+        """POST upload-artifact?run_uuid=&path=, of the web pages."""
+
+        async def answer(ctx: Context) -> Response:
+            path = await run_in_threadpool(_run_path, ctx, request)
+            return json_answer(await artifacts.upload(ctx, request, path))
+
+        return await self._guarded(request, answer)
+
+    async def _json(self, ctx: Context, request: Request, operation: Operation, largest: int) -> Response:
+        arguments = await _arguments(request, largest)
+        return json_answer(await run_in_threadpool(call, ctx, operation, arguments))
+
+    async def _guarded(self, request: Request, answer: Callable[[Context], Awaitable[Response]]) -> Response:
+        """Open the context, answer, and turn our errors into MLflow's."""
+        try:
+            ctx = await run_in_threadpool(self._context, request)
+            return await answer(ctx)
+        except EverloopError as error:
+            return error_answer(error)
+        except ClientDisconnect:
+            return json_answer({"error_code": "CANCELLED", "message": "the client went away"}, 499)
+
+    def _context(self, request: Request) -> Context:
+        ctx = self._open_context(request)
+        if ctx.project not in self._ready:
+            with ctx.catalog.read() as tx:
+                there = stored_experiments.has_default(tx, ctx.project)
+            if not there:
+                with ctx.catalog.write() as tx:
+                    stored_experiments.ensure_default(tx, ctx.project, ctx.now())
+            self._ready.add(ctx.project)
+        return ctx
+
+
+def _run_path(ctx: Context, request: Request) -> str:
+    args = Arguments.of_query(request.query_params.multi_items())
+    with ctx.read() as tx:
+        run = stored_runs.find(tx, ctx.project, args.run())
+    return f"{run.experiment}/{run.id}/artifacts/{args.text('path')}"
+
+
+def _model_path(ctx: Context, request: Request) -> str:
+    args = Arguments.of_query(request.query_params.multi_items())
+    with ctx.read() as tx:
+        model = logged.find(tx, ctx.project, request.path_params["model_id"])
+    return f"{model.experiment}/models/{model.id}/artifacts/{args.text('artifact_file_path')}"
+
+
+def _version_path(ctx: Context, request: Request) -> str:
+    args = Arguments.of_query(request.query_params.multi_items())
+    return f"{registry.files_of(ctx, args.text('name'), args.integer('version'))}/{args.text('path')}"
+
+
+async def _arguments(request: Request, largest: int) -> dict[str, Any]:
+    """The arguments of a call: the query of a GET, else a JSON object; path parameters count in both."""
+    if request.method == "GET":
+        gathered: dict[str, Any] = {}
+        for name, value in request.query_params.multi_items():
+            gathered.setdefault(name, []).append(_checked_text(value))
+        return {**gathered, **request.path_params}
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > largest:
+            raise InvalidInput(
+                f"Batched logging API requests must be at most {largest} bytes, got a request of more.",
+                hint="send several smaller requests",
+            )
+    return {**_decoded(bytes(body)), **request.path_params}
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
+    if not body.strip():
+        return {}
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        try:
+            value = json.loads(body)  # NaN and Infinity as bare words, which some clients write
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput("the request is not JSON", hint=str(error)) from None
+    if not isinstance(value, dict):
+        raise InvalidInput("the request is not a JSON object", hint="send an object of arguments")
+    if b"\\u" in body or b"\\U" in body:
+        _check_texts(value)
+    return value
+
+
+def _check_texts(value: Any) -> None:
+    """Refuse texts that a database cannot hold."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            _checked_text(one)
+        elif isinstance(one, list):
+            waiting.extend(one)
+        elif isinstance(one, Mapping):
+            waiting.extend(one.keys())
+            waiting.extend(one.values())
+
+
+def _checked_text(text: str) -> str:
+    if "\x00" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
+        raise InvalidInput("a text holds a NUL or half a character", hint="send clean Unicode, and bytes as artifacts")
+    return text
+
+
+async def _version(_request: Request) -> Response:
+    return PlainTextResponse(VERSION)
+
+
+async def _health(_request: Request) -> Response:
+    return PlainTextResponse("OK")
+
+
+async def _server_info(_request: Request) -> Response:
+    return json_answer(_INFO)
+
+
+async def _nothing(request: Request) -> Response:
+    return no_endpoint(request.url.path)

@@ -1,0 +1,334 @@
+"""Runs, their parameters, tags, metrics and inputs."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from everloop.catalog.context import Context
+from everloop.catalog.tracking import inputs, points, querying, runs
+from everloop.catalog.tracking.rows import DatasetInput, ModelLink, Point, Run
+from everloop.core.errors import InvalidInput
+from everloop.core.grants import Target
+from everloop.server.mlflow.endpoint import Endpoint, on_run, on_runs
+from everloop.server.mlflow.experiments import view_of
+from everloop.server.mlflow.wire import PARAM_LENGTH, TAG_LENGTH, Arguments, invalid, millis, number, page, pairs
+
+STATUSES = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
+_MOST = {"metrics": 1000, "params": 100, "tags": 100}
+_MOST_ENTITIES = 1000
+_LEGACY_MODELS_TAG = "mlflow.log-model.history"
+
+
+def info_json(run: Run) -> dict[str, Any]:
+    """What identifies a run."""
+    return {
+        "run_id": run.id,
+        "run_uuid": run.id,
+        "run_name": run.name,
+        "experiment_id": run.experiment,
+        "user_id": run.actor,
+        "status": run.status,
+        "start_time": millis(run.start),
+        **({"end_time": millis(run.end)} if run.end is not None else {}),
+        "artifact_uri": run.artifact_uri,
+        "lifecycle_stage": run.stage,
+    }
+
+
+def metric_json(point: Point) -> dict[str, Any]:
+    """A metric point."""
+    return {
+        "key": point.key,
+        "value": number(point.value),
+        "timestamp": millis(point.at),
+        "step": point.step,
+        **({"run_id": point.run} if point.run else {}),
+        **({"model_id": point.model} if point.model else {}),
+        **({"dataset_name": point.dataset} if point.dataset else {}),
+        **({"dataset_digest": point.digest} if point.digest else {}),
+    }
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """A run with all that it holds."""
+    return {
+        "info": info_json(run),
+        "data": {
+            "metrics": [metric_json(point) for point in run.metrics],
+            "params": pairs(run.params),
+            "tags": pairs(run.tags),
+        },
+        "inputs": {
+            "dataset_inputs": [_dataset_json(one) for one in run.datasets],
+            "model_inputs": [{"model_id": link.model} for link in run.models_in],
+        },
+        "outputs": {"model_outputs": [{"model_id": link.model, "step": link.step} for link in run.models_out]},
+    }
+
+
+def create(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """runs/create."""
+    with ctx.write() as tx:
+        made = runs.create(
+            tx,
+            ctx.project,
+            experiment=args.text("experiment_id", "0") or "0",
+            actor=args.text("user_id", "") or ctx.actor.name,
+            at=args.moment("start_time", ctx.now()),
+            name=args.text("run_name", ""),
+            tags=args.tags(),
+        )
+    return {"run": run_json(made)}
+
+
+def update(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """runs/update."""
+    with ctx.write() as tx:
+        run = runs.change(
+            tx,
+            ctx.project,
+            args.run(),
+            status=args.choice("status", STATUSES, ""),
+            end=args.moment("end_time") if args.has("end_time") else None,
+            name=args.text("run_name", ""),
+        )
+    return {"run_info": info_json(run)}
+
+
+def delete(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """runs/delete."""
+    with ctx.write() as tx:
+        runs.delete_run(tx, ctx.project, args.run(), at=ctx.now())
+    return {}
+
+
+def restore(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """runs/restore."""
+    with ctx.write() as tx:
+        runs.restore(tx, ctx.project, args.run())
+    return {}
+
+
+def get(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """runs/get."""
+    with ctx.read() as tx:
+        return {"run": run_json(runs.get(tx, ctx.project, args.run()))}
+
+
+def search(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """runs/search."""
+    with ctx.read() as tx:
+        found = querying.search(
+            tx,
+            ctx.project,
+            args.texts("experiment_ids"),
+            filter_text=args.text("filter", ""),
+            order_by=args.texts("order_by"),
+            view=view_of(args, "run_view_type"),
+            limit=args.limit(1000, 50_000),
+            token=args.text("page_token", ""),
+        )
+    return page("runs", [run_json(run) for run in found.rows], found.token)
+
+
+def log_metric(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """runs/log-metric."""
+    with ctx.write() as tx:
+        run = runs.active(tx, ctx.project, args.run())
+        points.log(tx, ctx.project, run.number, [_point(run, args)])
+    return {}
+
+
+def log_parameter(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """runs/log-parameter."""
+    with ctx.write() as tx:
+        run = runs.active(tx, ctx.project, args.run())
+        runs.log_params(tx, run, [(args.key(), args.text("value", "")[:PARAM_LENGTH])])
+    return {}
+
+
+def set_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """runs/set-tag."""
+    with ctx.write() as tx:
+        run = runs.active(tx, ctx.project, args.run())
+        runs.set_tags(tx, run, {args.key(): args.text("value", "")[:TAG_LENGTH]})
+    return {}
+
+
+def delete_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """runs/delete-tag."""
+    with ctx.write() as tx:
+        runs.delete_tag(tx, runs.active(tx, ctx.project, args.run()), args.text("key"))
+    return {}
+
+
+def log_batch(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """runs/log-batch: all of it or nothing."""
+    identity = args.run()
+    counts = {name: len(args.parts(name)) for name in _MOST}
+    for name, most in _MOST.items():
+        if counts[name] > most:
+            raise InvalidInput(
+                f"A batch logging request can contain at most {most} {name}. Got {counts[name]} {name}. "
+                "Please split up batches and retry.",
+                hint="send several batches",
+            )
+    if sum(counts.values()) > _MOST_ENTITIES:
+        raise InvalidInput(
+            f"A batch logging request can contain at most {_MOST_ENTITIES} metrics, params and tags together",
+            hint="send several batches",
+        )
+    params = [(part.key(), part.text("value", "")[:PARAM_LENGTH]) for part in args.parts("params")]
+    tags = args.tags()
+    measured = [_point(Run(0, identity, "", "", "", "", "", 0, None, ""), part) for part in args.parts("metrics")]
+    with ctx.write() as tx:
+        run = runs.active(tx, ctx.project, identity)
+        runs.log_params(tx, run, params)
+        points.log(tx, ctx.project, run.number, measured)
+        runs.set_tags(tx, run, tags)
+    return {}
+
+
+def log_inputs(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """runs/log-inputs."""
+    described = []
+    for part in args.parts("datasets"):
+        one = part.part("dataset")
+        described.append(
+            DatasetInput(
+                name=one.text("name"),
+                digest=one.text("digest"),
+                source_type=one.text("source_type"),
+                source=one.text("source"),
+                schema=one.text("schema", "") or None,
+                profile=one.text("profile", "") or None,
+                tags={tag.text("key"): tag.text("value", "") for tag in part.parts("tags")},
+            )
+        )
+    links = [ModelLink(part.text("model_id")) for part in args.parts("models")]
+    with ctx.write() as tx:
+        run = runs.active(tx, ctx.project, args.run())
+        inputs.log_datasets(tx, ctx.project, run, described)
+        inputs.link_models(tx, run, "in", links)
+    return {}
+
+
+def log_outputs(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """runs/outputs."""
+    links = [ModelLink(part.text("model_id"), part.integer("step", 0)) for part in args.parts("models")]
+    with ctx.write() as tx:
+        inputs.link_models(tx, runs.active(tx, ctx.project, args.run()), "out", links)
+    return {}
+
+
+def log_model(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """runs/log-model, of clients before 3.0: the model's description is appended to a tag."""
+    text = args.text("model_json")
+    try:
+        described = json.loads(text)
+    except ValueError:
+        raise invalid("model_json", text[:200], "it is not JSON") from None
+    if not isinstance(described, dict) or not {"artifact_path", "flavors", "utc_time_created", "run_id"} <= set(
+        described
+    ):
+        raise invalid("model_json", text[:200], "it lacks mandatory fields of a model")
+    with ctx.write() as tx:
+        run = runs.get(tx, ctx.project, args.run())
+        known = json.loads(run.tags.get(_LEGACY_MODELS_TAG, "[]"))
+        tag = json.dumps([*known, described])
+        runs.set_tags(tx, runs.active(tx, ctx.project, run.id), {_LEGACY_MODELS_TAG: tag})
+    return {}
+
+
+def history(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """metrics/get-history: whole, unless the caller asks for pages."""
+    key, paged = args.text("metric_key"), args.has("max_results")
+    with ctx.read() as tx:
+        run = runs.find(tx, ctx.project, args.run())
+        limit = args.limit(25_000, 25_000) if paged else 2**31
+        found = points.history(tx, ctx.project, run.id, key, limit=limit, token=args.text("page_token", ""))
+    return page("metrics", [metric_json(replace(point, run=run.id)) for point in found.rows], found.token)
+
+
+def history_interval(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """metrics/get-history-bulk-interval: a sample of steps that is the same for all runs."""
+    identities = args.texts("run_ids")
+    if not 1 <= len(identities) <= 100:
+        raise invalid("run_ids", identities, "1 to 100 runs are expected")
+    start = args.integer("start_step") if args.has("start_step") else None
+    end = args.integer("end_step") if args.has("end_step") else None
+    if (start is None) != (end is None) or (start is not None and end is not None and start > end):
+        raise InvalidInput(
+            "start_step and end_step must be given together, start_step being the smaller",
+            hint="leave both out for all",
+        )
+    with ctx.read() as tx:
+        found = points.history_at_steps(
+            tx, ctx.project, identities, args.text("metric_key"), start=start, end=end, most=args.limit(320, 2500)
+        )
+    return {"metrics": [metric_json(point) for point in found]}
+
+
+def history_bulk(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+    """metrics/get-history-bulk, of the web pages."""
+    identities = args.texts("run_id")
+    if not 1 <= len(identities) <= 100:
+        raise invalid("run_id", identities, "1 to 100 runs are expected")
+    left = args.limit(25_000, 25_000)
+    metrics: list[dict[str, Any]] = []
+    with ctx.read() as tx:
+        for identity in identities:
+            found = points.history(tx, ctx.project, identity, args.text("metric_key"), limit=max(left, 1))
+            metrics.extend(metric_json(replace(point, run=identity)) for point in found.rows[:left])
+            left -= len(found.rows[:left])
+    return {"metrics": metrics}
+
+
+def _on_each_run(_ctx: Context, args: Arguments) -> Target:
+    """One run when one is asked for, else runs in general."""
+    named = args.texts("run_ids") or args.texts("run_id")
+    return Target("run", named[0] if len(named) == 1 else "*")
+
+
+def _point(run: Run, args: Arguments) -> Point:
+    return Point(
+        key=args.key(),
+        value=args.double("value"),
+        at=args.moment("timestamp"),
+        step=args.integer("step", 0),
+        model=args.text("model_id", ""),
+        dataset=args.text("dataset_name", ""),
+        digest=args.text("dataset_digest", ""),
+        run=run.id,
+    )
+
+
+def _dataset_json(one: DatasetInput) -> dict[str, Any]:
+    described = {"name": one.name, "digest": one.digest, "source_type": one.source_type, "source": one.source}
+    if one.schema is not None:
+        described["schema"] = one.schema
+    if one.profile is not None:
+        described["profile"] = one.profile
+    return {"dataset": described, "tags": pairs(one.tags)}
+
+
+ENDPOINTS = (
+    Endpoint("POST", "runs/create", create, on_runs),
+    Endpoint("POST", "runs/update", update, on_run),
+    Endpoint("POST", "runs/delete", delete, on_run, audited=True),
+    Endpoint("POST", "runs/restore", restore, on_run, audited=True),
+    Endpoint("GET", "runs/get", get, on_run, reads=True),
+    Endpoint("POST", "runs/search", search, on_runs, reads=True),
+    Endpoint("POST", "runs/log-metric", log_metric, on_run),
+    Endpoint("POST", "runs/log-parameter", log_parameter, on_run),
+    Endpoint("POST", "runs/set-tag", set_tag, on_run),
+    Endpoint("POST", "runs/delete-tag", delete_tag, on_run),
+    Endpoint("POST", "runs/log-batch", log_batch, on_run),
+    Endpoint("POST", "runs/log-inputs", log_inputs, on_run),
+    Endpoint("POST", "runs/outputs", log_outputs, on_run),
+    Endpoint("POST", "runs/log-model", log_model, on_run),
+    Endpoint("GET", "metrics/get-history", history, on_run, reads=True),
+    Endpoint("GET", "metrics/get-history-bulk-interval", history_interval, _on_each_run, reads=True),
+    Endpoint("GET", "metrics/get-history-bulk", history_bulk, _on_each_run, reads=True),
+)

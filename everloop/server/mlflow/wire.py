@@ -1,0 +1,220 @@
+"""MLflow's wire: arguments read with its validation texts, and proto2 JSON written as its client reads it."""
+
+import json
+import math
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from everloop.core.clock import Micros
+from everloop.core.errors import InvalidInput
+
+_INT64 = 2**63
+_MILLI = 1000
+_SEE = " See the API docs for more information about request parameters."
+_KEY = re.compile(r"[/\w.\- :]*")
+_DOUBLES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+KEY_LENGTH = 250
+PARAM_LENGTH = 6000
+TAG_LENGTH = 8000
+
+
+def invalid(name: str, value: Any, why: str = "") -> InvalidInput:
+    """MLflow's text for a value that is not right."""
+    shown = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    ending = f": {why}" if why else "."
+    return InvalidInput(
+        f"Invalid value {shown} for parameter '{name}' supplied{ending}{_SEE}", hint=why or "see the API"
+    )
+
+
+def missing(name: str) -> InvalidInput:
+    """MLflow's text for a value that is not there."""
+    return InvalidInput(f"Missing value for required parameter '{name}'.{_SEE}", hint=f"send {name}")
+
+
+class Arguments:
+    """The arguments of one call: a JSON object, or query parameters, whose values are lists of texts."""
+
+    def __init__(self, values: Mapping[str, Any], at: str = "") -> None:
+        """Read from `values`; `at` is where they stand in the whole, for messages."""
+        self._values = values
+        self._at = at
+
+    @classmethod
+    def of_query(cls, pairs: Sequence[tuple[str, str]]) -> "Arguments":
+        """The arguments of a GET."""
+        gathered: dict[str, Any] = {}
+        for name, value in pairs:
+            gathered.setdefault(name, []).append(value)
+        return cls(gathered)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a value that is not null."""
+        return self._raw(name) is not None
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A text; without a default it must be there and not be empty."""
+        value = self._raw(name)
+        if value is None or (value == "" and default is None):
+            if default is None:
+                raise missing(self._at + name)
+            return default
+        if not isinstance(value, str):
+            raise invalid(self._at + name, value, f"Hint: Value was of type '{type(value).__name__}'.")
+        return value
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """An int64, as a number or a text."""
+        value = self._raw(name)
+        if value is None or value == "":
+            if default is None:
+                raise missing(self._at + name)
+            return default
+        try:
+            number = int(value) if not isinstance(value, bool) else None
+        except (TypeError, ValueError, OverflowError):
+            number = None
+        if number is None or not -_INT64 <= number < _INT64 or (isinstance(value, float) and value != number):
+            raise invalid(self._at + name, value, f"Hint: Value was of type '{type(value).__name__}'.")
+        return number
+
+    def moment(self, name: str, default: Micros | None = None) -> Micros:
+        """A time, which MLflow writes in milliseconds."""
+        if default is not None and self._raw(name) in {None, ""}:
+            return default
+        number = self.integer(name)
+        if abs(number) >= _INT64 // _MILLI:
+            raise invalid(self._at + name, number, "the time is beyond the range")
+        return number * _MILLI
+
+    def double(self, name: str) -> float:
+        """A double; the three that JSON lacks are texts."""
+        value = self._raw(name)
+        if value is None:
+            raise missing(self._at + name)
+        if isinstance(value, str) and value in _DOUBLES:
+            return _DOUBLES[value]
+        try:
+            return float("a boolean" if isinstance(value, bool) else value)
+        except (TypeError, ValueError, OverflowError):
+            raise invalid(self._at + name, value, f"Hint: Value was of type '{type(value).__name__}'.") from None
+
+    def flag(self, name: str) -> bool:
+        """A boolean; false when it is not there."""
+        value = self._raw(name)
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        if isinstance(value, str) and value.lower() in {"true", "false"}:
+            return value.lower() == "true"
+        raise invalid(self._at + name, value)
+
+    def choice(self, name: str, numbers: Mapping[int, str], default: str) -> str:
+        """An enumeration, by name or number."""
+        value = self._raw(name)
+        if value is None or value == "":
+            return default
+        if isinstance(value, int) and value in numbers:
+            return numbers[value]
+        if isinstance(value, str) and value.isdigit() and int(value) in numbers:
+            return numbers[int(value)]
+        if value in numbers.values():
+            return str(value)
+        raise invalid(self._at + name, value, "one of " + ", ".join(numbers.values()))
+
+    def texts(self, name: str) -> list[str]:
+        """A list of texts; empty when it is not there."""
+        values = self._values.get(name)
+        if values is None:
+            return []
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise invalid(self._at + name, values, "a list of texts is expected")
+        return values
+
+    def part(self, name: str) -> "Arguments":
+        """An object within."""
+        value = self._raw(name)
+        if not isinstance(value, dict):
+            raise missing(self._at + name) if value is None else invalid(self._at + name, value)
+        return Arguments(value, f"{self._at}{name}.")
+
+    def parts(self, name: str) -> list["Arguments"]:
+        """A list of objects; empty when it is not there."""
+        values = self._values.get(name)
+        if values is None:
+            return []
+        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+            raise invalid(self._at + name, values, "a list of objects is expected")
+        return [Arguments(value, f"{self._at}{name}[{index}].") for index, value in enumerate(values)]
+
+    def limit(self, default: int, most: int, name: str = "max_results") -> int:
+        """A page's size."""
+        number = self.integer(name, default)
+        if not 1 <= number <= most:
+            raise invalid(name, number, f"it must be at least 1 and at most {most}")
+        return number
+
+    def key(self, name: str = "key") -> str:
+        """The name of a metric, parameter or tag."""
+        value = self.text(name)
+        where = self._at + name
+        if _KEY.fullmatch(value) is None:
+            raise invalid(
+                where,
+                value,
+                "Names may only contain alphanumerics, underscores (_), dashes (-), periods (.), spaces ( ), "
+                "colon(:) and slashes (/).",
+            )
+        plain = posixpath.normpath(value)
+        if plain != value or plain == "." or plain.startswith(("..", "/")):
+            raise invalid(where, value, f"Names may be treated as files in certain cases. Use '{plain}' instead.")
+        return bounded(where, value, KEY_LENGTH)
+
+    def tags(self, name: str = "tags", most: int = TAG_LENGTH) -> dict[str, str]:
+        """A list of keys and values; a value that is too long is cut, as MLflow does."""
+        return {part.key(): part.text("value", "")[:most] for part in self.parts(name)}
+
+    def run(self) -> str:
+        """The run that is meant; old clients say `run_uuid`."""
+        return self.text("run_id", self.text("run_uuid", "")) or self.text("run_id")
+
+    def _raw(self, name: str) -> Any:
+        value = self._values.get(name)
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+            return value[0]
+        return value
+
+
+def bounded(name: str, value: str, most: int) -> str:
+    """The value, if it is not too long."""
+    if len(value) > most:
+        raise InvalidInput(
+            f"'{name}' exceeds the maximum length of {most} characters", hint=f"shorten it to {most} characters"
+        )
+    return value
+
+
+def number(value: float) -> float | str:
+    """A double for JSON."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def millis(at: Micros) -> int:
+    """A time for JSON."""
+    return at // _MILLI
+
+
+def pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
+    """Texts by key, as MLflow's lists of tags and parameters."""
+    return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def page(name: str, rows: Sequence[Mapping[str, Any]], token: str) -> dict[str, Any]:
+    """A page of an answer; no token means that it is the last one."""
+    return {name: list(rows), **({"next_page_token": token} if token else {})}
