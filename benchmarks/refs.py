@@ -29,7 +29,7 @@ from everloop.core.version import Version
 PROCESSES = 8
 PROJECT = "flights"
 TARGETS = {"SQLite": 0.1, "PostgreSQL": 0.35}
-"""Of the floor's moves a second. A bare embedded transaction takes 30 µs: there Python's layers show, over a socket less."""
+"""Of the floor's moves a second. A bare embedded transaction takes 30 µs: there Python's layers show."""
 
 UPDATE = "UPDATE refs SET target = {0} WHERE project = {0} AND name = {0} AND target = {0}"
 INSERT = (
