@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from everloop.checks.definitions import RESERVED, CheckDef, ObjectiveDef
 from everloop.core.errors import DefinitionError, InvalidInput
 from everloop.core.ids import checked_name
+from everloop.core.ports import Resources
 from everloop.core.version import Version
 from everloop.data.definitions import Contract, DatasetDef, SourceDef
 from everloop.data.expect import Expectation
@@ -27,6 +28,12 @@ from everloop.watch.definitions import Late, MonitorDef, RetrainDef, Trigger
 F = TypeVar("F", bound=Callable[..., Any])
 Table = SourceDef | DatasetDef
 _OURS = str(Path(__file__).parent)
+COMPUTE: Mapping[str, Resources] = {
+    "small": Resources(cores=2),
+    "medium": Resources(cores=4),
+    "large": Resources(cores=16),
+}
+"""What the sizes of `compute=` mean here."""
 _FRAMES = "everloop.features.frames"
 _TRAIN = "everloop.models.training:train"
 
@@ -324,6 +331,7 @@ class Project:
             kind="model",
             name=trainer.name,
             upstream={_only_frame(trainer.function): f"frame/{trainer.name}_training"},
+            resources=COMPUTE[trainer.compute],
             facts=facts,
             runner=_TRAIN,
         )

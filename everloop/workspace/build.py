@@ -14,11 +14,11 @@ from everloop.core.grants import SANDBOX
 from everloop.core.ports import Executor
 from everloop.data.capturing import Captured, capture
 from everloop.data.checking import ExpectationResult
-from everloop.data.definitions import DatasetDef, SourceDef
+from everloop.data.definitions import DatasetDef, Files, SourceDef
 from everloop.data.heads import advance_head
 from everloop.flows.assets import Asset, plan
 from everloop.flows.engine import Options, Origin, Progress, Results, run
-from everloop.flows.identity import closure_hash
+from everloop.flows.identity import Tree, closure_hash, project_tree
 from everloop.project import Project
 from everloop.workspace.codecs import CODECS
 from everloop.workspace.definitions import definition_versions
@@ -90,6 +90,7 @@ def build(
             cached=request.cached,
             workers=request.workers,
             environ=sink.environ,
+            code=code_tree(ctx, project, origin).version,
         ),
         progress=progress,
     )
@@ -123,7 +124,7 @@ def refresh(
         origin=origin,
         executor=executor,
         codecs=CODECS,
-        options=Options(given=given, workers=2),
+        options=Options(given=given, workers=2, code=code_tree(ctx, project, origin).version),
         progress=progress,
     )
     contracts = _advance(ctx, project, results, environment)
@@ -134,6 +135,13 @@ def refresh(
 def code_of(origin: Origin) -> Callable[[Callable[..., Any]], str]:
     """The closure hash of a function of the project at `origin`."""
     return lambda function: closure_hash(function, origin.root).hash
+
+
+def code_tree(ctx: Context, project: Project, origin: Origin) -> Tree:
+    """The project's files without those that its sources read: they are versioned as data."""
+    tables = project.tables.values()
+    patterns = [t.origin.pattern for t in tables if isinstance(t, SourceDef) and isinstance(t.origin, Files)]
+    return project_tree(origin.root, ctx.store, origin.name, patterns)
 
 
 def _ensure_sandbox(ctx: Context, request: Request) -> None:

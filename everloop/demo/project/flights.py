@@ -99,13 +99,19 @@ def departures(flights: pl.LazyFrame, airports: pl.LazyFrame) -> pl.LazyFrame:
 @project.dataset(
     key=FLIGHT,
     event_time="departed_at",
+    known_time="known_at",
     tags={"tailnum": "pseudonymous"},
     expect=[el.expect.between("dep_delay", -120, 1800)],
 )
 def takeoffs(flights: pl.LazyFrame, airports: pl.LazyFrame) -> pl.LazyFrame:
-    """Departure delays, known at departure."""
+    """Departure delays, known at departure.
+
+    A flight that leaves early counts from its scheduled minute on: at that minute the question about this very
+    flight is asked, and its own take-off must not answer it.
+    """
     left = with_times(flights, airports).filter(pl.col("dep_delay").is_not_null())
-    return left.select(*FLIGHT, "departed_at", "tailnum", "dep_delay")
+    known = pl.max_horizontal("departed_at", "scheduled_at")
+    return left.select(*FLIGHT, "departed_at", "tailnum", "dep_delay", known_at=known)
 
 
 @project.dataset(

@@ -6,8 +6,9 @@ out. The commit and the diff are kept beside the version, for people: they are n
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from everloop.core.errors import InvalidInput
@@ -39,12 +40,17 @@ class TreeReader:
         self._blobs = blobs
         self._seen: dict[str, tuple[tuple[int, int, int], str]] = {}
 
-    def read(self, root: Path, name: str = "project") -> Tree:
-        """Record the tree under `root` as version `code/<name>`; raises `InvalidInput` for a file over 5 MB."""
+    def read(self, root: Path, name: str = "project", leave_out: Sequence[str] = ()) -> Tree:
+        """Record the tree under `root` as version `code/<name>`; raises `InvalidInput` for a file over 5 MB.
+
+        `leave_out` are globs, relative to the root, of files that are data: sources read and version those.
+        """
         root = root.resolve()
         inside_git = _git(root, "rev-parse", "--is-inside-work-tree").strip() == "true"
         files: dict[str, str] = {}
         for path in sorted(_tracked(root) if inside_git else _walked(root)):
+            if any(fnmatchcase(path, pattern) for pattern in leave_out):
+                continue
             identity = self._file(root, path)
             if identity is not None:
                 files[path] = identity
@@ -73,9 +79,9 @@ class TreeReader:
         return known[1]
 
 
-def project_tree(root: Path, blobs: Blobs, name: str = "project") -> Tree:
+def project_tree(root: Path, blobs: Blobs, name: str = "project", leave_out: Sequence[str] = ()) -> Tree:
     """Record the working tree under `root` once; keep a `TreeReader` to do it often."""
-    return TreeReader(blobs).read(root, name)
+    return TreeReader(blobs).read(root, name, leave_out)
 
 
 def _tracked(root: Path) -> list[str]:

@@ -1,0 +1,58 @@
+"""What the kinds of tasks do. A task runs in a process of its own, for it may import a project's code."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from everloop.catalog.context import Context
+from everloop.catalog.operation import invoke
+from everloop.checks.request import CheckRequest
+from everloop.core.errors import InvalidInput
+from everloop.flows.assets import suggest
+from everloop.watch.baseline import model_scorer
+from everloop.watch.triggers import Tick, tick_now
+from everloop.workspace.build import refresh
+from everloop.workspace.checking import run_change_check
+from everloop.workspace.code import project_of
+from everloop.workspace.executors import ByKind
+from everloop.workspace.retraining import live_code, retrain
+
+Handler = Callable[[Context, Mapping[str, Any], str], Any]
+
+
+def perform(ctx: Context, kind: str, payload: Mapping[str, Any], tracking_uri: str) -> Any:
+    """Do a task and return its JSON-ready result; raises what went wrong."""
+    if kind not in HANDLERS:
+        raise InvalidInput(f"{kind!r} is no kind of task", hint=suggest(kind, HANDLERS))
+    return HANDLERS[kind](ctx, payload, tracking_uri)
+
+
+def _check(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
+    return run_change_check(ctx, CheckRequest.from_json(payload)).model_dump(mode="json")
+
+
+def _retrain(ctx: Context, payload: Mapping[str, Any], uri: str) -> Any:
+    return retrain(ctx, payload, tracking_uri=uri)
+
+
+def _refresh(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
+    project, origin = project_of(ctx, *live_code(ctx, payload["model"]))
+    executor = ByKind(project.assets(), ctx.store, ctx.home / "run")
+    try:
+        made = refresh(ctx, project, origin, payload["environment"], executor=executor)
+    finally:
+        executor.close()
+    return {name: identity for name, (identity, _) in made.items()}
+
+
+def _watch(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
+    ready = replace(ctx, ports={**ctx.ports, "scorer": model_scorer(ctx)})
+    return invoke(ready, tick_now, Tick(environment=payload["environment"])).model_dump(mode="json")
+
+
+HANDLERS: Mapping[str, Handler] = {
+    "checks.run": _check,
+    "flow.retrain": _retrain,
+    "data.refresh": _refresh,
+    "watch.tick": _watch,
+}
