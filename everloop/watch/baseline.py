@@ -25,7 +25,7 @@ from everloop.data.codec import read
 from everloop.models.predictor import load, materialize
 from everloop.watch.budget import QUARTER, Calibration, alpha, calibrate
 from everloop.watch.drift import Limits
-from everloop.watch.reference import SCORE, Counts, Reference, profile
+from everloop.watch.reference import SCORE, Counts, Reference, columns_of, profile
 from everloop.watch.statistics.estimated import Calibrator, calibrator
 
 Scorer = Callable[[VersionRow, pl.DataFrame], NDArray[np.float64]]
@@ -144,7 +144,7 @@ def model_scorer(ctx: Context) -> Scorer:
 
     def score(model: VersionRow, frame: pl.DataFrame) -> NDArray[np.float64]:
         folder = materialize(model.manifest, ctx.store, ctx.home / "cache" / "models" / short(model.id))
-        scores = np.asarray(load(folder).scores(frame), dtype=np.float64)
+        scores = np.asarray(load(folder).scores(columns_of(frame)), dtype=np.float64)
         return scores[:, -1] if scores.ndim > 1 else scores
 
     return score

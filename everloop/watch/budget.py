@@ -23,6 +23,7 @@ QUARTER: Micros = 91 * DAY
 ENTER, OF, LEAVE = 2, 3, 3
 """Enter on 2 flagged windows of 3, leave after 3 quiet ones."""
 
+_POINTS, _WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
 _STRICTEST, _LOOSEST = 1e-6, 0.01
 _KOLMOGOROV = ((0.5, 0.8276), (0.9, 1.2238))
 """Median and 90 % point of Kolmogorov's distribution."""
@@ -54,10 +55,9 @@ def alpha(alarms_per_quarter: float, window: Micros, n: int, m: int) -> float:
 
 def both_flagged(p: float, correlation: float) -> float:
     """Chance that two windows of this correlation both exceed their level `p` (Gauss-Hermite, 80 points)."""
-    points, weights = np.polynomial.hermite_e.hermegauss(80)
     c = float(ndtri(1 - p))
-    within = ndtr(-(c - np.sqrt(correlation) * points) / np.sqrt(1 - correlation))
-    return float((weights * within**2).sum() / np.sqrt(2 * np.pi))
+    within = ndtr(-(c - np.sqrt(correlation) * _POINTS) / np.sqrt(1 - correlation))
+    return float((_WEIGHTS * within**2).sum() / np.sqrt(2 * np.pi))
 
 
 def advance(history: str) -> Step:

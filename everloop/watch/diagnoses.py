@@ -43,6 +43,9 @@ _FAR = 0.2
 """How far apart (Kolmogorov-Smirnov) the columns must be for a change of unit to be worth naming."""
 
 
+_NEAR, _SLACK_NEAR, _SLACK_FAR = 10.0, 0.1, 0.4
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """What went wrong with a column, in words that name the values."""
@@ -111,14 +114,23 @@ def _unit_change(column: Column, window: Counts) -> Diagnosis | None:
     apart = _distance(before, now)
     if apart < _FAR:
         return None
-    rest, name = min((_distance(before * scale + shift, now), name) for name, scale, shift in _UNITS)
+    rest, name, scale = min((_distance(before * scale + shift, now), name, scale) for name, scale, shift in _UNITS)
     # What remains must be noise: the critical distance at 1e-3 of the window's size, and the grid's own.
     noise = 1.95 / np.sqrt(min(window.present, column.counts.present)) + 1 / before.size
-    if rest > noise or rest > apart / 3:
+    # Real growth may be by 2.4 as well as by 2.54; a factor of 1,000 leaves more room.
+    slack = _SLACK_NEAR if 1 / _NEAR < abs(scale) < _NEAR else _SLACK_FAR
+    wider = _spread(now) / max(_spread(before), 1e-300)
+    if rest > noise or rest > apart / 3 or not 1 - slack < wider / abs(scale) < 1 + slack:
         return None
     old, new = np.quantile(before, (0.25, 0.75)), np.quantile(now, (0.25, 0.75))
     text = f"looks like {name}: the middle half was {old[0]:.4g}..{old[1]:.4g} and is {new[0]:.4g}..{new[1]:.4g}"
     return Diagnosis("unit change", text)
+
+
+def _spread(quantiles: Floats) -> float:
+    """Distance of the 10 % and 90 % points: its noise is a few per cent with some hundred rows."""
+    low, high = np.quantile(quantiles, (0.1, 0.9))
+    return float(high - low)
 
 
 def _distance(a: Floats, b: Floats) -> float:

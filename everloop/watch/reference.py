@@ -127,7 +127,7 @@ class Reference:
     def from_json(cls, content: bytes) -> "Reference":
         """Read what `to_json` wrote; raises `DataError`."""
         try:
-            body = json.loads(content)["columns"]
+            body = dict(json.loads(content)["columns"])
             return cls({name: _column_from(name, part) for name, part in body.items()})
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"this object is no training reference: {error}") from error
