@@ -75,7 +75,10 @@ class Options:
     tracked: frozenset[str] = frozenset({"model"})
     """Kinds of assets whose execution is a tracking run."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """More for the codecs, outside the recipe."""
+    """More for the codecs of all steps, outside the recipe."""
+    bound: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """More facts of single steps, by key, inside the recipe: ids of the definitions that they belong to
+    (`{"model/delay": {"service_id": …, "trainer_id": …}}`), which must be in the catalog."""
     environ: Callable[[str, str], Mapping[str, str]] | None = None
     """Environment variables of a step, from its key and its tracking run."""
     code: Version | None = None
@@ -203,7 +206,7 @@ class _Run:
             host={name: manifest[name] for name in ("python", "implementation", "platform", "machine", "threads")},
             params=self.params(asset),
             inputs=inputs,
-            facts=asset.facts,
+            facts={**asset.facts, **self.options.bound.get(asset.key, {})},
             how={"step": asset.key, "runner": asset.runner, "codec": asset.codec or self.codecs.get(asset.kind, "")},
         )
 
@@ -269,6 +272,7 @@ class _Run:
             placed = _placed(tx, self.ctx.project, manifests.values())
         facts = {
             **self.options.facts,
+            **self.options.bound.get(asset.key, {}),
             "run": run,
             "code": self.code.id,
             "runtime": self.runtime(asset.resources.cores).version.id,

@@ -5,6 +5,7 @@ requirements by loading the model in another process (seconds more), writes the 
 and saves by skops, whose bytes never repeat. The plain mlflow client loads what is written here.
 """
 
+import ast
 import io
 import json
 import pickle
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -197,7 +199,7 @@ def _version(name: str) -> str:
 
 
 def _code(modules: Iterable[str]) -> dict[str, bytes]:
-    """Sources of the project's modules that a pickle names, and of those that they hold something of."""
+    """Sources of the project's modules that a pickle names, and of those that they import."""
     waiting, found, seen = list(modules), dict[str, bytes](), set[str]()
     while waiting:
         name = waiting.pop()
@@ -208,10 +210,17 @@ def _code(modules: Iterable[str]) -> dict[str, bytes]:
         file = Path(str(module.__file__))
         place = name.replace(".", "/") + ("/__init__.py" if file.name == "__init__.py" else ".py")
         found[place] = file.read_bytes()
-        waiting += [name.rpartition(".")[0]]
-        for value in vars(module).values():
-            waiting.append(value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", "")))
+        waiting += [name.rpartition(".")[0], *_imported(found[place], str(module.__package__ or ""))]
     return found
+
+
+def _imported(source: bytes, package_name: str) -> Iterable[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package_name) if node.level else node.module
+            yield from [str(base), *(f"{base}.{alias.name}" for alias in node.names)]
 
 
 def _of_project(module: ModuleType) -> bool:
