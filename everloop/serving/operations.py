@@ -141,7 +141,7 @@ class LabelsAdded(Answer):
 
 
 def _on_endpoint(_ctx: Context, cmd: Any) -> Target:
-    name = getattr(cmd, "name", None) or getattr(cmd, "endpoint", "*")
+    name: str = getattr(cmd, "name", "") or getattr(cmd, "endpoint", "") or "*"
     return Target("endpoint", name, cmd.environment)
 
 
@@ -236,7 +236,7 @@ def trace_prediction(ctx: Context, cmd: PredictionQuery) -> PredictionTrace:
         edges = versions.upstream(tx, ctx.project, row.revision)
         roles = {edge.from_id: edge.role for edge in reversed(edges)}
         labels = versions.labels(tx, ctx.project, [row.revision, *roles])
-        snapshot, change, approvals = _let_in(ctx, tx, row)
+        snapshot, change = _let_in(ctx, tx, row)
     origins = [
         Origin(role=role, id=identity, label=labels.get(identity, short(identity))) for identity, role in roles.items()
     ]
@@ -248,24 +248,25 @@ def trace_prediction(ctx: Context, cmd: PredictionQuery) -> PredictionTrace:
         change=None if change is None else change.number,
         title="" if change is None else change.title,
         authors=[] if change is None else sorted(change.authors),
-        approvers=approvals,
+        approvers=[] if change is None else list(change.approvers),
     )
 
 
-def _let_in(ctx: Context, tx: Tx, row: PredictionRow) -> tuple[str, changes.Change | None, list[str]]:
-    """The snapshot that made the revision what production meant, its change, and who approved that."""
+def _let_in(ctx: Context, tx: Tx, row: PredictionRow) -> tuple[str, changes.Change | None]:
+    """The snapshot that brought the revision's models into production, and the change that did it.
+
+    Not simply what production held at that time: during a canary the revision before still answers.
+    """
+    models = set(versions.get(tx, ctx.project, row.revision).manifest["models"].values())
+    brought = ""
     for move in refs.log(tx, ctx.project, refs.env_ref("production"), limit=1000):
         if move.new is None or move.at > row.at:
             continue
-        entries = versions.get(tx, ctx.project, move.new).manifest["entries"]
-        pinned = versions.get(tx, ctx.project, row.revision).manifest
-        if not set(pinned["models"].values()) <= set(entries.values()):
-            continue  # a canary's request was answered by the revision before
-        change = changes.by_merge(tx, ctx.project, move.new)
-        given = changes.approvals_of(tx, ctx.project, change.number) if change else []
-        alive = [a.actor for a in given if change and a.delta_id == change.delta_id]
-        return move.new, change, sorted(set(alive))
-    return "", None, []
+        if models <= set(versions.get(tx, ctx.project, move.new).manifest["entries"].values()):
+            brought = move.new
+        elif brought:
+            break
+    return brought, changes.by_merge(tx, ctx.project, brought)
 
 
 @operation("labels.add", needs="label.write", on=_on_endpoint)

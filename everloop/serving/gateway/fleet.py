@@ -6,7 +6,6 @@ named drains and ends. A revision that cannot become ready leaves its endpoint a
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -91,11 +90,12 @@ class Fleet:
     ) -> None:
         """Serve the table at `path` once `load` is called; nothing until then."""
         self._path, self._key = path, key
-        self._prepare = prepare
         self._seen: tuple[int, int, int] | None = None
         self._processes: dict[tuple[str, str], ModelProcess] = {}
         self._counters: dict[tuple[str, str], Counters] = {}
         self._retiring: set[asyncio.Task[None]] = set()
+        self.looked = asyncio.Event()
+        """Set once the first table was looked for: before that nobody should be told that an endpoint is not there."""
         self.routes: dict[str, LiveRoute] = {}
         self.table: Table | None = None
         self.problems: dict[str, str] = {}
@@ -115,6 +115,7 @@ class Fleet:
                 await self.load()
             except (EverloopError, OSError) as error:
                 self.problems = {**self.problems, "table": str(error)}
+            self.looked.set()
             await asyncio.sleep(_POLL_SECONDS)
 
     async def load(self) -> bool:
@@ -139,12 +140,11 @@ class Fleet:
             if key not in self._processes:
                 process = ModelProcess(revision)
                 self._processes[key] = process
-                if self._prepare is not None:
-                    await self._prepare(revision)
                 await process.start()
                 starting.append(process)
         if first:
             self._swap(table, {})  # nothing served before: requests wait for their worker instead of failing
+            self.looked.set()
         for process in starting:
             await process.become_ready(_READY_SECONDS)
         self.problems = {p.revision.id: p.problem or "not warm in time" for p in starting if not p.ready.is_set()}
@@ -202,10 +202,6 @@ class Fleet:
                 for address, route in self.routes.items()
             },
         }
-
-    def processes(self) -> Iterator[ModelProcess]:
-        """Every worker."""
-        return iter(self._processes.values())
 
 
 def _told(live: Live) -> dict[str, Any]:

@@ -95,6 +95,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     gc.collect()
     gc.freeze()
     try:
+        await fleet.looked.wait()
         await server.serve(sockets=[listening])
     finally:
         for task in background:

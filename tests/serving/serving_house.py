@@ -1,5 +1,7 @@
 """What serving's tests share: a workspace with real gateways, workers, model folders, and a small HTTP load."""
 
+import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -9,23 +11,22 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import httpx2
 import joblib
-import numpy as np
 
 from everloop.core.signing import SigningKey
+from everloop.serving import log
 from everloop.serving import table as tables
 from everloop.serving.table import Revision, Route, Table
 
 HERE = Path(__file__).parent
-LOADER = "predictors:load"
+LOADER = "serving_models:load"
 
 
 def folder_of(root: Path, name: str, predictor: Any) -> str:
-    """A model folder in the simplest form: a joblib file that `predictors.load` reads."""
+    """A model folder in the simplest form: a joblib file that `serving_models.load` reads."""
     folder = root / name
     folder.mkdir(parents=True)
     joblib.dump(predictor, folder / "model.joblib")
@@ -62,7 +63,8 @@ class Place:
 
     def __post_init__(self) -> None:
         (self.home / "serving").mkdir(parents=True, exist_ok=True)
-        (self.home / "verify.pem").write_bytes(self.key.public.to_pem())
+        (self.home / "keys").mkdir()
+        (self.home / "keys" / "verify.pem").write_bytes(self.key.public.to_pem())
 
     def serve(self, *routes: Route, **more: Any) -> Table:
         self.sequence += 1
@@ -117,8 +119,8 @@ class Gateway:
     def _start(self) -> subprocess.Popen[bytes]:
         more = [text for name, value in self.options.items() for text in ("--" + name, value)]
         return subprocess.Popen(
-            [sys.executable, "-m", "everloop.serving.gateway", "--home", str(self.place.home), "--name", self.name]
-            + ["--fd", str(self.listener.fileno()), "--verify-key", str(self.place.home / "verify.pem"), *more],
+            [sys.executable, "-m", "everloop.serving.gateway", "--home", str(self.place.home)]  # noqa: RUF005 - reads better
+            + ["--name", self.name, "--fd", str(self.listener.fileno()), *more],
             pass_fds=(self.listener.fileno(),),
             env={**os.environ, "PYTHONPATH": str(HERE)},
         )
@@ -154,12 +156,57 @@ class Gateway:
         project, name = address.split(".")
         return self.client.post(f"/endpoints/{project}/{name}/predict", json=row, headers=headers)
 
-    def __enter__(self) -> "Gateway":
-        return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
+class Caller:
+    """A bounded load: keep-alive connections that ask one after the other; counts what came back."""
+
+    def __init__(self, port: int, connections: int, path: str = "/endpoints/shop/delay/predict") -> None:
+        self.port, self.connections, self.path = port, connections, path
+        self.ids: list[str] = []
+        self.statuses: list[int] = []
+        self.revisions: list[str] = []
+        self.slowest = 0.0
+        self.lost = 0
+        """Connections that ended without an answer."""
+
+    async def run(self, until: asyncio.Event, body: bytes | None = None, pause: float = 0.002) -> None:
+        content = body or json.dumps(one_row()).encode()
+        await asyncio.gather(*(self._connection(until, content, pause) for _ in range(self.connections)))
+
+    async def _connection(self, until: asyncio.Event, body: bytes, pause: float) -> None:
+        request = (
+            f"POST {self.path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n\r\n"
+        ).encode() + body
+        while not until.is_set():
+            writer = None
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                while not until.is_set():
+                    started = time.monotonic()
+                    writer.write(request)
+                    await self._answer(reader)
+                    self.slowest = max(self.slowest, time.monotonic() - started)
+                    await asyncio.sleep(pause)
+            except (OSError, asyncio.IncompleteReadError):
+                self.lost += 1
+                await asyncio.sleep(0.02)
+            finally:
+                if writer is not None:
+                    writer.close()
+                    with contextlib.suppress(OSError):
+                        await writer.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
+        answer = json.loads(await reader.readexactly(length))
+        self.statuses.append(int(head.split(" ", 2)[1]))
+        if "prediction_id" in answer:
+            self.ids.append(answer["prediction_id"])
+            self.revisions.append(answer["revision"])
 
 
-def matrix(columns: dict[str, Any], *names: str) -> Any:
-    return np.column_stack([np.asarray(columns[name], float) for name in names])
+def logged(home: Path, name: str = "g0") -> list[log.Entry]:
+    """Everything in a gateway's log."""
+    return [e for path in log.segments(home / "serving" / "log" / name) for _, _, e in log.read(path.read_bytes())]
