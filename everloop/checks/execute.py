@@ -46,7 +46,7 @@ def _raised(request: CheckRequest, error: Exception) -> Finding:
         "error",
         f"{request.name} raised {type(error).__name__}: {message[:500]}",
         report={"traceback": text},
-        hint=f"run it on its own: everloop check {request.name}",
+        hint="its report keeps the traceback; call the function on its own with the same versions",
     )
 
 

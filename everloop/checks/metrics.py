@@ -102,6 +102,7 @@ METRICS: dict[str, Metric] = {
     for m in (
         Metric("roc_auc", _roc_auc, higher_is_better=True),
         Metric("average_precision", _average_precision, higher_is_better=True),
+        Metric("pr_auc", _average_precision, higher_is_better=True),
         Metric("log_loss", _mean_of(_log_loss), higher_is_better=False),
         Metric("brier", _mean_of(lambda t, s: (t - s) ** 2), higher_is_better=False),
         Metric("accuracy", _mean_of(lambda t, s: ((s >= 0.5) == (t >= 0.5)).astype(float)), higher_is_better=True),
@@ -111,7 +112,7 @@ METRICS: dict[str, Metric] = {
         Metric("r2", _r2, higher_is_better=True, binary=False),
     )
 }
-"""The metrics by name. `accuracy` takes a score of at least 0.5 as class 1."""
+"""The metrics by name. `pr_auc` is another name of `average_precision`; `accuracy` counts a score of 0.5 as class 1."""
 
 
 def metric_of(name: str) -> Metric:
@@ -131,7 +132,7 @@ def checked_rows(metric: Metric, truth: Floats, score: Floats) -> None:
         raise DataError(f"{metric.name}: a score or label is not a finite number", hint="the model answered NaN")
     if metric.binary and not np.isin(truth, (0.0, 1.0)).all():
         raise DataError(f"{metric.name} needs labels 0 and 1", hint="for numbers use rmse, mae or r2")
-    if metric.binary and metric.name in ("roc_auc", "average_precision") and len(np.unique(truth)) < 2:
+    if metric.binary and metric.name in ("roc_auc", "average_precision", "pr_auc") and len(np.unique(truth)) < 2:
         raise DataError(f"{metric.name}: all labels are {truth[0]:g}", hint="the rows need both classes")
 
 

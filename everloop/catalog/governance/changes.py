@@ -126,6 +126,14 @@ def find(
     return [_change(row) for row in tx.execute(query.order_by(desc(changes.c.number)).limit(limit))]
 
 
+def touching(tx: Tx, project: str, version_id: str) -> list[Change]:
+    """Changes whose delta brings or removes this version, newest first."""
+    query = select(changes).where(
+        changes.c.project == project, changes.c.delta.contains(f'"{version_id}"', autoescape=True)
+    )
+    return [_change(row) for row in tx.execute(query.order_by(desc(changes.c.number)))]
+
+
 def replace(tx: Tx, project: str, old: Change, new: Change) -> None:
     """Write `new` over `old`; raises `Conflict` when the row's state or delta moved meanwhile."""
     done = tx.execute(
