@@ -113,6 +113,12 @@ def all(tx: Tx, project: str, prefix: str = "") -> dict[str, str]:  # noqa: A001
     return {row.name: row.target for row in tx.execute(query.order_by(refs.c.name))}
 
 
+def projects(tx: Tx) -> list[str]:
+    """Every project that has an environment, by name."""
+    query = select(refs.c.project).where(refs.c.name == env_ref("production")).order_by(refs.c.project)
+    return [row.project for row in tx.execute(query)]
+
+
 def log(tx: Tx, project: str, name: str, limit: int = 50, before: int | None = None) -> list[Move]:
     """The moves of a ref, newest first; `before` is the `id` of the entry to go on from."""
     query = select(ref_log).where(ref_log.c.project == project, ref_log.c.name == name)

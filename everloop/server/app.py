@@ -1,0 +1,69 @@
+"""The server's application: REST, the MLflow protocol, pages, sign-in; behind the gateway, which passes it the rest."""
+
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+
+from everloop.catalog.context import Context
+from everloop.core.clock import Micros, parse_time
+from everloop.core.errors import EverloopError, InvalidInput
+from everloop.server.auth import Authenticator, login_routes
+from everloop.server.mlflow.routes import mlflow_routes
+from everloop.server.rest import PREFIX, answer_error, rest_app
+from everloop.server.web.routes import web_routes
+from everloop.workspace.opened import Workspace
+from everloop.workspace.operations import load_operations
+
+TIME_HEADER = "Everloop-Time"
+WORKSPACE_HEADER = "X-MLFLOW-WORKSPACE"
+
+
+def build_app(workspace: Workspace, names: frozenset[str] = frozenset()) -> Starlette:
+    """The whole application over an opened workspace. `names` are host names, beside the bind address, that mean us."""
+    load_operations()
+    auth = Authenticator(workspace.catalog, workspace.clock, host=workspace.settings.host, names=names)
+    open_context = context_opener(workspace, auth)
+    routes: list[BaseRoute] = [
+        Route("/health", _health),
+        *login_routes(auth),
+        Mount(PREFIX, rest_app(open_context)),
+        *mlflow_routes(lambda request: open_context(request, _mlflow_project(request, workspace))),
+        *web_routes(open_context, workspace.settings.project),
+    ]
+    return Starlette(routes=routes, exception_handlers={EverloopError: answer_error})
+
+
+def context_opener(workspace: Workspace, auth: Authenticator) -> Callable[[Request, str], Context]:
+    """Makes the context of a request: who asks, for which project, when.
+
+    The header `Everloop-Time` sets the time in a replay workspace; any other refuses it (`InvalidInput`).
+    """
+
+    def open_context(request: Request, project: str) -> Context:
+        actor = auth.actor(request, project)
+        return workspace.context(actor, project, at=_time(request))
+
+    return open_context
+
+
+def _time(request: Request) -> Micros | None:
+    given = request.headers.get(TIME_HEADER)
+    if given is None:
+        return None
+    try:
+        return parse_time(given)
+    except ValueError as error:
+        raise InvalidInput(
+            f"{TIME_HEADER}: {given!r} is not a time", hint="ISO 8601, for example 2013-05-01T00:00:00Z"
+        ) from error
+
+
+def _mlflow_project(request: Request, workspace: Workspace) -> str:
+    return request.headers.get(WORKSPACE_HEADER) or workspace.settings.project
+
+
+async def _health(_request: Request) -> Response:
+    return PlainTextResponse("OK")

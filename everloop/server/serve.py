@@ -1,0 +1,44 @@
+"""`python -m everloop.server.serve SOCKET`: the server's process, behind the gateway on a UNIX socket."""
+
+import os
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from everloop.core.errors import EverloopError
+from everloop.core.settings import load
+from everloop.server.app import build_app
+from everloop.workspace.opened import Workspace
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until SIGTERM; the exit code is 2 when the workspace does not open."""
+    path = arguments[0]
+    Path(path).unlink(missing_ok=True)
+    try:
+        workspace = Workspace.open(load({}, os.environ))
+    except EverloopError as error:
+        sys.stderr.write(f"server: {error.message} ({error.hint})\n")
+        return 2
+    with workspace:
+        config = uvicorn.Config(
+            build_app(workspace),
+            uds=path,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            # the gateway already replaced what clients may not say about themselves
+            proxy_headers=False,
+            timeout_graceful_shutdown=5,
+        )
+        uvicorn.Server(config).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,57 @@
+"""`python -m everloop.server.task ID PROJECT ATTEMPT`: one task in a process of its own.
+
+It does the work and writes one line of JSON to standard output: {"result": …} or {"error": …}. The worker that
+started it holds the lease and records the outcome, so that a task whose worker died is never finished twice.
+"""
+
+import json
+import os
+import sys
+
+from everloop.catalog import tasks
+from everloop.catalog.context import Actor, Context
+from everloop.core.errors import EverloopError
+from everloop.core.settings import load
+from everloop.workspace.opened import OWNER, Workspace
+from everloop.workspace.operations import load_operations
+from everloop.workspace.tasks import perform
+
+GRANTS = (
+    "read */*@*#*",
+    "run.write */*",
+    "sandbox.write */*@sandbox/auto/*",
+    "change.propose */*@*",
+    "check.run */*@*",
+    "data.capture */*@*",
+)
+"""What the system does by itself, as a service account. It can propose; it can neither approve nor merge."""
+
+
+def task_context(workspace: Workspace, project: str) -> Context:
+    """The context that tasks work in."""
+    return workspace.context(Actor.of(OWNER, kind="service", grants=GRANTS), project)
+
+
+def main(arguments: list[str]) -> int:
+    """Do the task; the exit code is 0 whenever an answer was written."""
+    identity, project = arguments
+    answer_to = os.dup(1)
+    os.dup2(2, 1)  # what user code prints goes to the log
+    load_operations()
+    with Workspace.open(load({}, os.environ)) as workspace:
+        ctx = task_context(workspace, project)
+        with ctx.read() as tx:
+            task = tasks.get(tx, project, identity)
+        settings = workspace.settings
+        uri = f"http://{'[' + settings.host + ']' if ':' in settings.host else settings.host}:{settings.port}"
+        try:
+            answer = {"result": perform(ctx, task.kind, task.payload, uri)}
+        except EverloopError as error:
+            answer = {"error": error.problem()}
+    with os.fdopen(answer_to, "w") as pipe:
+        pipe.write(json.dumps(answer) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
