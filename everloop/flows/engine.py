@@ -343,14 +343,15 @@ def objects_of(manifest: Mapping[str, Any], placed: Mapping[str, str]) -> list[s
     files = manifest.get("files")
     if isinstance(files, Mapping):
         found += [str(identity) for identity in files.values()]
-    return found + [placed.get(logical, logical) for logical in _logicals(manifest)]
+    return found + [placed.get(logical, logical) for logical in logicals(manifest)]
 
 
-def _logicals(manifest: Mapping[str, Any]) -> list[str]:
+def logicals(manifest: Mapping[str, Any]) -> list[str]:
+    """The logical ids of a table's parts, which placements resolve; none for other kinds."""
     parts = manifest.get("parts")
     return [str(part["logical"]) for part in parts if "logical" in part] if isinstance(parts, list) else []
 
 
 def _placed(tx: Any, project: str, manifests: Any) -> dict[str, str]:
-    wanted = [logical for manifest in manifests for logical in _logicals(manifest)]
+    wanted = [logical for manifest in manifests for logical in logicals(manifest)]
     return placements.resolve(tx, project, wanted) if wanted else {}

@@ -79,6 +79,23 @@ def probe(manifest: Mapping[str, Any], blobs: Blobs) -> dict[str, Any]:
     return rows
 
 
+def largest_difference(old: Mapping[str, Any], new: Mapping[str, Any], blobs: Blobs) -> float | None:
+    """How far two trainings of a model are apart in what they answer for the recorded rows of the first.
+
+    0.0 means equal bit for bit; None that there are no recorded rows, or the answers are no numbers of one shape.
+    """
+    rows = probe(old, blobs)
+    if not rows:
+        return None
+    try:
+        first, second = (np.asarray(codec.load(m, blobs, {}).scores(rows)) for m in (old, new))
+    except InvalidInput:  # the new one takes other columns
+        return None
+    if first.shape != second.shape or first.dtype.kind not in "fiub":
+        return None
+    return float(np.max(np.abs(first.astype(np.float64) - second.astype(np.float64)), initial=0.0))
+
+
 def _trained_on(fitted: Fitted, facts: Mapping[str, Any]) -> dict[str, Array]:
     """The training values of the columns that the estimator was fitted on, in its order."""
     names = getattr(fitted.estimator, "feature_names_in_", None)
