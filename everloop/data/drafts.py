@@ -1,12 +1,13 @@
 """A first draft of expectations from what a version looks like: for a person to read, correct and paste."""
 
 from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
 from everloop.data.profiles import Column, Profile
 
 _FEW = 20
-_ROUND = 2
+_DIGITS = 2
 """Significant digits to which bounds are widened."""
 
 
@@ -49,11 +50,9 @@ def _values(name: str, column: Column) -> list[str]:
 
 
 def _outwards(value: float, *, up: bool) -> str:
-    """`value` with two significant digits, away from the data."""
-    if value == 0:
+    """`value` with two significant digits, rounded away from the data; exact, as decimals are."""
+    exact = Decimal(repr(value))
+    if not exact:
         return "0"
-    exponent = len(f"{abs(value):.0f}") - _ROUND if abs(value) >= 1 else -int(f"{value:e}".partition("e")[2]) * -1 - 1
-    step = 10.0**exponent
-    steps = value // step
-    rounded = (steps if not up or steps * step == value else steps + 1) * step
-    return f"{rounded:.0f}" if step >= 1 else f"{rounded:.{-exponent}f}"
+    step = Decimal(1).scaleb(exact.adjusted() - _DIGITS + 1)
+    return f"{exact.quantize(step, ROUND_CEILING if up else ROUND_FLOOR):f}"

@@ -6,7 +6,7 @@ from typing import Any
 from everloop.catalog import refs, versions
 from everloop.catalog.context import Context
 from everloop.catalog.operation import Answer, Command, operation
-from everloop.core.errors import NotFound
+from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
 from everloop.data.capturing import capture
 from everloop.data.checking import MASK
@@ -125,7 +125,7 @@ class ExpectationDraft(Answer):
 
 
 class Sample(OfData):
-    """Some rows."""
+    """Some rows, 1,000 at most."""
 
     rows: int = 10
     offset: int = 0
@@ -160,14 +160,31 @@ def _on(ctx: Context, cmd: OfData) -> Target:
     return Target("data", row.name, cmd.environment)
 
 
-@operation(
-    "data.capture", needs="data.capture", on=lambda _ctx, cmd: Target("data", _plain_name(cmd.source), cmd.environment)
-)
-def capture_source(ctx: Context, cmd: Capture) -> CapturedView:
-    """Read a source into a version, and move the head when its blocking expectations hold."""
+def _on_source(ctx: Context, cmd: Capture) -> Target:
+    return Target("data", _source(ctx, cmd).name, cmd.environment)
+
+
+def _source(ctx: Context, cmd: Capture) -> versions.VersionRow:
     spec = cmd.source if cmd.source.startswith(("b3:", "source/")) else f"source/{cmd.source}"
     with ctx.read() as tx:
         row = versions.find(tx, ctx.project, spec)
+    if row.kind != "source":
+        raise InvalidInput(f"{row.kind}/{row.name} is no source", hint="name a version of kind source")
+    return row
+
+
+def _on_list(_ctx: Context, cmd: ListData) -> Target:
+    return Target("data", cmd.name or "*")
+
+
+def _on_compare(ctx: Context, cmd: Compare) -> Target:
+    return Target("data", _resolved(ctx, cmd.new, cmd.environment).name, cmd.environment)
+
+
+@operation("data.capture", needs="data.capture", on=_on_source)
+def capture_source(ctx: Context, cmd: Capture) -> CapturedView:
+    """Read a source into a version, and move the head when its blocking expectations hold."""
+    row = _source(ctx, cmd)
     root = ctx.ports.get("root")
     found = capture(
         ctx, SourceDef.from_manifest(row.name, row.manifest), cmd.environment, root=Path(root) if root else None
@@ -181,10 +198,6 @@ def capture_source(ctx: Context, cmd: Capture) -> CapturedView:
         read=found.read,
         results=[result.payload() for result in found.results],
     )
-
-
-def _plain_name(source: str) -> str:
-    return source.removeprefix("source/").partition("@")[0]
 
 
 @operation("data.show", needs="read", on=_on, audit="denied", reads=True)
@@ -221,7 +234,7 @@ def show(ctx: Context, cmd: OfData) -> DataView:
     )
 
 
-@operation("data.list", needs="read", on=lambda _ctx, cmd: Target("data", cmd.name or "*"), audit="denied", reads=True)
+@operation("data.list", needs="read", on=_on_list, audit="denied", reads=True)
 def list_data(ctx: Context, cmd: ListData) -> DataList:
     """The datasets of the project, or the versions of one, newest first."""
     with ctx.read() as tx:
@@ -236,7 +249,7 @@ def list_data(ctx: Context, cmd: ListData) -> DataList:
 @operation(
     "data.compare",
     needs="read",
-    on=lambda ctx, cmd: Target("data", _resolved(ctx, cmd.new, cmd.environment).name, cmd.environment),
+    on=_on_compare,
     audit="denied",
     reads=True,
 )
@@ -272,7 +285,11 @@ def expect_draft(ctx: Context, cmd: OfData) -> ExpectationDraft:
     return ExpectationDraft(id=row.id, lines=draft_expectations(manifest, profile_of(ctx, row.id)))
 
 
-@operation("data.sample", needs="read", on=_on, audit="denied", reads=True)
+def _on_sample(ctx: Context, cmd: Sample) -> Target:
+    return _on(ctx, cmd)
+
+
+@operation("data.sample", needs="read", on=_on_sample, audit="denied", reads=True)
 def sample(ctx: Context, cmd: Sample) -> SampleView:
     """Some rows of a version; the values of tagged columns are masked."""
     row = _resolved(ctx, cmd.version, cmd.environment)

@@ -156,7 +156,8 @@ def _fixed(array: pa.Array, mask: Array | None) -> Array:
 
 def _one_zero_one_nan(values: Array, width: int) -> Array:
     """Adding +0.0 turns -0.0 into +0.0 and changes nothing else; a NaN shows in the maximum."""
-    floats = values.view(np.dtype(f"<f{width}")) + np.zeros((), np.dtype(f"<f{width}"))
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        floats = values.view(np.dtype(f"<f{width}")) + np.zeros((), np.dtype(f"<f{width}"))
     bits: Array = floats.view(np.dtype(f"<u{width}"))
     if np.isnan(floats.max()):
         bits[np.isnan(floats)] = _NAN[width]
@@ -182,11 +183,17 @@ def _texts(array: pa.Array, mask: Array | None) -> Iterator[Buffer]:
 def _lists(array: pa.Array, mask: Array | None) -> Iterator[Buffer]:
     """Numbers of elements (0 under nulls), then all elements as one array."""
     if pa.types.is_map(array.type):
-        lengths = np.diff(_offsets(array))
-    else:
-        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+        array = _map_as_list(array)
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     yield _lengths(lengths if mask is None else np.where(mask, lengths, 0))
     yield from _encode(array.flatten())
+
+
+def _map_as_list(array: pa.Array) -> pa.Array:
+    """The entries of a map as a list of structs; a map's keys and items are not sliced with it."""
+    entries = pa.StructArray.from_arrays([array.keys, array.items], ["key", "value"])
+    buffers = array.buffers()[:2]
+    return pa.Array.from_buffers(pa.list_(entries.type), len(array), buffers, -1, array.offset, [entries])
 
 
 def _lengths(lengths: Array) -> Array:

@@ -5,6 +5,7 @@ hash of a key says so (content-defined cuts): rows that come or go change the pa
 Tables that do not fit in memory are sorted by DuckDB, which spills to disk; both ways give the same rows.
 """
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,8 +27,6 @@ from everloop.data.failures import full_disk_is_storage_full
 MEMORY = 512 * 2**20
 """Bytes of Arrow data that are sorted in memory; more goes through the disk."""
 SMALLEST_CUT, LARGEST_CUT = 8_192, 65_536
-_MOST = 8
-"""A part never exceeds so many mean sizes."""
 
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 
@@ -199,42 +198,57 @@ def _from_integers(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def cut(tables: Iterable[pa.Table], key: Sequence[str], mean: int) -> Iterator[pa.Table]:
-    """Cut sorted rows into parts of `mean` rows on average: a part begins at a key whose hash is 0 modulo `mean`.
+    """Cut sorted rows into parts of `mean` rows (a power of two) on average: a part begins where hash mod `mean` is 0.
 
-    Rows of one key stay together, but for parts that would exceed eight times `mean`. `mean` is a power of two.
-    There is always a part, if an empty one.
+    What lies between two cuts and exceeds twice `mean` is cut again at `mean / 2`, and so on, so that no part is large
+    and a change stays local. Rows of one key stay together, unless they alone exceed the limit. There is always a part,
+    if an empty one.
     """
-    held: list[pa.Table] = []
-    before: np.uint64 | None = None
-    first = True
+    held: list[tuple[pa.Table, Words]] = []
+    empty = True
     for table in tables:
+        if held and not table.num_rows:
+            continue
         hashes = key_hashes(table, key)
         begin = 0
-        for start in _starts(hashes, before, mean):
-            held.append(table.slice(begin, start - begin))
+        for start in _starts(hashes, held[-1][1][-1:] if held else hashes[:0], mean):
+            held.append((table.slice(begin, start - begin), hashes[begin:start]))
             begin = start
-            if any(piece.num_rows for piece in held):
-                yield from _limited(held, mean * _MOST)
-                first = False
+            if any(piece.num_rows for piece, _ in held):
+                yield from _limited(held, mean)
+                empty = False
             held = []
-        held.append(table.slice(begin))
-        before = hashes[-1] if len(hashes) else before
-    if first or any(piece.num_rows for piece in held):
-        yield from _limited(held, mean * _MOST)
+        held.append((table.slice(begin), hashes[begin:]))
+    if empty or any(piece.num_rows for piece, _ in held):
+        yield from _limited(held, mean)
 
 
-def _starts(hashes: Words, before: np.uint64 | None, mean: int) -> list[int]:
-    starts = (hashes & np.uint64(mean - 1)) == 0
+def _starts(hashes: Words, before: Words, modulus: int) -> list[int]:
+    """Rows whose hash is 0 modulo `modulus` and whose key differs from the row before."""
+    starts = (hashes & np.uint64(modulus - 1)) == 0
     starts[1:] &= hashes[1:] != hashes[:-1]
-    if before is not None and len(starts) and hashes[0] == before:
+    if len(starts) and len(before) and hashes[0] == before[0]:
         starts[0] = False
     return [int(index) for index in np.flatnonzero(starts)]
 
 
-def _limited(pieces: list[pa.Table], most: int) -> Iterator[pa.Table]:
-    table = pa.concat_tables(pieces)
-    for begin in range(0, max(table.num_rows, 1), most):
-        yield table.slice(begin, most)
+def _limited(held: list[tuple[pa.Table, Words]], mean: int) -> Iterator[pa.Table]:
+    table = pa.concat_tables([piece for piece, _ in held])
+    hashes = np.concatenate([piece for _, piece in held])
+    begin = 0
+    for end in _ends(hashes, 0, len(hashes), 2 * mean, mean // 2):
+        yield table.slice(begin, end - begin)
+        begin = end
+
+
+def _ends(hashes: Words, begin: int, end: int, limit: int, modulus: int) -> list[int]:
+    if end - begin <= limit:
+        return [end]
+    if modulus < 2:
+        return [*range(begin + limit, end, limit), end]
+    inside = [begin + start for start in _starts(hashes[begin:end], hashes[begin:begin], modulus) if start]
+    bounds = itertools.pairwise([begin, *inside, end])
+    return [bound for a, b in bounds for bound in _ends(hashes, a, b, limit, modulus // 2)]
 
 
 def key_hashes(table: pa.Table, key: Sequence[str]) -> Words:

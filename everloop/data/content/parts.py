@@ -13,7 +13,7 @@ from everloop.core.clock import iso, micros
 from everloop.core.ports import Blobs
 from everloop.core.version import Version
 from everloop.data.content.logical import BLOCK, RULE, Digest, digest
-from everloop.data.content.ordering import check_key, cut, cut_size, ordered
+from everloop.data.content.ordering import MEMORY, check_key, cut, cut_size, ordered
 from everloop.data.content.schema import plain, plain_schema, schema_fields
 from everloop.data.definitions import Contract
 
@@ -78,15 +78,16 @@ def store_table(
     *,
     scratch: Path,
     known: Known = nothing_known,
+    memory: int = MEMORY,
 ) -> Stored:
-    """Order, cut, digest and store rows that stream in batches of `schema`; memory stays bounded.
+    """Order, cut, digest and store rows that stream in batches of `schema`; above `memory` bytes by way of the disk.
 
     Only parts that are not `known` are encoded and written. Raises `DataError` and `StorageFull`.
     """
     target = plain_schema(schema)
     if key:
         check_key(target, key)
-        rows, tables = ordered(batches, target, key, scratch=scratch)
+        rows, tables = ordered(batches, target, key, scratch=scratch, memory=memory)
         mean = cut_size(rows)
         pieces = cut(tables, key, mean)
     else:

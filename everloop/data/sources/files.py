@@ -4,6 +4,7 @@ Files are read in the order of their paths, and agree in their columns.
 """
 
 import glob
+import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def _read(path: Path, format_: str, columns: Mapping[str, pa.DataType] | None) -
         else:
             yield from _arrow(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: {_reason(error, format_)}", hint=_HINTS[format_]) from error
+        raise _unreadable(path, format_, error) from error
 
 
 _HINTS = {
@@ -113,9 +114,15 @@ _HINTS = {
 }
 
 
-def _reason(error: BaseException, format_: str) -> str:
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"not a readable {format_} file: {text}" if format_ in ("parquet", "arrow") else text
+_ROW = re.compile(r"Row #(\d+): ")
+
+
+def _unreadable(path: Path, format_: str, error: BaseException) -> DataError:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    row = _ROW.search(text)
+    place = f"{path}:{row.group(1)}" if row else str(path)
+    what = f"not a readable {format_} file: " if format_ in ("parquet", "arrow") else ""
+    return DataError(f"{place}: {what}{_ROW.sub('', text)}", hint=_HINTS[format_])
 
 
 def _parquet(path: Path) -> Iterator[pa.RecordBatch]:
@@ -166,7 +173,7 @@ def _csv_types(found: list[Path]) -> dict[str, pa.DataType]:
                 break
             except pa.ArrowInvalid as error:
                 if not _widen(types, path, str(error)):
-                    raise DataError(f"{path}: {_reason(error, 'csv')}", hint=_HINTS["csv"]) from error
+                    raise _unreadable(path, "csv", error) from error
     return types
 
 
@@ -238,7 +245,7 @@ def _json_lines(path: Path) -> Iterator[pa.RecordBatch]:
 
 def _bad_line(path: Path) -> DataError | None:
     """Which line is the first that is no JSON object."""
-    with _open(path) as file:
+    with io.BufferedReader(_open(path)) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
