@@ -170,11 +170,11 @@ def search_models(
     tx: Tx, project: str, *, filter_text: str = "", order_by: Sequence[str] = (), limit: int = 100, token: str = ""
 ) -> Page[RegisteredModel]:
     """A page of models, by name unless `order_by` says otherwise; raises `InvalidInput`."""
-    conditions = parse_filter(filter_text)
+    conditions, prompts = _apart(parse_filter(filter_text))
     statement = select(_MODELS).where(
         _MODELS.c.project == project,
         *conditions_sql(tx, _MODEL_WORDS, conditions),
-        *_without_prompts(_MODELS, conditions),
+        *([] if prompts else [_is_no_prompt(_MODELS)]),
     )
     terms = [term for one in parse_order(order_by) for term in attribute_terms(_MODEL_WORDS, one)]
     terms.append(Term(_MODELS.c.name))
@@ -187,11 +187,11 @@ def search_versions(
     tx: Tx, project: str, *, filter_text: str = "", order_by: Sequence[str] = (), limit: int = 10_000, token: str = ""
 ) -> Page[RegisteredVersion]:
     """A page of versions, newest first unless `order_by` says otherwise; raises `InvalidInput`."""
-    conditions = parse_filter(filter_text)
+    conditions, prompts = _apart(parse_filter(filter_text))
     statement = select(_VERSIONS).where(
         _VERSIONS.c.project == project,
         *conditions_sql(tx, _VERSION_WORDS, conditions),
-        *_without_prompts(_VERSIONS, conditions),
+        *([] if prompts else [_is_no_prompt(_VERSIONS)]),
     )
     ordering: tuple[Ordering, ...] = parse_order(order_by)
     terms = [term for one in ordering for term in attribute_terms(_VERSION_WORDS, one)]
@@ -222,15 +222,20 @@ def _tag_of(rows: Subquery, number: ColumnElement[int], key: str) -> list[Column
     ]
 
 
-def _without_prompts(rows: Subquery, conditions: Sequence[Condition]) -> list[ColumnElement[bool]]:
-    if any(condition.field.key == PROMPT_TAG for condition in conditions):
-        return []
-    prompt = (
-        select(literal(1))
-        .select_from(registered_tags)
-        .where(*_tag_of(rows, literal(0), PROMPT_TAG), registered_tags.c.value == "true")
-    )
-    return [~prompt.exists()]
+def _apart(conditions: Sequence[Condition]) -> tuple[list[Condition], bool]:
+    """The conditions to meet, and whether prompts are asked for.
+
+    "Is no prompt" is said as `!= 'true'` of a tag that models lack; taken literally it would find nothing.
+    """
+    about = [one for one in conditions if one.field.entity == "tag" and one.field.key == PROMPT_TAG]
+    wanted = any((one.operator == "=") == (one.value == "true") for one in about)
+    return [one for one in conditions if wanted or one not in about], wanted
+
+
+def _is_no_prompt(rows: Subquery) -> ColumnElement[bool]:
+    mine = _tag_of(rows, literal(0), PROMPT_TAG)
+    prompt = select(literal(1)).select_from(registered_tags).where(*mine, registered_tags.c.value == "true")
+    return ~prompt.exists()
 
 
 _MODEL_WORDS = Vocabulary(

@@ -1,8 +1,8 @@
 """Registered models: a view over the catalog's versions of kind `model`, with what people say about them.
 
 A name's versions are those that `versions` numbers, whoever made them: a step of a flow or an MLflow client.
-Aliases are refs `alias/model/<name>/<alias>`. Rows of this area only add descriptions, tags, stages and sources; a model without
-such a row is shown all the same.
+Aliases are refs `alias/model/<name>/<alias>`. Rows of this area only add descriptions, tags, stages and sources; a
+model without such a row is shown all the same.
 """
 
 import re

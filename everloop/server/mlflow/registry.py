@@ -165,10 +165,13 @@ def get_by_alias(ctx: Context, args: Arguments) -> Mapping[str, Any]:
 
 def create_version(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """model-versions/create."""
-    source, run, model_id = args.text("source"), args.text("run_id", ""), args.text("model_id", "")
+    source, run = args.text("source"), args.text("run_id", "")
+    model_id = args.text("model_id", "") or _logged_id(source)
     with ctx.write() as tx:
         model = registered.get(tx, ctx.project, args.text("name"))
         files = _files(tx, ctx, source)
+        if model_id and not run:
+            run = logged.find(tx, ctx.project, model_id).run
         made = registry.create_version(
             tx,
             ctx.project,
@@ -177,7 +180,7 @@ def create_version(ctx: Context, args: Arguments) -> Mapping[str, Any]:
             actor=ctx.actor.name,
             at=ctx.now(),
             run=run,
-            logged=model_id or _logged_id(source),
+            logged=model_id,
             run_link=args.text("run_link", ""),
             description=args.text("description", ""),
             files=files,
