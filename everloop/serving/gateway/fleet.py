@@ -85,9 +85,7 @@ class LiveRoute:
 class Fleet:
     """The live routes of one gateway."""
 
-    def __init__(
-        self, path: Path, key: VerifyKey, prepare: Callable[[Revision], Awaitable[None]] | None = None
-    ) -> None:
+    def __init__(self, path: Path, key: VerifyKey) -> None:
         """Serve the table at `path` once `load` is called; nothing until then."""
         self._path, self._key = path, key
         self._seen: tuple[int, int, int] | None = None
