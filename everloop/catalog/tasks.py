@@ -101,7 +101,12 @@ def claim(catalog: Catalog, owner: str, kinds: Collection[str], lease_seconds: f
             return None
     with catalog.write() as tx:
         spent = and_(_claimable(kinds, now), tasks.c.state == "running", tasks.c.attempt >= tasks.c.attempts)
-        tx.execute(update(tasks).where(spent).values(state="failed", error=_OUT_OF_ATTEMPTS, finished=now))
+        hopeless = select(tasks.c.id).where(spent).with_for_update(skip_locked=True)
+        tx.execute(
+            update(tasks)
+            .where(tasks.c.id.in_(hopeless.scalar_subquery()))
+            .values(state="failed", error=_OUT_OF_ATTEMPTS, finished=now)
+        )
         chosen = (
             select(tasks.c.id)
             .where(_claimable(kinds, now))

@@ -82,7 +82,7 @@ def parse_duration(text: str) -> Micros:
     """Microseconds of `10m`, `3h`, `7d`, `90s` or `250ms`. Raises ValueError."""
     for unit, size in (("ms", 1000), ("s", SECOND), ("m", MINUTE), ("h", HOUR), ("d", DAY), ("w", 7 * DAY)):
         number = text.removesuffix(unit)
-        if number != text and number.isdigit() and int(number) > 0:
+        if number != text and number.isascii() and number.isdigit() and int(number) > 0:
             return int(number) * size
     msg = f"{text!r} is not a duration such as 90s, 10m, 3h, 7d"
     raise ValueError(msg)

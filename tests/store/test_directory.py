@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everloop.core.errors import CorruptObject, DataError, InvalidInput, NotFound, StorageFull, Unavailable
+from everloop.core.errors import CorruptObject, DataError, InvalidInput, NotFound, Unavailable
 from everloop.core.ids import object_id
 from everloop.core.ports import Blobs
 from everloop.store import DirectoryStore, open_store, transfer
