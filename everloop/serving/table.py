@@ -25,7 +25,7 @@ class Lookup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a gateway needs to read features: manifests of the service and its views, and where they lie."""
 
     name: str
-    """Of the feature service."""
+    """Of whose look-up it is, for messages."""
     service: dict[str, Any]
     """Its manifest."""
     views: dict[str, dict[str, Any]]

@@ -70,3 +70,34 @@ class BrokenLater:
         if (np.asarray(columns["distance"], float) != 100.0).any():
             raise RuntimeError("only ever saw the example")
         return np.zeros(len(columns["distance"]))
+
+
+@dataclass
+class Values:
+    """An estimator that answers `value`; a broken one refuses all but zeros."""
+
+    value: float
+    breaks: bool = False
+
+    def predict(self, matrix: Any) -> Any:
+        if self.breaks and np.any(matrix):
+            raise RuntimeError("the wrong unit")
+        return np.full(len(matrix), self.value)
+
+
+class Summed:
+    """An estimator that adds its inputs up; a missing one counts nothing."""
+
+    def predict(self, matrix: Any) -> Any:
+        return np.nansum(np.asarray(matrix, float), axis=1)
+
+
+class Unloadable:
+    """Pickles, and does not come back."""
+
+    def __reduce__(self) -> Any:
+        return (_explode, ())
+
+
+def _explode() -> Any:
+    raise ImportError("a package is missing")

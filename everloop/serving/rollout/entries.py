@@ -68,7 +68,7 @@ def entry_of(
     lookup, caller = None, inputs
     service_id = row.manifest["service"]
     if service_id:
-        lookup, caller = _looked_up(manifests[model_id], manifests[service_id], manifests, inputs, online)
+        lookup, caller = _looked_up(row.name, manifests[service_id], manifests, inputs, online)
     return Revision(
         id=row.id,
         number=row.number,
@@ -84,15 +84,15 @@ def entry_of(
 
 
 def _looked_up(
-    model: Mapping[str, Any],
+    name: str,
     service: Mapping[str, Any],
     manifests: Mapping[str, Mapping[str, Any]],
     inputs: list[list[str]],
     online: Path,
 ) -> tuple[Lookup, list[list[str]]]:
     views = {identity: dict(manifests[identity]) for identity in service["views"].values()}
-    definition = FeatureServiceDef.from_manifest("service", service, manifests)
-    unfed = [name for name, _ in inputs if name not in definition.columns]
+    definition = FeatureServiceDef.from_manifest(name, service, manifests)
+    unfed = [column for column, _ in inputs if column not in definition.columns]
     if unfed:
         raise InvalidInput(
             f"the model needs {unfed[0]!r}, which its feature service does not give",
@@ -101,8 +101,8 @@ def _looked_up(
     types = dict(inputs)
     keys = list(definition.entities)
     asked = [*keys, *(column for column in definition.request if column in types and column not in keys)]
-    caller = [[name, types.get(name, "BYTES")] for name in asked]
-    return Lookup(str(model.get("service", "")), dict(service), views, str(online), keys), caller
+    caller = [[column, types.get(column, "BYTES")] for column in asked]
+    return Lookup(name, dict(service), views, str(online), keys), caller
 
 
 def weighted(revision: Revision, weight: int) -> Revision:

@@ -1,0 +1,237 @@
+"""The controller on a real catalog, with real gateways and model folders."""
+
+import pickle
+import time
+
+import msgspec
+import pytest
+import serving_models
+from serving_house import Place
+
+from everloop.catalog import refs, versions
+from everloop.catalog.operation import invoke
+from everloop.core.clock import MINUTE, ReplayClock
+from everloop.core.errors import NotFound
+from everloop.core.snapshot import Snapshot
+from everloop.core.version import Version
+from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, count, mean
+from everloop.features.lmdb import LmdbStore
+from everloop.features.online import OnlineView, push
+from everloop.serving import operations
+from everloop.serving.controller import Controller
+from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardrails, Lookup, Sequence
+from everloop.serving.ingest import ingest, seal
+from everloop.serving.reading import window
+
+START = 1_400_000_000_000_000
+
+
+def model_version(ctx, name, estimator, inputs, **more):
+    """A packaged model, as `models` stores one."""
+    card = {
+        "format": "pickle",
+        "file": "model.pkl",
+        "inputs": [{"name": n, "type": t} for n, t in inputs],
+        "output": "value",
+    }
+    files = {
+        "everloop.json": ctx.store.put(msgspec.json.encode(card)),
+        "model.pkl": ctx.store.put(pickle.dumps(estimator)),
+    }
+    signature = {"inputs": [{"name": n, "type": t} for n, t in inputs]}
+    return Version("model", name, {"files": files, "signature": signature, **more})
+
+
+NUMBERS = [("distance", "double"), ("hour", "long")]
+
+
+class Shop:
+    """A project with one endpoint, whose model is replaced again and again."""
+
+    def __init__(self, ctx, place, endpoint, inputs=NUMBERS):
+        self.ctx, self.place, self.endpoint, self.inputs = ctx, place, endpoint, inputs
+        self.controller = Controller(place.home, place.key, replay=True)
+        self.head = None
+
+    def release(self, estimator, *others, **model):
+        ctx = self.ctx
+        definition = Version("endpoint", self.endpoint.name, self.endpoint.manifest())
+        trained = model_version(ctx, "delay", estimator, self.inputs, **model)
+        entries = {v.key: v.id for v in (definition, trained, *others)}
+        snapshot = Snapshot(entries, (self.head,) if self.head else (), authors=("ada",))
+        with ctx.write() as tx:
+            versions.put_many(
+                tx, ctx.project, [definition, trained, *others, snapshot.version()], actor="ada", at=ctx.now()
+            )
+            refs.move(tx, ctx.project, "env/production", old=self.head, new=snapshot.id, actor="ada", at=ctx.now())
+        self.head = snapshot.id
+        return snapshot
+
+    def reconcile_until(self, condition, seconds=20.0, each=None):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.controller.reconcile([self.ctx])
+            if condition(self.shown()):
+                return self.shown()
+            if each is not None:
+                each()
+            time.sleep(0.1)
+        raise AssertionError(self.shown())
+
+    def shown(self):
+        try:
+            return invoke(self.ctx, "endpoints.show", operations.ShowEndpoint(name=self.endpoint.name))
+        except NotFound:
+            return None
+
+
+@pytest.fixture
+def clock():
+    return ReplayClock(START)
+
+
+@pytest.fixture
+def shop(context_of, sqlite_catalog, clock, tmp_path):
+    place = Place(tmp_path)
+    ctx = context_of(sqlite_catalog, clock=clock, project="shop")
+    endpoint = EndpointDef("delay", "delay", rollout=Canary([50, 100], hold="10m"), guardrails=Guardrails("5%"))
+    yield Shop(ctx, place, endpoint)
+    place.close()
+
+
+def kinds(ctx):
+    with ctx.catalog.read() as tx:
+        from sqlalchemy import select
+
+        from everloop.catalog.tables.core import facts as table
+
+        return [row.kind for row in tx.execute(select(table).order_by(table.c.id)) if row.kind.startswith("rollout.")]
+
+
+def ask(gateway, times=30, distance=5.0):
+    return [gateway.predict({"distance": distance, "hour": 3}) for _ in range(times)]
+
+
+def test_canary_to_live_then_a_broken_revision_goes_back_by_itself(shop, clock):
+    gateway = shop.place.gateway()
+    shop.release(serving_models.Values(1.0))
+    shop.reconcile_until(lambda s: s and s.phase == "live")
+    assert ask(gateway, 1)[0].json()["predictions"] == [1.0]
+    clock.advance(START + 11 * MINUTE)
+    first = shop.reconcile_until(lambda s: s.phase == "settled").target
+
+    shop.release(serving_models.Values(2.0))
+    shown = shop.reconcile_until(lambda s: s.phase == "canary")
+    assert [(r.weight) for r in shown.revisions] == [50, 50]
+    shop.place.sequence = shop.controller._table.sequence
+    gateway.ready()
+    assert {a.json()["predictions"][0] for a in ask(gateway)} == {1.0, 2.0}
+    clock.advance(START + 22 * MINUTE)
+    second = shop.reconcile_until(lambda s: s.phase == "live").target
+
+    shop.release(serving_models.Values(3.0, breaks=True))
+    shop.reconcile_until(lambda s: s.phase == "canary")
+    answers = []
+    shown = shop.reconcile_until(lambda s: s.phase == "reverted", each=lambda: answers.extend(ask(gateway)))
+    assert {a.status_code for a in answers} == {200}  # the revision before answered for the broken one
+    assert "requests failed" in shown.reason
+    assert shown.serving == second
+    assert shown.target not in (first, second)
+    assert shown.evidence["errors"] >= 3
+    assert ask(gateway, 3)[0].json()["predictions"] == [2.0]
+    assert kinds(shop.ctx)[-3:] == ["rollout.started", "rollout.step", "rollout.reverted"]
+    shop.controller.reconcile([shop.ctx])
+    assert shop.shown().phase == "reverted"  # it is not tried again
+
+
+def test_a_revision_that_cannot_load_never_gets_traffic(shop, clock):
+    gateway = shop.place.gateway()
+    shop.release(serving_models.Values(1.0))
+    shop.reconcile_until(lambda s: s and s.phase == "live")
+    shop.release(serving_models.Unloadable())
+    shown = shop.reconcile_until(lambda s: s.phase == "reverted")
+    assert "does not load" in shown.reason
+    assert {a.json()["predictions"][0] for a in ask(gateway, 5)} == {1.0}
+
+
+def test_rolling_the_environment_back_is_instant(shop, clock):
+    gateway = shop.place.gateway()
+    before = shop.release(serving_models.Values(1.0))
+    first = shop.reconcile_until(lambda s: s and s.phase == "live").target
+    shop.endpoint = EndpointDef("delay", "delay", rollout=AllAtOnce())
+    shop.release(serving_models.Values(2.0))
+    shop.reconcile_until(lambda s: s.phase == "live" and s.target != first)
+    with shop.ctx.write() as tx:
+        refs.move(tx, "shop", "env/production", old=shop.head, new=before.id, actor="ada", at=clock.now())
+    shop.controller.reconcile([shop.ctx])
+    assert shop.shown().serving == first
+    assert "rollout.rolled_back" in kinds(shop.ctx)
+    shop.place.sequence = shop.controller._table.sequence
+    gateway.ready()
+    assert ask(gateway, 1)[0].json()["predictions"] == [1.0]
+
+
+def test_an_endpoint_without_its_model_says_so(shop):
+    ctx = shop.ctx
+    definition = Version("endpoint", "delay", shop.endpoint.manifest())
+    snapshot = Snapshot({definition.key: definition.id})
+    with ctx.write() as tx:
+        versions.put_many(tx, "shop", [definition, snapshot.version()], actor="ada", at=1)
+        refs.move(tx, "shop", "env/production", old=None, new=snapshot.id, actor="ada", at=1)
+    shop.controller.reconcile([ctx])
+    assert "needs model/delay" in shop.shown().blocked
+
+
+def test_predictions_with_features_are_logged_ingested_labelled_and_traced(shop, clock):
+    ctx, place = shop.ctx, shop.place
+    view = FeatureViewDef(
+        "load", "departures", ("origin",), (count(over="3h"), mean("delay", over="3h")), event_time="at", key=("id",)
+    )
+    view_version = Version("view", "load", view.manifest())
+    service = FeatureServiceDef("inputs", (view,), ("distance",))
+    service_version = Version(
+        "service", "inputs", service.manifest({"load": view_version.id}), (("view", view_version.id),)
+    )
+    online = LmdbStore(place.home / "online")
+    rows = [{"id": n, "origin": "JFK", "at": START - n * MINUTE, "delay": float(n)} for n in range(1, 5)]
+    push(online, OnlineView.of("shop", view_version.id, view), rows)
+    online.close()
+    columns = [(name, "long" if "count" in name else "double") for name in service.columns]
+    shop.inputs = columns
+    shop.endpoint = EndpointDef("delay", Sequence(Lookup("inputs"), "delay"), rollout=AllAtOnce())
+    gateway = place.gateway()
+    shop.release(serving_models.Summed(), view_version, service_version, service=service_version.id)
+    shop.reconcile_until(lambda s: s and s.phase == "live")
+    told = gateway.client.get("/v2/models/shop.delay").json()
+    assert [i["name"] for i in told["inputs"]] == ["origin", "distance"]
+    body = {"origin": ["JFK", "LGA"], "distance": [100.0, 200.0]}
+    answer = gateway.predict(body, **{"everloop-time": str(START)}).json()
+    assert "predictions" in answer, answer
+    assert answer["predictions"] == [100.0 + 4 + 2.5, 200.0 + 0]
+    identity = answer["prediction_id"]
+    for n in range(20):
+        gateway.predict({"origin": "JFK", "distance": float(n)}, **{"everloop-time": str(START + n)})
+
+    assert ingest(ctx.catalog, place.home) == 22
+    assert ingest(ctx.catalog, place.home) == 0
+    given = [operations.GivenLabel(prediction=f"{identity}.0", value=1)]
+    for _ in range(2):
+        invoke(ctx, "labels.add", operations.AddLabels(endpoint="delay", labels=given))
+    frame = window(ctx, "delay", START, START + 100)
+    assert len(frame) == 22
+    assert frame["label"].drop_nulls().to_list() == [1]
+    row = frame.filter(frame["prediction_id"] == f"{identity}.1").to_dicts()[0]
+    assert (row["origin"], row["load__count_3h"], row["load__delay_mean_3h"], row["answer"]) == ("LGA", 0, None, 200.0)
+    sealed = seal(ctx, "delay", START, START + 100)
+    assert sealed.rows == 22
+    assert seal(ctx, "delay", START, START + 100).id == sealed.id
+    with ctx.read() as tx:
+        assert versions.get(tx, "shop", sealed.id).key == "data/predictions.delay"
+
+    clock.advance(START + MINUTE)
+    trace = invoke(ctx, "predictions.trace", operations.PredictionQuery(id=f"{identity}.0"))
+    assert trace.prediction.label == 1
+    assert trace.snapshot == shop.head
+    assert {origin.role for origin in trace.origins} >= {"endpoint", "model:champion", "service", "view:load"}
+    with pytest.raises(NotFound):
+        invoke(ctx, "predictions.get", operations.PredictionQuery(id="nobody"))
