@@ -69,7 +69,8 @@ def materialize(
     """
     read = new = touched = 0
     with engine(threads, memory) as connection:
-        for facts, columns in Scan(connection, view.view, paths).known(up_to):
+        batches = Scan(connection, view.view, paths).known(up_to) if paths else ()
+        for facts, columns in batches:
             done = push_facts(store, view, facts, columns)
             read, new, touched = read + done.facts, new + done.new, touched + done.entities
     advance(store, view, up_to)
@@ -107,23 +108,27 @@ def _times(spine: pl.DataFrame, at: str) -> Ints:
 def _view_columns(
     connection: duckdb.DuckDBPyConnection, view: FeatureViewDef, spine: pl.DataFrame, times: Ints, paths: Paths
 ) -> list[pl.Series]:
-    scan = Scan(connection, view, paths)
+    whole = [np.full(len(times), _blank(f), np.int64 if f.integer else np.float64) for f in view.features]
+    if paths:
+        _answer_into(whole, Scan(connection, view, paths), view, spine, times)
+    return [
+        pl.Series(name, values) if f.integer else pl.Series(name, values, nan_to_null=True)
+        for name, f, values in zip(view.outputs, view.features, whole, strict=True)
+    ]
+
+
+def _answer_into(whole: list[np.ndarray], scan: Scan, view: FeatureViewDef, spine: pl.DataFrame, times: Ints) -> None:
     asked, codes = _entities(view, spine, scan)
-    connection.register("asked", asked.to_arrow())
+    scan.connection.register("asked", asked.to_arrow())
     with_entity = np.flatnonzero(codes >= 0)
     questions, order = Questions.sorted(codes[with_entity], times[with_entity])
-    whole = [np.full(len(times), _blank(f), np.int64 if f.integer else np.float64) for f in view.features]
     for low, high in _ranges(scan, _join(view), len(asked)):
         first, end = np.searchsorted(questions.code, [low, high])
         part, rows = Questions.sorted(questions.code[first:end], questions.at[first:end])
         assert np.array_equal(rows, np.arange(end - first))
         for values, answer in zip(whole, _answers(scan, view, part, low, high), strict=True):
             values[with_entity[order[first:end]]] = answer
-    connection.unregister("asked")
-    return [
-        pl.Series(name, values) if f.integer else pl.Series(name, values, nan_to_null=True)
-        for name, f, values in zip(view.outputs, view.features, whole, strict=True)
-    ]
+    scan.connection.unregister("asked")
 
 
 def _blank(feature: Feature) -> float:

@@ -30,7 +30,8 @@ class LmdbStore:
         without it the last batches may be lost when the machine (not the process) dies, never the store.
         Raises `Unavailable` when the folder cannot be opened.
         """
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._joined: Any = None
         self._prefixes: dict[str, bytes] = {}
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -100,6 +101,22 @@ class LmdbStore:
 
         self._transact(forget, write=True)
 
+    def atomically(self, act: Callable[[], Result]) -> Result:
+        """Run `act` so that its reads and writes of this store are one transaction, also against other processes.
+
+        `act` may run again (the map was too small), so it must do nothing else that cannot be repeated. Other
+        threads of this process wait; other processes read what was there before.
+        """
+
+        def joined(txn: Any) -> Result:
+            self._joined = txn
+            try:
+                return act()
+            finally:
+                self._joined = None
+
+        return self._transact(joined, write=True)
+
     def _prefix(self, space: str) -> bytes:
         prefix = self._prefixes.get(space)
         if prefix is None:
@@ -113,6 +130,8 @@ class LmdbStore:
         The lock keeps the map from growing under another thread's transaction.
         """
         with self._lock:
+            if self._joined is not None:  # the lock is ours, so this is the thread inside `atomically`
+                return act(self._joined)
             while True:
                 try:
                     with self._env.begin(write=write) as txn:

@@ -1,13 +1,13 @@
 """Features online: push facts as they become known, look values up at a time.
 
 Loads NumPy and nothing heavier. The value of a feature at `at` is the same as `history` gives for that time, bit
-for bit, once every fact known before it has been pushed. One process pushes into a space at a time; any may read.
+for bit, once every fact known before it has been pushed.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from blake3 import blake3
@@ -36,6 +36,7 @@ from everloop.features.merge import merge, read_batch, write_batch
 
 Rows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 Value = int | float | None
+Result = TypeVar("Result")
 _STATE, _SPENT, _HASHED = b"s", b"i", b"h"
 _LONGEST = 400
 _DOUBLE, _WORD = struct.Struct("<d"), struct.Struct("<q")
@@ -80,6 +81,15 @@ class OnlineService:
         return cls.of(project, FeatureServiceDef.from_manifest(name, manifest, manifests), manifest["views"])
 
 
+@runtime_checkable
+class Atomic(Protocol):
+    """A store that can make reads and writes one act. Without it, one process at a time may push into a space."""
+
+    def atomically(self, act: Callable[[], Result]) -> Result:
+        """Run `act`, perhaps more than once; its reads and writes of the store happen as one."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Pushed:
     """What a push did: facts given, facts that were new, entities touched."""
@@ -122,17 +132,25 @@ def push_facts(
         rows, owner, known = rows[there], owner[there], known[there]
     if not len(rows):
         return Pushed(len(keys), 0, 0)
-    names = list(code)
-    stored = store.read(view.space, [k + n for k in (_STATE, _SPENT) for n in names])
+
+    def act() -> int:
+        return _merge_into(store, view, list(code), (rows, owner, known))
+
+    new = store.atomically(act) if isinstance(store, Atomic) else act()
+    return Pushed(len(keys), new, len(code))
+
+
+def _merge_into(store: OnlineStore, view: OnlineView, names: list[bytes], facts: tuple[Ints, Ints, Ints]) -> int:
+    stored = store.read(view.space, [kind + name for kind in (_STATE, _SPENT) for name in names])
     batch = read_batch(view.layout, stored[: len(names)], stored[len(names) :])
-    new = merge(view.layout, batch, rows, owner, known)
+    new = merge(view.layout, batch, *facts)
     states, spent = write_batch(batch)
-    items = [(_STATE + n, s) for n, s in zip(names, states, strict=True)]
-    items += [(_SPENT + n, s) for n, s in zip(names, spent, strict=True)]
+    items = [(_STATE + name, state) for name, state in zip(names, states, strict=True)]
+    items += [(_SPENT + name, ids) for name, ids in zip(names, spent, strict=True)]
     changed = [item for item, before in zip(items, stored, strict=True) if item[1] != (before or b"")]
     if changed:
         store.write(view.space, changed)
-    return Pushed(len(keys), new, len(names))
+    return new
 
 
 def advance(store: OnlineStore, view: OnlineView, to: Micros) -> None:

@@ -70,7 +70,7 @@ class Scan:
         """Check that the view's columns are there and have a usable type; reads no rows."""
         if not view.event_time:
             raise DefinitionError(f"feature view {view.name} has no event time", hint="call validate(dataset) first")
-        self._connection = connection
+        self.connection = connection
         self._view = view
         self._table = parquet(paths)
         self.types = column_types(connection, self._table)
@@ -102,7 +102,7 @@ class Scan:
         fields = ", ".join(f"{sql} AS c{i}" for i, sql in enumerate(self._fields.values()))
         sql = f"SELECT {code} AS code, {fields} FROM {self._table} s {join} WHERE {' AND '.join([*there, *wanted])}"  # noqa: S608 - names are quoted
         try:
-            reader: pa.RecordBatchReader = self._connection.sql(sql).to_arrow_reader(ROWS_AT_ONCE)
+            reader: pa.RecordBatchReader = self.connection.sql(sql).to_arrow_reader(ROWS_AT_ONCE)
             for batch in reader:
                 columns = {name: _column(batch.column(f"c{i}")) for i, name in enumerate(self._fields)}
                 facts, _ = facts_of(self._view, columns)
@@ -115,13 +115,13 @@ class Scan:
 
     def rows(self) -> int:
         """Rows in the source, from Parquet metadata."""
-        counted = self._connection.execute(f"SELECT count(*) FROM {self._table}").fetchall()  # noqa: S608 - quoted paths
+        counted = self.connection.execute(f"SELECT count(*) FROM {self._table}").fetchall()  # noqa: S608 - quoted paths
         return int(counted[0][0])
 
     def counts(self, join: str, code: str) -> dict[int, int]:
         """Facts for each code."""
         sql = f"SELECT {code}, count(*) FROM {self._table} s {join} GROUP BY 1"  # noqa: S608 - names are quoted
-        return dict(self._connection.execute(sql).fetchall())
+        return dict(self.connection.execute(sql).fetchall())
 
     def _time(self, name: str) -> str:
         dtype, column = self.types[name], f"s.{quoted(name)}"

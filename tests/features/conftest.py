@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def online(tmp_path_factory):
     opened = LmdbStore(tmp_path_factory.mktemp("online"))
     yield opened
     opened.close()

@@ -91,15 +91,15 @@ def check(case: Case, store, path):
 
 @settings(max_examples=CASES)
 @given(case=cases())
-def test_oracle_batch_and_online_are_equal(case, store, tmp_path_factory):
-    check(case, store, tmp_path_factory.getbasetemp() / "parity.parquet")
+def test_oracle_batch_and_online_are_equal(case, online, tmp_path_factory):
+    check(case, online, tmp_path_factory.getbasetemp() / "parity.parquet")
 
 
 @pytest.mark.slow
 @settings(max_examples=MANY)
 @given(case=cases())
-def test_oracle_batch_and_online_are_equal_many_times(case, store, tmp_path_factory):
-    check(case, store, tmp_path_factory.getbasetemp() / "parity.parquet")
+def test_oracle_batch_and_online_are_equal_many_times(case, online, tmp_path_factory):
+    check(case, online, tmp_path_factory.getbasetemp() / "parity.parquet")
 
 
 @settings(max_examples=40)

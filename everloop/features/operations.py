@@ -1,0 +1,221 @@
+"""Operations on features: push facts, fill from datasets, look values up, list what an environment serves."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from everloop.catalog import facts, refs, versions
+from everloop.catalog.context import Context
+from everloop.catalog.operation import Answer, Command, operation
+from everloop.core.clock import Micros
+from everloop.core.errors import InvalidInput, NotFound
+from everloop.core.grants import Target
+from everloop.core.ports import OnlineStore
+from everloop.data.codec import paths
+from everloop.data.heads import head
+from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
+from everloop.features.history import materialize
+from everloop.features.lmdb import LmdbStore
+from everloop.features.online import OnlineService, OnlineView, lookup, push, watermarks
+
+
+class Push(Command):
+    """Facts of a dataset, for every view over it in an environment. Times: microseconds or ISO 8601."""
+
+    environment: str
+    dataset: str
+    rows: list[dict[str, Any]]
+
+
+class Materialize(Command):
+    """Fill the views of an environment from its data heads; no names means all."""
+
+    environment: str
+    views: tuple[str, ...] = ()
+    up_to: Micros | None = None
+    """Facts known before this time; now when left out."""
+
+
+class ViewFilled(Answer):
+    """What happened to one view."""
+
+    view: str
+    version: str
+    facts: int
+    new: int
+
+
+class Filled(Answer):
+    """What a push or a materialisation did."""
+
+    views: list[ViewFilled]
+
+
+class Get(Command):
+    """Values of a service for entities; without `at`, as of now."""
+
+    environment: str
+    service: str
+    entities: list[dict[str, str | int | None]]
+    at: Micros | None = None
+
+
+class Values(Answer):
+    """One mapping `{<view>__<feature>: value}` for each entity, and how far each view has been filled."""
+
+    values: list[dict[str, int | float | None]]
+    watermarks: dict[str, Micros | None]
+    at: Micros
+
+
+class ListViews(Command):
+    """Which environment."""
+
+    environment: str
+
+
+class ViewRow(Answer):
+    """A feature view in an environment."""
+
+    name: str
+    version: str
+    source: str
+    entity: list[str]
+    features: list[str]
+    watermark: Micros | None
+
+
+class ViewList(Answer):
+    """The views of an environment, by name."""
+
+    views: list[ViewRow]
+
+
+def online_store(ctx: Context) -> OnlineStore:
+    """The store plugged in as the port `online`, else LMDB in the workspace's folder (opened once a process)."""
+    plugged: OnlineStore | None = ctx.ports.get("online")
+    return _embedded((ctx.home / "online").resolve()) if plugged is None else plugged
+
+
+@functools.cache
+def _embedded(path: Path) -> LmdbStore:
+    return LmdbStore(path)
+
+
+def pinned(ctx: Context, environment: str, kind: str) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Name -> (id, manifest) of the versions of a kind in the environment's snapshot. Raises `NotFound`."""
+    with ctx.read() as tx:
+        snapshot = refs.get(tx, ctx.project, refs.env_ref(environment))
+        if snapshot is None:
+            raise NotFound(f"there is no environment {environment!r}", hint="`everloop environments list` shows them")
+        entries: Mapping[str, str] = versions.get(tx, ctx.project, snapshot).manifest["entries"]
+        wanted = {key.removeprefix(f"{kind}/"): i for key, i in entries.items() if key.startswith(f"{kind}/")}
+        manifests = versions.manifests(tx, ctx.project, set(wanted.values()))
+    return {name: (identity, manifests[identity]) for name, identity in sorted(wanted.items())}
+
+
+def views_in(ctx: Context, environment: str) -> dict[str, tuple[str, FeatureViewDef]]:
+    """Name -> (version id, definition) of the feature views of an environment."""
+    found = pinned(ctx, environment, "view")
+    return {name: (identity, FeatureViewDef.from_manifest(name, m)) for name, (identity, m) in found.items()}
+
+
+def service_in(ctx: Context, environment: str, name: str) -> OnlineService:
+    """A feature service of an environment, ready to look up. Raises `NotFound`."""
+    services = pinned(ctx, environment, "service")
+    if name not in services:
+        raise NotFound(
+            f"{environment} has no feature service {name!r}", hint="it has " + (", ".join(services) or "none")
+        )
+    _, manifest = services[name]
+    with ctx.read() as tx:
+        manifests = versions.manifests(tx, ctx.project, set(manifest["views"].values()))
+    definition = FeatureServiceDef.from_manifest(name, manifest, manifests)
+    return OnlineService.of(ctx.project, definition, manifest["views"])
+
+
+def _dataset(_ctx: Context, cmd: Push) -> Target:
+    return Target("dataset", cmd.dataset, cmd.environment)
+
+
+def _views(_ctx: Context, cmd: Materialize | ListViews) -> Target:
+    return Target("view", "*", cmd.environment)
+
+
+def _service(_ctx: Context, cmd: Get) -> Target:
+    return Target("service", cmd.service, cmd.environment)
+
+
+@operation("features.push", needs="data.capture", on=_dataset)
+def push_rows(ctx: Context, cmd: Push) -> Filled:
+    """Push facts of a dataset to the environment's feature views, as they become known."""
+    mine = {n: (i, v) for n, (i, v) in views_in(ctx, cmd.environment).items() if v.source == cmd.dataset}
+    if not mine:
+        raise NotFound(
+            f"no feature view of {cmd.environment} reads {cmd.dataset!r}", hint="features.list shows the views"
+        )
+    store, filled = online_store(ctx), []
+    for name, (identity, view) in mine.items():
+        done = push(store, OnlineView.of(ctx.project, identity, view), cmd.rows, now=ctx.now())
+        filled.append(ViewFilled(view=name, version=identity, facts=done.facts, new=done.new))
+    return Filled(views=filled)
+
+
+@operation("features.materialize", needs="data.capture", on=_views)
+def fill_views(ctx: Context, cmd: Materialize) -> Filled:
+    """Fill feature views from the environment's newest data, so that they can be served."""
+    every = views_in(ctx, cmd.environment)
+    unknown = [name for name in cmd.views if name not in every]
+    if unknown:
+        raise NotFound(
+            f"{cmd.environment} has no feature view {unknown[0]!r}", hint="it has " + (", ".join(every) or "none")
+        )
+    up_to = ctx.now() if cmd.up_to is None else cmd.up_to
+    if up_to > ctx.now():
+        raise InvalidInput("up_to lies in the future", hint="facts are pushed when they are known")
+    filled = [_fill(ctx, cmd.environment, every[name], up_to) for name in cmd.views or every]
+    with ctx.write() as tx:
+        payload = {"environment": cmd.environment, "up_to": up_to, "views": {f.view: f.version for f in filled}}
+        facts.append(tx, ctx.project, ctx.fact("features.materialized", f"environment/{cmd.environment}", payload))
+    return Filled(views=filled)
+
+
+def _fill(ctx: Context, environment: str, pin: tuple[str, FeatureViewDef], up_to: Micros) -> ViewFilled:
+    identity, view = pin
+    version = head(ctx, environment, view.source)
+    if version is None:
+        raise NotFound(
+            f"{environment} holds no data of {view.source!r}", hint="capture it first: everloop data capture"
+        )
+    online = OnlineView.of(ctx.project, identity, view)
+    done = materialize(online_store(ctx), online, paths(ctx, version), up_to)
+    return ViewFilled(view=view.name, version=identity, facts=done.facts, new=done.new)
+
+
+@operation("features.get", needs="read", on=_service, reads=True)
+def get_values(ctx: Context, cmd: Get) -> Values:
+    """Look up the features of entities, as known at a time."""
+    service = service_in(ctx, cmd.environment, cmd.service)
+    store, at = online_store(ctx), ctx.now() if cmd.at is None else cmd.at
+    values = lookup(store, service, cmd.entities, at)
+    return Values(values=values, watermarks=watermarks(store, service), at=at)
+
+
+@operation("features.list", needs="read", on=_views, reads=True)
+def list_views(ctx: Context, cmd: ListViews) -> ViewList:
+    """List the feature views of an environment and how far each has been filled."""
+    store = online_store(ctx)
+    return ViewList(
+        views=[
+            ViewRow(
+                name=name,
+                version=identity,
+                source=view.source,
+                entity=list(view.entity),
+                features=list(view.outputs),
+                watermark=store.watermark(OnlineView.of(ctx.project, identity, view).space),
+            )
+            for name, (identity, view) in views_in(ctx, cmd.environment).items()
+        ]
+    )
