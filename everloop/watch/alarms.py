@@ -5,7 +5,7 @@
                             └──3 quiet──▶ resolved ◀────┘ 3 quiet windows, or a person
 
 A named fault is an alarm at once. Columns that move together are one incident: those first flagged in the same
-window, and later ones of the same view while it lasts.
+window, and later ones of the same view while it lasts; while a fault lasts, so is what it does to the metric.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def respond(before: Sequence[Alarm], sight: Sight, now: Micros) -> list[Alarm]:
     known = {column for alarm in current for column in alarm.columns}
     for alarm in current:
         own = {c: s for c, s in remaining.items() if c in alarm.columns and _alike(alarm, s)}
-        joining = {c: s for c, s in remaining.items() if c not in known and own and _same_cause(alarm, s, sight)}
+        joining = {c: s for c, s in remaining.items() if c not in known and _joins(alarm, s, sight, lit=bool(own))}
         for column in (*own, *joining):
             del remaining[column]
         if not own and all(column in sight.untold for column in alarm.columns):
@@ -74,6 +74,8 @@ def respond(before: Sequence[Alarm], sight: Sight, now: Micros) -> list[Alarm]:
     new = [s for s in remaining.values() if not _counted_already(before, s, sight)]
     moved = [s for s in new if s.kind != "performance"]
     judged = [s for s in new if s.kind == "performance"]
+    if any(s.kind == "fault" for s in moved):  # a broken sensor explains what it does to the metric
+        moved, judged = new, []
     changed.extend(_opened(group, sight, now) for group in (moved, judged) if group)
     return changed
 
@@ -85,11 +87,14 @@ def upstream(column: str) -> str:
 
 
 def _alike(alarm: Alarm, signal: Signal) -> bool:
-    return (alarm.kind == "performance") == (signal.kind == "performance")
+    return alarm.kind == "fault" or (alarm.kind == "performance") == (signal.kind == "performance")
 
 
-def _same_cause(alarm: Alarm, signal: Signal, sight: Sight) -> bool:
-    if not _alike(alarm, signal) or signal.kind == "performance":
+def _joins(alarm: Alarm, signal: Signal, sight: Sight, *, lit: bool) -> bool:
+    """Whether something new belongs to this incident; `lit` says whether this window flags what it has already."""
+    if signal.kind == "performance":
+        return alarm.kind == "fault"  # labels come later than their cause
+    if not lit or not _alike(alarm, signal):
         return False
     views = {upstream(column) for column in alarm.columns}
     return upstream(signal.column) in views or sight.start - alarm.onset <= sight.until - sight.start

@@ -159,14 +159,17 @@ def _inputs(model: VersionRow, frame: pl.DataFrame) -> list[str]:
 
 
 def _frames(tx: Tx, project: str, model: VersionRow) -> dict[str, str]:
-    """Ids of the model's frames by role; the edges of its lineage say them."""
-    edges = versions.upstream(tx, project, model.id, depth=1)
-    kinds = {edge.from_id: versions.get(tx, project, edge.from_id).kind for edge in edges}
-    found = {
-        "holdout" if edge.role == "holdout" else "training": edge.from_id
-        for edge in edges
-        if kinds[edge.from_id] == "frame"
-    }
+    """Ids of the model's frames by role, as its manifest says them, or the edges of its lineage."""
+    said = {"training": str(model.manifest.get("frame", "")), "holdout": str(model.manifest.get("holdout", ""))}
+    found = {role: identity for role, identity in said.items() if identity}
+    if not found:
+        edges = versions.upstream(tx, project, model.id, depth=1)
+        kinds = {edge.from_id: versions.get(tx, project, edge.from_id).kind for edge in edges}
+        found = {
+            "holdout" if edge.role == "holdout" else "training": edge.from_id
+            for edge in edges
+            if kinds[edge.from_id] == "frame"
+        }
     if not found:
         raise InvalidInput(
             f"{model.key} v{model.number} was not trained on a frame that is known here",

@@ -139,7 +139,7 @@ def precision(tx: Tx, project: str, monitor: str) -> tuple[int, int]:
         .where(alarm_rows.c.project == project, alarm_rows.c.monitor == monitor, alarm_rows.c.real.is_not(None))
         .group_by(alarm_rows.c.real)
     )
-    judged = {bool(real): int(count) for real, count in tx.execute(query).tuples()}
+    judged = {bool(row[0]): int(row[1]) for row in tx.execute(query)}
     return judged.get(True, 0), sum(judged.values())
 
 

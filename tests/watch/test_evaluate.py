@@ -1,0 +1,133 @@
+import json
+
+import pytest
+from watch_world import BEGIN
+
+from everloop.catalog import versions
+from everloop.catalog.operating import alarms as rows
+from everloop.catalog.operation import invoke
+from everloop.core.clock import DAY
+from everloop.core.errors import InvalidInput, NotFound
+from everloop.watch.baseline import baseline_of, model_scorer
+from everloop.watch.evaluate import Evaluate, Window, evaluate, evaluate_window
+from everloop.watch.triggers import due_windows
+
+
+def look(world, day, **more):
+    start = BEGIN + (60 + day) * DAY
+    return evaluate(world.ctx, world.monitor, Window(start, start + DAY), score=model_scorer(world.ctx), **more)
+
+
+def test_quiet_days_are_ok_and_leave_evidence(world):
+    world.serve(0)
+    world.serve(1)
+    reports = [look(world, 0), look(world, 1)]
+    assert [r.state for r in reports] == ["ok", "ok"]
+    assert not reports[1].alarms
+    with world.ctx.read() as tx:
+        evidence = versions.get(tx, world.ctx.project, reports[1].evidence)
+        pinned = {e.from_id for e in versions.upstream(tx, world.ctx.project, evidence.id, depth=1)}
+    assert pinned == {world.model, world.revision}
+    body = json.loads(world.ctx.store.get(evidence.manifest["object"]))
+    assert body["rows"] == 400
+    assert "achieved on the reference replayed" in body["baseline"]["budget"]
+    assert {c["column"] for c in body["columns"]} == {"origin__load", "weather__wind", "distance", "prediction"}
+
+
+def test_late_labels_are_judged_when_mature_then_and_now(world):
+    for day in range(2):
+        world.serve(day)
+    report = look(world, 1)
+    judged = report.judged
+    assert judged.body["rows"] == 400  # noon of day 0 to noon of day 1
+    assert judged.body["known_then"]["coverage"] == pytest.approx(0.97, abs=0.03)
+    figure = judged.body["known_now"]["figure"]
+    assert figure["low"] < figure["value"] < figure["high"]
+    assert judged.standing in ("met", "uncertain")
+    (area, accuracy) = judged.body["estimates"]
+    assert area["assumption"] == "estimate, assumes no concept drift"
+    assert area["low"] - 0.05 < figure["value"] < area["high"] + 0.05
+    assert accuracy["metric"] == "accuracy"
+    assert judged.figures["estimate_error"] < 0.08
+
+
+def test_a_shift_of_two_columns_is_one_alarm_within_two_windows(world):
+    def storm(inputs):
+        return {**inputs, "weather__wind": inputs["weather__wind"] + 3, "origin__load": inputs["origin__load"] * 1.3}
+
+    world.serve(0)
+    look(world, 0)
+    for day in (1, 2):
+        world.serve(day, change=storm)
+        report = look(world, day)
+    assert report.state == "drift"
+    (alarm,) = report.alarms
+    assert (alarm.state, alarm.kind) == ("alarm", "drift")
+    assert {"weather__wind", "origin__load"} <= set(alarm.columns)
+    assert alarm.onset == BEGIN + 61 * DAY
+
+
+def test_a_change_of_unit_is_an_alarm_at_once(world):
+    world.serve(0, change=lambda inputs: {**inputs, "weather__wind": inputs["weather__wind"] * 1000})
+    report = look(world, 0)
+    assert report.state == "fault"
+    (alarm,) = report.alarms
+    assert (alarm.state, alarm.blocks_retraining) == ("alarm", True)
+    assert "unit change: looks like x1000" in alarm.title
+
+
+def test_a_change_of_concept_shows_in_labels_only(world):
+    for day in range(4):
+        world.serve(day, concept=lambda chances: 1 - chances)
+        report = look(world, day)
+    assert report.state == "breach"
+    assert {alarm.kind for alarm in report.alarms} == {"performance"}
+    assert report.alarms[0].state == "alarm"
+    assert report.judged.body["estimates"][0]["value"] > 0.6 > report.judged.figures["roc_auc"]
+
+
+def test_looking_again_appends_and_keeps_alarms(world):
+    world.serve(0, change=lambda inputs: {**inputs, "weather__wind": inputs["weather__wind"] + 4})
+    first, again = look(world, 0), look(world, 0)
+    assert first.alarms[0].state == "suspect"
+    assert not again.alarms
+    with world.ctx.read() as tx:
+        assert len(rows.evaluations(tx, world.ctx.project, "delay")) == 2
+        assert rows.find(tx, world.ctx.project)[0].history == "1"
+
+
+def test_nobody_asked(world):
+    world.serve(0)
+    world.clock.advance(BEGIN + 63 * DAY)
+    report = look(world, 1)
+    assert (report.state, report.alarms) == ("no traffic", ())
+
+
+def test_small_windows_cannot_tell(world):
+    world.serve(0, rows=40)
+    assert look(world, 0).state == "cannot tell"
+
+
+def test_the_operation_takes_the_newest_whole_window(world):
+    world.serve(0)
+    world.clock.advance(BEGIN + 61 * DAY + 3)
+    seen = invoke(world.ctx, evaluate_window, Evaluate(monitor="delay"))
+    assert (seen.start, seen.until, seen.state) == (BEGIN + 60 * DAY, BEGIN + 61 * DAY, "ok")
+    assert not due_windows(world.ctx, world.monitor)
+    with pytest.raises(NotFound, match="monitor/other"):
+        invoke(world.ctx, evaluate_window, Evaluate(monitor="other"))
+
+
+def test_a_baseline_is_made_once(world):
+    score = model_scorer(world.ctx)
+    made = baseline_of(world.ctx, world.model, DAY, 1, score)
+    again = baseline_of(world.ctx, world.model, DAY, 1)
+    assert again.to_json() == made.to_json()
+    assert made.replay.windows == 58
+    assert made.chances is not None
+    assert "prediction" in made.reference.columns
+
+
+def test_empty_windows_are_refused():
+    with pytest.raises(InvalidInput):
+        Window(5, 5)
