@@ -152,14 +152,20 @@ def _scaled(name: str, new: Floats, old: Floats) -> Finding | None:
     factor = math.exp(middle)
     # a factor that people mix up, hit within 3 % by every quantile; or any factor of five and more that
     # dwarfs the difference of the two shapes
-    known = next((words for f, words in _FACTORS if abs(abs(middle) - math.log(f)) < 0.03), "")
     tight = spread < 0.10
     large = abs(middle) > math.log(5) and spread < 0.35 * abs(middle)
+    known = _nearest_factor(abs(middle), within=0.15 if large else 0.03)
     if not (large or (known and tight)):
         return None
     size = f"{factor:.4g} times" if factor >= 1 else f"1/{1 / factor:.4g} of"
     words = f", as between {known}" if known else ""
     return Finding(name, "unit", f"{name} is {size} what it was at every quantile{words}", factor)
+
+
+def _nearest_factor(log_factor: float, within: float) -> str:
+    """What people confuse that differs by such a factor; "" when nothing does."""
+    distance, words = min((abs(log_factor - math.log(factor)), words) for factor, words in _FACTORS)
+    return words if distance < within else ""
 
 
 def _known_map(new: Floats, old: Floats) -> str:

@@ -97,9 +97,8 @@ def not_worse(
     if found is None:
         return Verdict(True, "there is no champion yet")
     passed = found.improvement.high >= -margin
-    return _verdict(
-        found, metric, passed, f"not clearly worse by more than {margin:g}" if margin else "not clearly worse"
-    )
+    worse = f"clearly worse by more than {margin:g}" if margin else "clearly worse"
+    return _verdict(found, metric, passed, f"not {worse}" if passed else worse)
 
 
 def same_units(frame: Frame, champion_frame: Frame | None, *, ignore: tuple[str, ...] = ()) -> Verdict:
