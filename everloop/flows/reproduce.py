@@ -70,7 +70,8 @@ def reproduce(
     """Run the recipe of a version again, from the recorded code, inputs, parameters and thread count.
 
     `compare` gives, for a kind of version, a function that compares the answers of two; `env` the step's variables
-    (where a tracking client may write to). Nothing is recorded. Raises `NotFound` when no step made the version or its code or inputs are gone, `StepFailed` when the code fails now.
+    (where a tracking client may write to). Nothing is recorded. Raises `NotFound` when no step made the version or its
+    code or inputs are gone, `StepFailed` when the code fails now.
     """
     with ctx.read() as tx:
         rows = steps.of_output(tx, ctx.project, identity)

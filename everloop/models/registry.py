@@ -21,6 +21,7 @@ from everloop.core.grants import Target
 from everloop.core.version import Version
 
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_HEX = re.compile(r"[0-9a-f]{6,64}")
 _NUMBER = re.compile(r"[vV]\d+|latest", re.IGNORECASE)
 
 
@@ -146,10 +147,11 @@ def find_model(tx: Tx, project: str, text: str) -> VersionRow:
         if identity is None:
             raise NotFound(f"model {name} has no alias {alias!r}", hint=_aliases_hint(tx, project, name))
         return versions.get(tx, project, identity)
+    is_name = not colon and "/" not in text and not text[:1].isdigit()
     try:
-        row = versions.find(tx, project, text if "/" in text or colon else f"model/{text}")
+        row = versions.find(tx, project, f"model/{text}" if is_name else text)
     except NotFound:
-        if not re.fullmatch(r"[0-9a-f]{6,64}", text):
+        if _HEX.fullmatch(text) is None:  # no beginning of an id either
             raise
         row = versions.find(tx, project, text)
     if row.kind != "model":

@@ -77,7 +77,7 @@ def _typed(field: Field, values: Any) -> np.ndarray[Any, Any]:
     array = values if isinstance(values, np.ndarray) else _listed(field, values)
     if array.ndim != 1:
         raise InvalidInput(f"column {field.name!r} has {array.ndim} dimensions", hint="send one value a row")
-    if array.dtype == wanted:
+    if array.dtype == wanted and wanted.kind != "O":
         return array
     if array.dtype.kind == "O" and wanted.kind == "f":
         array = _floats(field, array)

@@ -43,14 +43,14 @@ def author(tmp_path, context):
         finally:
             sys.path.remove(str(root))
 
-        def go(*targets, executor=None, progress=None, runs=None, **options):
+        def go(*targets, executor=None, progress=None, runs=None, codecs=CODECS, **options):
             own = executor or LocalExecutor(assets, ctx.store)
             return run(
                 ctx,
                 plan(assets, targets),
                 origin=Origin(root, "flow"),
                 executor=own,
-                codecs=CODECS,
+                codecs=codecs,
                 runs=runs,
                 options=Options(**options),
                 progress=progress,
