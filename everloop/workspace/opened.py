@@ -64,6 +64,7 @@ class Workspace:
             key=self.key,
             home=self.home,
             bindings=self.bindings(environment),
+            ports={"clock": self.clock},
         )
 
     def system(self, project: str = "") -> Context:

@@ -7,6 +7,7 @@ edges, a few barycentre sweeps against crossings. Good for the tens of nodes tha
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 NODE_WIDTH = 170
 NODE_HEIGHT = 46
@@ -76,7 +77,7 @@ def place(
             chain.append(bend)
         chain.append(end)
         chains[start, end] = chain
-        links.extend(zip(chain, chain[1:], strict=False))
+        links.extend(pairwise(chain))
     _untangle(rows, links)
     spots = _spots(rows)
     placed = {node: spots[node] for node in nodes}
@@ -124,10 +125,8 @@ def svg(nodes: Sequence[Node], edges: Mapping[tuple[str, str], str] | Sequence[t
     placed, bends = place([n.id for n in nodes], list(titles))
     width = max((p.x for p in placed.values()), default=0) + NODE_WIDTH + 4
     height = max((p.y for p in placed.values()), default=0) + NODE_HEIGHT + 4
-    parts = [
-        f'<svg class="dag" viewBox="-2 -2 {width} {height}" width="{width}" height="{height}" role="img"'
-        f' aria-label="graph of {len(nodes)} nodes">'
-    ]
+    size = f'viewBox="-2 -2 {width} {height}" width="{width}" height="{height}"'
+    parts = [f'<svg class="dag" {size} role="img" aria-label="graph of {len(nodes)} nodes">']
     parts += [_edge(placed[a], bends[a, b], placed[b], titles[a, b]) for a, b in bends]
     parts += [_box(node, placed[node.id]) for node in nodes]
     return "".join([*parts, "</svg>"])
@@ -140,7 +139,7 @@ def _edge(start: Placed, through: Sequence[Placed], end: Placed, title: str) -> 
         stops += [(bend.x, bend.y + half), (bend.x + NODE_WIDTH, bend.y + half)]
     stops.append((end.x, end.y + half))
     path = f"M{stops[0][0]} {stops[0][1]}"
-    for (x0, y0), (x1, y1) in zip(stops, stops[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(stops):
         middle = (x0 + x1) // 2
         path += f"C{middle} {y0} {middle} {y1} {x1} {y1}"
     hover = f"<title>{escape(title)}</title>" if title else ""
@@ -150,7 +149,8 @@ def _edge(start: Placed, through: Sequence[Placed], end: Placed, title: str) -> 
 def _box(node: Node, spot: Placed) -> str:
     label, note = _cut(node.label, 22), _cut(node.note, 28)
     text = (
-        f'<rect width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="8"/><text x="12" y="{20 if note else 28}">{escape(label)}</text>'
+        f'<rect width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="8"/>'
+        + f'<text x="12" y="{20 if note else 28}">{escape(label)}</text>'
         + (f'<text class="note" x="12" y="36">{escape(note)}</text>' if note else "")
         + f"<title>{escape(node.label)} {escape(node.note)}</title>"
     )

@@ -55,5 +55,6 @@ def serve(open_context: OpenContext, show: Page) -> Callable[..., object]:
 
 async def _plotly(_request: Request) -> Response:
     found = find_spec("plotly")
-    assert found is not None and found.origin is not None
+    assert found is not None
+    assert found.origin is not None
     return FileResponse(Path(found.origin).parent / "package_data" / "plotly.min.js", headers=_FOREVER)

@@ -1,0 +1,133 @@
+"""Making things: run, refresh, reproduce."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from everloop.cli.output import Steps, output
+from everloop.cli.session import session, user_name
+from everloop.core.errors import InvalidInput
+from everloop.flows.engine import Origin, State
+from everloop.server.local import loopback_server
+from everloop.workspace.build import Built, Request, build, refresh
+from everloop.workspace.executors import ByKind
+from everloop.workspace.home import bind
+from everloop.workspace.opened import Workspace
+from everloop.workspace.operations import load_operations
+from everloop.workspace.reproducing import reproduce_version
+
+Sandbox = Annotated[str, typer.Option("--on", help="The sandbox to build on; by default your own.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app.command()(run)
+    app.command(name="refresh")(refresh_data)
+    app.command()(reproduce)
+
+
+def run(
+    targets: Annotated[list[str] | None, typer.Argument(help="Assets by name; every model when left out.")] = None,
+    on: Sandbox = "",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="asset.parameter=value, for tunable parameters.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Run also what is unchanged.")] = False,
+    message: Annotated[str, typer.Option("--message", "-m")] = "",
+) -> None:
+    """Capture, build and train in a sandbox. What is unchanged is not run again."""
+    with opened() as (workspace, uri):
+        request = Request(
+            on or f"sandbox/{user_name()}/main",
+            tuple(targets or ()),
+            params=_parameters(set_ or []),
+            cached=not again,
+            message=message,
+            tracking_uri=uri,
+        )
+        with output.progress("planning") as steps:
+            built = _build(workspace, request, steps)
+    rows = [
+        {"step": d.step, "version": d.output, "seconds": d.seconds, "reused": d.reused} for d in built.results.steps
+    ]
+    if output.as_json:
+        output.show({"environment": built.environment, "snapshot": built.snapshot, "steps": rows})
+        return
+    output.rows(rows, ["step", "version", "seconds", "reused"], empty="nothing to do")
+    output.say(f"[bold]{built.environment}[/] holds it; propose it with: everloop propose {built.environment}")
+
+
+def refresh_data(
+    environment: Annotated[str, typer.Option("--env", help="Whose data heads move.")] = "production",
+) -> None:
+    """Bring an environment's data up to date; heads move when the blocking expectations pass."""
+    project = session.project()
+    with opened() as (workspace, _), output.progress("refreshing") as steps:
+        ctx = session.context(workspace, environment)
+        executor = ByKind(project.assets(), workspace.store, workspace.home / "run")
+        origin = Origin(session.root, session.settings.module, project.name)
+        made = refresh(ctx, project, origin, environment, executor=executor, progress=_shown(steps))
+    rows = [
+        {
+            "dataset": name,
+            "version": identity,
+            "expectations": f"{sum(r.passed for r in results)} of {len(results)} hold",
+        }
+        for name, (identity, results) in made.items()
+    ]
+    output.rows(rows, ["dataset", "version", "expectations"], empty="no datasets")
+
+
+def reproduce(version: Annotated[str, typer.Argument(help="model/delay, model/delay@7, or an id.")]) -> None:
+    """Run the recorded recipe again in a clean process and compare what comes out, byte by byte."""
+    with opened() as (workspace, _), output.progress(f"reproducing {version}"):
+        verdict = reproduce_version(session.context(workspace), version)
+    text = f"[bold]{verdict.tier}[/] in {verdict.seconds:.1f} s" + "".join(f"\n  differs: {f}" for f in verdict.factors)
+    output.show(verdict, text)
+    if not verdict.same:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def opened() -> Iterator[tuple[Workspace, str]]:
+    """The workspace here, and the address of a tracking server for the mlflow client inside steps."""
+    load_operations()
+    with session.workspace() as workspace, loopback_server(workspace) as uri:
+        yield workspace, uri
+
+
+def _build(workspace: Workspace, request: Request, steps: Steps) -> Built:
+    project = session.project()
+    bind(workspace.home, "sandbox", "files", str(session.root))
+    executor = ByKind(project.assets(), workspace.store, workspace.home / "run")
+    origin = Origin(session.root, session.settings.module, project.name)
+    ctx = session.context(workspace, request.environment)
+    try:
+        return build(ctx, project, origin, request, executor=executor, progress=_shown(steps), say=steps.step)
+    finally:
+        executor.close()
+
+
+def _shown(steps: Steps) -> Any:
+    def progress(step: str, state: State, seconds: float) -> None:
+        steps.step(f"{step} {state}" + (f" in {seconds:.1f} s" if state == "done" else ""))
+
+    return progress
+
+
+def _parameters(given: list[str]) -> dict[str, dict[str, Any]]:
+    """`delay.max_depth=4` as {"delay": {"max_depth": 4}}; raises `InvalidInput`."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in given:
+        path, equals, value = text.partition("=")
+        asset, dot, name = path.rpartition(".")
+        if not equals or not dot:
+            raise InvalidInput(f"{text!r} sets nothing", hint="--set delay.learning_rate=0.05")
+        try:
+            found.setdefault(asset, {})[name] = json.loads(value)
+        except ValueError:
+            found.setdefault(asset, {})[name] = value
+    return found

@@ -1,0 +1,54 @@
+"""Data: versions, profiles, differences, expectations, samples."""
+
+from typing import Annotated
+
+import typer
+
+from everloop.cli.output import output
+from everloop.cli.session import session
+
+data = typer.Typer(help="Datasets and their versions.", no_args_is_help=True)
+Version = Annotated[str, typer.Argument(help="An id, data/name, data/name@7, or a dataset's name.")]
+Where = Annotated[str, typer.Option("--env", help="Whose head a bare name means.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app.add_typer(data, name="data")
+
+
+@data.command("list")
+def list_data(name: Annotated[str, typer.Argument(help="A dataset; empty lists all.")] = "") -> None:
+    """Datasets, or the versions of one."""
+    with session.client() as client:
+        found = client.call("data.list", name=name).model_dump(mode="json")
+    rows = next(iter(v for v in found.values() if isinstance(v, list)), [])
+    output.rows(rows, ["name", "number", "rows", "at", "actor", "id"], empty="no data yet: everloop run")
+
+
+@data.command("show")
+def show(version: Version, environment: Where = "production") -> None:
+    """One version: schema, parts, profile."""
+    with session.client() as client:
+        output.show(client.call("data.show", version=version, environment=environment))
+
+
+@data.command("diff")
+def diff(old: Version, new: Version, environment: Where = "production") -> None:
+    """What differs between two versions: rows by key, columns, distributions."""
+    with session.client() as client:
+        output.show(client.call("data.compare", old=old, new=new, environment=environment))
+
+
+@data.command("expect")
+def expect(version: Version, environment: Where = "production") -> None:
+    """A first draft of expectations, read off a version's profile."""
+    with session.client() as client:
+        output.show(client.call("data.expect", version=version, environment=environment))
+
+
+@data.command("sample")
+def sample(version: Version, environment: Where = "production") -> None:
+    """Some rows; columns with tags are masked."""
+    with session.client() as client:
+        output.show(client.call("data.sample", version=version, environment=environment))

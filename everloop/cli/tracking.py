@@ -1,0 +1,51 @@
+"""Models and their cards."""
+
+from typing import Annotated
+
+import typer
+
+from everloop.cli.output import output
+from everloop.cli.session import session
+
+models = typer.Typer(help="Trained models, numbered by name.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app.add_typer(models, name="models")
+    app.command()(lineage)
+
+
+@models.command("list")
+def list_models(name: Annotated[str, typer.Argument(help="A model; empty lists the newest of each.")] = "") -> None:
+    """Models, or the versions of one."""
+    with session.client() as client:
+        found = client.call("models.list", name=name).model_dump(mode="json")
+    rows = next(iter(v for v in found.values() if isinstance(v, list)), [])
+    output.rows(rows, ["name", "number", "at", "actor", "metrics", "id"], empty="no models yet: everloop run")
+
+
+@models.command("show")
+def show(model: Annotated[str, typer.Argument(help="delay, delay@7, delay:champion, or an id.")]) -> None:
+    """One model."""
+    with session.client() as client:
+        output.show(client.call("models.show", model=model))
+
+
+@models.command("card")
+def card(model: Annotated[str, typer.Argument(help="model/delay, model/delay@7, or an id.")]) -> None:
+    """The model card, rendered from facts; what nobody provided says so."""
+    name = model if "/" in model or model.startswith("b3:") else f"model/{model}"
+    with session.client() as client:
+        found = client.call("checks.card", model=name)
+    text = getattr(found, "markdown", "")
+    output.show(found, text or None)
+
+
+def lineage(version: Annotated[str, typer.Argument(help="kind/name, kind/name@7, or an id.")]) -> None:
+    """What led to a version, and what was made from it."""
+    with session.client() as client:
+        found = client.call("lineage.show", version=version)
+    names = {node.id: node.label for node in found.nodes}
+    rows = [{"made": names[e.to], "from": names[e.source], "role": e.role} for e in found.edges]
+    output.rows(rows, ["made", "from", "role"], empty="nothing led to it")
