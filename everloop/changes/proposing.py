@@ -183,10 +183,10 @@ def open_change(tx: Tx, project: str, number: int) -> Change:
     return change
 
 
-def enqueue_checks(ctx: Context, number: int) -> int:
-    """Make a task for every required check that has no result; returns how many are wanted."""
+def enqueue_checks(ctx: Context, number: int, *, again: bool = False) -> int:
+    """Make a task for every check that `Standing.pending` names; returns how many are wanted."""
     with ctx.read() as tx:
-        wanted = standing(tx, ctx.project, rows.get(tx, ctx.project, number)).pending()
+        wanted = standing(tx, ctx.project, rows.get(tx, ctx.project, number)).pending(again=again)
     if wanted:
         with ctx.write() as tx:
             for request in wanted:

@@ -208,6 +208,11 @@ def _previous(tx: Tx, project: str, environment: str, head: str, moves: list[Mov
 
     A head that a roll-back made (to keep the policy) stands for the snapshot that it restored, its parent.
     """
+    if is_sandbox(environment):  # its moves are commits: what the head was made from, as far as it was here
+        parents = snapshot_of(tx, project, head).parents
+        if not parents or not any(m.new == parents[0] for m in moves):
+            raise NotFound(f"{environment} held nothing before", hint="this is the snapshot that it started from")
+        return parents[0]
     installed = [m for m in moves if m.new == head and m.change]
     if not installed and any(m.new == head for m in moves):
         parents = snapshot_of(tx, project, head).parents

@@ -74,7 +74,7 @@ def required_checks(
             if not reason:
                 continue
             gone = removed(tuple(check["parameters"]), around)
-            if gone:
+            if gone and not _brings_a_model(delta):  # else a renamed model would pass unexamined
                 notes.append(f"check {name} has nothing left to judge: the change removes model {gone}")
                 continue
             twice = len(versions_asked) > 1
@@ -98,6 +98,10 @@ def _asked(name: str, around: Surroundings, manifests: Mapping[str, Mapping[str,
         if (identity, objective) not in seen:
             seen.add((identity, objective))
             yield _Asked(name, identity, objective, origin)
+
+
+def _brings_a_model(delta: Delta) -> bool:
+    return any(key.startswith("model/") and new is not None for key, (_, new) in delta.items())
 
 
 def _reason(asked: _Asked, check: Mapping[str, Any], environment: str, policy: Policy, delta: Delta) -> str:

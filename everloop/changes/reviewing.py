@@ -46,6 +46,13 @@ class Approve(Command):
     evidence: str = ""
 
 
+class RunChecks(Command):
+    """Ask for the checks of a change; `again`: also for those that failed or raised."""
+
+    number: int
+    again: bool = False
+
+
 class CheckList(Answer):
     """The checks that still have to run, as tasks or by the caller."""
 
@@ -80,18 +87,17 @@ def comment(ctx: Context, cmd: AddComment) -> ChangeView:
 
 
 @operation("changes.check", needs="check.run", on=of_change)
-def check(ctx: Context, cmd: Numbered) -> CheckList:
+def check(ctx: Context, cmd: RunChecks) -> CheckList:
     """Queue the required checks that have no result, and name them."""
-    with ctx.read() as tx:
-        open_change(tx, ctx.project, cmd.number)
-    enqueue_checks(ctx, cmd.number)
-    return CheckList(number=cmd.number, pending=[r.to_json() for r in pending_checks(ctx, cmd.number)])
+    pending = pending_checks(ctx, cmd.number, again=cmd.again)
+    enqueue_checks(ctx, cmd.number, again=cmd.again)
+    return CheckList(number=cmd.number, pending=[request.to_json() for request in pending])
 
 
-def pending_checks(ctx: Context, number: int) -> tuple[CheckRequest, ...]:
+def pending_checks(ctx: Context, number: int, *, again: bool = False) -> tuple[CheckRequest, ...]:
     """The required checks of an open change that have no result yet: for a caller that runs them itself."""
     with ctx.read() as tx:
-        return standing(tx, ctx.project, open_change(tx, ctx.project, number)).pending()
+        return standing(tx, ctx.project, open_change(tx, ctx.project, number)).pending(again=again)
 
 
 @operation("changes.approve", needs="change.approve", on=of_change)

@@ -73,10 +73,13 @@ class Standing:
         now = (self.subject.delta, self.subject.policy, self.subject.evidence)
         return (approval.delta, approval.policy, approval.evidence) == now
 
-    def pending(self) -> tuple[CheckRequest, ...]:
-        """The required checks that have no result yet and can run."""
+    def pending(self, *, again: bool = False) -> tuple[CheckRequest, ...]:
+        """The required checks that can run and have no result yet; `again`: those that did not pass, too."""
+        done = ("passed",) if again else ("passed", "failed", "error")
         return tuple(
-            self._request(c.required) for c in self.checks if c.result is None and not c.required.subjects.problems
+            self._request(c.required)
+            for c in self.checks
+            if c.state.state not in done and not c.required.subjects.problems
         )
 
     def _request(self, required: Required) -> CheckRequest:

@@ -57,7 +57,7 @@ def candidates(parameters: tuple[str, ...], around: Surroundings) -> tuple[str, 
     """
     named = next((p for p in parameters if p not in RESERVED and _is_model(p, around)), None)
     if named is not None:
-        return (named,)
+        return (named,)  # also when the proposal removes it: then `resolve` says what is missing
     unknown = [p for p in parameters if p not in RESERVED and p not in around.heads and not _named(p, around.proposed)]
     if unknown or not any(p in _OF_CANDIDATE for p in parameters):
         return ("",)

@@ -110,6 +110,15 @@ def test_rollback_does_not_bring_an_old_policy_back(solo):
     assert again.mode == "team"
 
 
+def test_a_sandbox_goes_back_by_its_commits(team):
+    sandbox = team.sandbox("ada")
+    start = show(team, sandbox).snapshot
+    team.commit("ada", sandbox, source__a=team.version("source/a"))
+    assert team.rollback("bob", sandbox).snapshot == start
+    with pytest.raises(NotFound, match="held nothing before"):
+        team.rollback("bob", sandbox)
+
+
 def test_what_was_live_at_a_time(team):
     one = step(team)
     at_one = team.root.now()

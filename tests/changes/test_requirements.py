@@ -129,6 +129,13 @@ def test_removing_a_model_voids_its_checks_and_says_so(guarded):
     assert any("nothing left to judge" in note for note in change.notes)
 
 
+def test_a_renamed_model_does_not_dodge_its_check(guarded):
+    change = guarded.proposal("ada", model__delay=None, model__delay_two=model(guarded, "delay_two", by="ada"))
+    assert any("nothing in the proposal is named 'delay'" in reason for reason in change.reasons)
+    with pytest.raises(PolicyRefused):
+        guarded.approve("bob", change.number)
+
+
 def test_a_check_about_any_model_runs_for_each_that_changes(team):
     units = check(team, "units", ("frame", "champion_frame"), objective="")
     change = team.proposal(

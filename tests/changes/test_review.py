@@ -6,6 +6,8 @@ from everloop.catalog.operation import invoke, operations
 from everloop.changes import environments, proposing, reviewing
 from everloop.changes.merging import APPROVAL_TYPE
 from everloop.changes.provenance import provenance_of
+from everloop.checks.record import record_finding
+from everloop.checks.request import Finding
 from everloop.core.errors import Conflict, InvalidInput, NotFound, PermissionDenied, PolicyRefused
 from everloop.core.policy import Policy
 
@@ -281,9 +283,29 @@ def test_checks_become_tasks_once(team):
     team.commit("ada", sandbox, check__good=check)
     cmd = proposing.Propose(source=sandbox, target="production", title="with a check")
     change = invoke(team.by("ada"), proposing.propose, cmd)
-    listed = invoke(team.by("ada"), reviewing.check, proposing.Numbered(number=change.number))
+    listed = invoke(team.by("ada"), reviewing.check, reviewing.RunChecks(number=change.number))
     assert len(listed.pending) == 1
     with team.root.catalog.read() as tx:
         queued = tasks.list(tx, "flights")
     assert [t.kind for t in queued] == ["checks.run"]
     assert queued[0].payload["check_id"] == check
+
+
+def test_checks_that_did_not_pass_can_be_asked_again(team):
+    check = team.version("check/good", name="good", function="m:f", parameters=[], objective="", blocks=["production"])
+    change = team.proposal("ada", check__good=check)
+    team.run_checks(change.number, "error")
+    for again, count in ((False, 0), (True, 1)):
+        cmd = reviewing.RunChecks(number=change.number, again=again)
+        assert len(invoke(team.by("ada"), reviewing.check, cmd).pending) == count
+    (request,) = reviewing.pending_checks(team.root, change.number, again=True)
+    record_finding(team.by("cyd"), request, Finding("passed", "fine"))
+    team.approve("bob", change.number)
+    assert team.merge("bob", change.number).state == "merged"
+
+
+def test_a_check_that_an_author_ran_is_marked(team):
+    check = team.version("check/good", name="good", function="m:f", parameters=[], objective="", blocks=["production"])
+    change = team.proposal("ada", check__good=check)
+    team.run_checks(change.number, person="ada")
+    assert team.show(change.number).notes == ["good was run by ada, an author of this change"]

@@ -1,3 +1,4 @@
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -37,7 +38,7 @@ def test_numbers_count_up_in_each_project_and_roll_back(catalog):
     with catalog.write() as tx:
         assert [rows.take_number(tx, "p") for _ in range(3)] == [1, 2, 3]
         assert rows.take_number(tx, "other") == 1
-    with pytest.raises(ZeroDivisionError), catalog.write() as tx:
+    with suppress(ZeroDivisionError), catalog.write() as tx:
         rows.take_number(tx, "p")
         raise ZeroDivisionError
     with catalog.write() as tx:
