@@ -139,7 +139,7 @@ def _dataset(_ctx: Context, cmd: Push) -> Target:
     return Target("dataset", cmd.dataset, cmd.environment)
 
 
-def _views(_ctx: Context, cmd: Materialize | ListViews) -> Target:
+def _views(_ctx: Context, cmd: Any) -> Target:
     return Target("view", "*", cmd.environment)
 
 
