@@ -15,9 +15,8 @@ from everloop.features.definitions import FeatureViewDef
 from everloop.features.facts import Column, Facts, Ints, facts_of
 
 ROWS_AT_ONCE = 250_000
-_TIMES = ("TIMESTAMP", "DATE")
+_TIMES = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE", "DATE")
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT")
-_REAL = ("FLOAT", "DOUBLE", "DECIMAL")
 
 
 @contextmanager
@@ -56,7 +55,7 @@ def column_types(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str,
 
 def entity_kind(dtype: str) -> str:
     """`text` or `whole`: what an entity column may be; anything else gives an empty text."""
-    if dtype == "VARCHAR" or dtype.startswith("ENUM"):
+    if dtype == "VARCHAR" or (dtype.startswith("ENUM") and dtype.endswith(")")):
         return "text"
     return "whole" if dtype in _WHOLE else ""
 
@@ -127,7 +126,7 @@ class Scan:
         dtype, column = self.types[name], f"s.{quoted(name)}"
         if dtype.startswith("TIMESTAMP WITH"):
             return f"epoch_us({column})"
-        if dtype.startswith(_TIMES):
+        if dtype in _TIMES:
             return f"epoch_us({column}::TIMESTAMP)"
         if dtype in _WHOLE:
             return f"{column}::BIGINT"
@@ -138,14 +137,14 @@ class Scan:
 
     def _field(self, name: str) -> str:
         view, dtype, column = self._view, self.types[name], f"s.{quoted(name)}"
-        if name in (view.event_time, view.known_time) or dtype.startswith(_TIMES):
+        if name in (view.event_time, view.known_time) or dtype in _TIMES:
             return self._time(name)
         if entity_kind(dtype) == "text":
             only_key = name in view.key and name not in view.entity and name not in _read_by_features(view)
             return f"md5_number_lower({column})" if only_key else f"{column}::VARCHAR"
         if dtype in _WHOLE or dtype == "BOOLEAN":
             return f"{column}::BIGINT"
-        if dtype.startswith(_REAL):
+        if dtype in ("FLOAT", "DOUBLE") or (dtype.startswith("DECIMAL") and dtype.endswith(")")):
             return f"{column}::DOUBLE"
         raise DataError(
             f"feature view {view.name}: column {name!r} is {dtype}",
