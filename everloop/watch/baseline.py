@@ -132,7 +132,8 @@ def make(
     rows = float(np.mean([max(c.rows for c in w.values()) for w in counted if w])) if counted else 0.0
     limits = Limits(alpha=alpha(budget, window, round(rows), reference.rows))
     rng = np.random.default_rng(_SEED)
-    replay = calibrate(reference, counted, limits, per_quarter=max(1, round(QUARTER / window)), rng=rng)
+    quarter = max(1, round(QUARTER / window))
+    replay = calibrate(reference, counted, limits, budget=budget, per_quarter=quarter, rng=rng)
     if scores is None or holdout is None:
         return Baseline(model.id, reference, replay, rows)
     reference = Reference({**reference.columns, **profile({SCORE: scores}).columns})

@@ -16,6 +16,7 @@ Fault = Literal["null spike", "constant column", "unit change", "renamed level",
 
 _LEAST_ROWS = 50
 _NULL_JUMP = 0.2
+_IMPOSSIBLE = 1e-9
 _UNITS: tuple[tuple[str, float, float], ...] = (
     ("x1000", 1000.0, 0.0),
     ("x0.001", 0.001, 0.0),
@@ -54,14 +55,17 @@ class Diagnosis:
     text: str
 
 
-def diagnose(column: Column, window: Counts) -> Diagnosis | None:
-    """The fault that explains this window of a column, or None; the most certain one first."""
+def diagnose(column: Column, window: Counts, inflation: float = 1.0) -> Diagnosis | None:
+    """The fault that explains this window of a column, or None; the most certain one first.
+
+    `inflation` (see `budget.calibrate`) says how far rows of a window repeat each other: a dry week is no stuck sensor.
+    """
     if window.rows < _LEAST_ROWS:
         return None
     return (
         _wrong_type(window)
-        or _null_spike(column, window)
-        or _constant(column, window)
+        or _null_spike(column, window, inflation)
+        or _constant(column, window, inflation)
         or (_renamed(column, window) if column.kind == "levels" else _unit_change(column, window))
     )
 
@@ -73,15 +77,17 @@ def _wrong_type(window: Counts) -> Diagnosis | None:
     return Diagnosis("wrong type", text)
 
 
-def _null_spike(column: Column, window: Counts) -> Diagnosis | None:
+def _null_spike(column: Column, window: Counts, inflation: float) -> Diagnosis | None:
     share, usual = window.nulls / window.rows, column.null_share
     # A column that is often empty may well be emptier for a while: demand that the filled part lost a third as well.
     if share - usual < _NULL_JUMP or (1 - share) > (1 - usual) * 2 / 3:
         return None
+    if share - usual < 4 * float(np.sqrt(0.25 * inflation / window.rows)):
+        return None
     return Diagnosis("null spike", f"{share:.0%} of the values are missing; {usual:.1%} were in training")
 
 
-def _constant(column: Column, window: Counts) -> Diagnosis | None:
+def _constant(column: Column, window: Counts, inflation: float) -> Diagnosis | None:
     if window.present < _LEAST_ROWS:
         return None
     if column.kind == "levels":
@@ -96,7 +102,7 @@ def _constant(column: Column, window: Counts) -> Diagnosis | None:
     if column.kind != "levels" and column.counts.low == column.counts.high:
         return None
     # So many equal values in a row by chance: the share of the most frequent cell to the power of the rows.
-    if usual**window.present > 1e-9:
+    if usual ** (window.present / inflation) > _IMPOSSIBLE:
         return None
     return Diagnosis("constant column", f"every one of {window.present:,} values is {value}")
 

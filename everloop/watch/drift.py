@@ -223,7 +223,7 @@ def _verdict(
     inflation: float,
 ) -> ColumnDrift:
     fired = sorted((t for t in tests if t.adjusted <= limits.alpha and t.size >= 1), key=lambda t: -t.size)
-    fault = diagnose(column, window)
+    fault = diagnose(column, window, inflation)
     if fault is not None:
         severity = max([10.0, *(t.size for t in fired)])
         return ColumnDrift(column.name, "fault", f"{fault.fault}: {fault.text}", severity, tests, fault)

@@ -68,7 +68,7 @@ def test_autocorrelated_days_keep_the_budget_once_calibrated():
     quarter = days(rng, 98, 400, weekend=0.4, wander=0.15)
     reference = profile({name: np.concatenate([d[name] for d in quarter]) for name in ("x", "c")})
     counted = [reference.count(d) for d in quarter]
-    found = calibrate(reference, counted, Limits(), per_quarter=91, rng=rng)
+    found = calibrate(reference, counted, Limits(), budget=1, per_quarter=91, rng=rng)
     assert found.inflation["x"] > 3
     assert found.inflation["c"] < 2
     assert found.achieved is not None
@@ -82,16 +82,28 @@ def test_autocorrelated_days_keep_the_budget_once_calibrated():
     assert alarms_started(np.array([calibrated]))[0] <= 1
 
 
+def test_bursts_are_widened_until_the_budget_holds():
+    """Rain: mostly none, and every tenth day a lot, which no factor of ordinary days foretells."""
+    rng = np.random.default_rng(3)
+    quarter = [{"x": np.where(rng.random(600) < (0.6 if day % 10 < 2 else 0.03), 1.0, 0.0)} for day in range(120)]
+    reference = profile({"x": np.concatenate([d["x"] for d in quarter])})
+    found = calibrate(reference, [reference.count(d) for d in quarter], Limits(), budget=1, per_quarter=91, rng=rng)
+    assert found.achieved <= 1
+    assert compare(reference, reference.count({"x": np.zeros(600)}), Limits(), found.inflation)[0].state != "fault"
+
+
 def test_independent_days_are_not_inflated_much():
     rng = np.random.default_rng(2)
     quarter = days(rng, 91, 400)
     reference = profile({name: np.concatenate([d[name] for d in quarter]) for name in ("x", "c")})
-    found = calibrate(reference, [reference.count(d) for d in quarter], Limits(), per_quarter=91, rng=rng)
+    found = calibrate(reference, [reference.count(d) for d in quarter], Limits(), budget=1, per_quarter=91, rng=rng)
     assert found.inflation["x"] < 1.6
 
 
 def test_too_few_windows_say_so():
     reference = profile({"x": np.arange(1000.0)})
-    found = calibrate(reference, [reference.count({"x": np.arange(9.0)})] * 5, Limits(), per_quarter=91, rng=None)
+    found = calibrate(
+        reference, [reference.count({"x": np.arange(9.0)})] * 5, Limits(), budget=1, per_quarter=91, rng=None
+    )
     assert found.achieved is None
     assert "not calibrated" in found.text(1)
