@@ -109,6 +109,12 @@ def find(tx: Tx, project: str, identity: str) -> LoggedModel:
     return _model(_find(tx, project, identity))
 
 
+def runs_of(tx: Tx, project: str, identities: Collection[str]) -> dict[str, str]:
+    """The run that made each of these models, by model; models that are not known are left out."""
+    mine = (logged_models.c.project == project, logged_models.c.id.in_(list(identities)))
+    return {row.id: row.run for row in tx.execute(select(logged_models.c.id, logged_models.c.run).where(*mine))}
+
+
 def finalize(tx: Tx, project: str, identity: str, status: str, *, at: Micros) -> LoggedModel:
     """Say that the files are complete (`LOGGED_MODEL_READY`) or never will be; raises `NotFound`, `InvalidInput`."""
     if status not in MODEL_STATUSES:

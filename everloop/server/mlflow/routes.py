@@ -15,7 +15,8 @@ from everloop.catalog.operation import Operation
 from everloop.catalog.tracking import experiments as stored_experiments
 from everloop.catalog.tracking import logged
 from everloop.catalog.tracking import runs as stored_runs
-from everloop.core.errors import EverloopError, InvalidInput
+from everloop.core.errors import EverloopError, InvalidInput, NotFound
+from everloop.core.grants import Target
 from everloop.server.mlflow import artifacts, experiments, models, registry, runs
 from everloop.server.mlflow.answers import error_answer, json_answer, no_endpoint
 from everloop.server.mlflow.endpoint import Endpoint, call
@@ -41,7 +42,7 @@ _LARGEST = 64 << 20
 _LARGEST_BATCH = 1_000_000
 _INFO = {
     "store_type": "SqlStore",
-    "workspaces_enabled": False,
+    "workspaces_enabled": True,
     "trace_archival_enabled": False,
     "multipart_uploads_enabled": False,
     "multipart_downloads_enabled": False,
@@ -70,6 +71,8 @@ def mlflow_routes(open_context: OpenContext) -> list[BaseRoute]:
         proxy = f"{prefix}/2.0/mlflow-artifacts/artifacts"
         found += [
             Route(f"{prefix}/3.0/mlflow/server-info", _server_info, methods=["GET"]),
+            Route(f"{prefix}/3.0/mlflow/workspaces", served.workspaces, methods=["GET"]),
+            Route(f"{prefix}/3.0/mlflow/workspaces/{{name}}", served.workspace, methods=["GET"]),
             Route(f"{prefix}/2.0/mlflow/logged-models/{{model_id}}/artifacts/files", served.get_model_artifact),
             Route(f"{prefix}/2.0/mlflow/upload-artifact", served.upload_artifact, methods=["POST"]),
             Route(proxy, served.list_proxy, methods=["GET"]),
@@ -150,6 +153,27 @@ class _Served:
         async def answer(ctx: Context) -> Response:
             path = await run_in_threadpool(_run_path, ctx, request)
             return json_answer(await artifacts.upload(ctx, request, path))
+
+        return await self._guarded(request, answer)
+
+    async def workspaces(self, request: Request) -> Response:
+        """GET workspaces: the project at hand; naming another one in the header is how it is entered."""
+
+        async def answer(ctx: Context) -> Response:
+            ctx.need("read", Target("project", ctx.project))
+            return json_answer({"workspaces": [{"name": ctx.project}]})
+
+        return await self._guarded(request, answer)
+
+    async def workspace(self, request: Request) -> Response:
+        """GET workspaces/<name>."""
+
+        async def answer(ctx: Context) -> Response:
+            name = request.path_params["name"]
+            ctx.need("read", Target("project", name))
+            if name != ctx.project:
+                raise NotFound(f"Workspace '{name}' not found", hint=f"name it in the header {WORKSPACE_HEADER}")
+            return json_answer({"workspace": {"name": name}})
 
         return await self._guarded(request, answer)
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from everloop.catalog.context import Context
-from everloop.catalog.tracking import inputs, points, querying, runs
+from everloop.catalog.engine import Tx
+from everloop.catalog.tracking import inputs, logged, points, querying, runs
 from everloop.catalog.tracking.rows import DatasetInput, ModelLink, Point, Run
 from everloop.core.errors import InvalidInput
 from everloop.core.grants import Target
@@ -136,7 +137,7 @@ def log_metric(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """runs/log-metric."""
     with ctx.write() as tx:
         run = runs.active(tx, ctx.project, args.run())
-        points.log(tx, ctx.project, run.number, [_point(run, args)])
+        points.log(tx, ctx.project, run.number, _own_models(ctx, tx, [_point(run.id, args)]))
     return {}
 
 
@@ -181,11 +182,11 @@ def log_batch(ctx: Context, args: Arguments) -> Mapping[str, Any]:
         )
     params = [(part.key(), part.text("value", "")[:PARAM_LENGTH]) for part in args.parts("params")]
     tags = args.tags()
-    measured = [_point(Run(0, identity, "", "", "", "", "", 0, None, ""), part) for part in args.parts("metrics")]
+    measured = [_point(identity, part) for part in args.parts("metrics")]
     with ctx.write() as tx:
         run = runs.active(tx, ctx.project, identity)
         runs.log_params(tx, run, params)
-        points.log(tx, ctx.project, run.number, measured)
+        points.log(tx, ctx.project, run.number, _own_models(ctx, tx, measured))
         runs.set_tags(tx, run, tags)
     return {}
 
@@ -291,7 +292,17 @@ def _on_each_run(_ctx: Context, args: Arguments) -> Target:
     return Target("run", named[0] if len(named) == 1 else "*")
 
 
-def _point(run: Run, args: Arguments) -> Point:
+def _own_models(ctx: Context, tx: Tx, measured: list[Point]) -> list[Point]:
+    """The points, naming only models that the actor may write: a step measures others' models in its own run only."""
+    named = {point.model for point in measured if point.model}
+    if ctx.actor.kind != "task" or not named:
+        return measured
+    owners = logged.runs_of(tx, ctx.project, named)
+    own = {model for model, run in owners.items() if ctx.actor.may("run.write", Target("run", run))}
+    return [point if point.model in own else replace(point, model="") for point in measured]
+
+
+def _point(run: str, args: Arguments) -> Point:
     return Point(
         key=args.key(),
         value=args.double("value"),
@@ -300,7 +311,7 @@ def _point(run: Run, args: Arguments) -> Point:
         model=args.text("model_id", ""),
         dataset=args.text("dataset_name", ""),
         digest=args.text("dataset_digest", ""),
-        run=run.id,
+        run=run,
     )
 
 

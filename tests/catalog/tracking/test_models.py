@@ -64,8 +64,9 @@ def test_a_path_is_a_file_or_a_directory(tracked):
         "a\x00",
         "a\n",
         "%2e%2e/x",
-    ]
-    + ["a/%2E%2e/b", "x" * 1025],
+        "a/%2E%2e/b",
+        "x" * 1025,
+    ],
 )
 def test_no_path_leads_out(path):
     with pytest.raises(InvalidInput):

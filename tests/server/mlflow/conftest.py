@@ -1,0 +1,68 @@
+"""A real server around the MLflow routes, and the real client set to it."""
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+
+from everloop.catalog.context import Context
+from everloop.catalog.engine import Catalog
+from everloop.core.clock import SystemClock
+from everloop.server.auth import Authenticator, Limit, login_routes
+from everloop.server.mlflow import mlflow_routes, workspace_of
+from everloop.store import DirectoryStore
+
+
+@dataclass
+class Running:
+    """A server, its address and what is behind it."""
+
+    url: str
+    catalog: Catalog
+    store: DirectoryStore
+    home: Path
+
+
+@contextmanager
+def serving(home, url, *, host="127.0.0.1"):
+    """Serve the routes on a free port; `host` is the bind address that the authenticator believes in."""
+    home.mkdir(parents=True, exist_ok=True)
+    catalog, store, clock = Catalog.open(url), DirectoryStore(home / "objects"), SystemClock()
+    auth = Authenticator(catalog, clock, host=host, limit=Limit(failures=5))
+
+    def open_context(request):
+        project = workspace_of(request, "default")
+        return Context(auth.actor(request, project), project, clock, catalog, store, home=home)
+
+    app = Starlette(routes=[*login_routes(auth), *mlflow_routes(open_context)])
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        thread.join(0.01)
+        assert thread.is_alive()
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield Running(f"http://127.0.0.1:{port}", catalog, store, home)
+    finally:
+        server.should_exit = True
+        thread.join()
+        catalog.close()
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """`serving`, for modules that need a server of their own."""
+    return serving
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory):
+    """One server over SQLite for all stories; each story uses names of its own."""
+    home = tmp_path_factory.mktemp("served")
+    with serving(home, f"sqlite:///{home / 'catalog.db'}") as running:
+        yield running
