@@ -28,7 +28,7 @@ from everloop.core.version import Version
 
 PROCESSES = 8
 PROJECT = "flights"
-TARGETS = {"SQLite": 0.1, "PostgreSQL": 0.35}
+TARGETS = {"SQLite": 0.1, "PostgreSQL": 0.3}
 """Of the floor's moves a second. A bare embedded transaction takes 30 µs: there Python's layers show."""
 
 UPDATE = "UPDATE refs SET target = {0} WHERE project = {0} AND name = {0} AND target = {0}"

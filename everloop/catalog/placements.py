@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import delete, select, update
 
 from everloop.catalog.engine import Tx, insert_into
+from everloop.catalog.tables import metadata
 from everloop.catalog.tables.core import placements, versions
 from everloop.core.errors import Conflict
 from everloop.core.ids import checked_id, is_id
@@ -74,12 +75,23 @@ def objects_of(manifest: Any) -> Iterator[str]:
             yield from objects_of(value)
 
 
+def of_rows(tx: Tx, project: str) -> dict[str, str]:
+    """Objects that rows name in columns marked `STORED`, each with a table that names it."""
+    found: dict[str, str] = {}
+    for table in metadata.sorted_tables:
+        for column in table.c:
+            if column.info.get("stored") and "project" in table.c:
+                named = select(column).where(table.c.project == project, column != "").distinct()
+                found.update(dict.fromkeys(tx.execute(named).scalars(), table.name))
+    return found
+
+
 def reachable(tx: Tx, project: str) -> set[str]:
-    """Every id that a sweep must keep for a project's versions: whatever a manifest mentions, and every placement.
+    """Every id that a sweep must keep for a project: what rows name, and whatever a manifest mentions.
 
     It is generous on purpose: an id in a manifest is kept whether or not it is known to be an object.
     """
-    kept = set(objects(tx, project).values())
+    kept = set(of_rows(tx, project))
     for text in tx.execute(select(versions.c.manifest).where(versions.c.project == project)).scalars():
         kept.update(_mentioned(json.loads(text)))
     return kept

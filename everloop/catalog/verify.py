@@ -93,7 +93,7 @@ class _Walk:
 
     def content(self) -> Iterator[Finding]:
         """Objects, placements and versions."""
-        wanted: dict[str, str] = {}  # object -> the first version that names it
+        wanted: dict[str, str] = {}  # object -> what names it
         wrong: list[Finding] = []
         parts: dict[str, str] = {}  # logical part -> the first version that names it
         for row in self._versions():
@@ -101,11 +101,14 @@ class _Walk:
             if reason:
                 wrong.append(self._finding("version", row.id, reason))
             for identity in placements.objects_of(manifest):
-                wanted.setdefault(identity, row.id)
+                wanted.setdefault(identity, f"version {row.id}")
             for logical in _logical_parts(manifest):
                 parts.setdefault(logical, row.id)
         with self.catalog.read() as tx:
             placed = placements.objects(tx, self.project)
+            for identity, table in placements.of_rows(tx, self.project).items():
+                if table != "placements":
+                    wanted.setdefault(identity, f"a row of {table}")
         yield from self._objects(wanted)
         yield from self._placements(placed, parts)
         yield from wrong
@@ -174,9 +177,9 @@ class _Walk:
             last = rows[-1].id
 
     def _objects(self, wanted: Mapping[str, str]) -> Iterator[Finding]:
-        for identity, version in wanted.items():
+        for identity, who in wanted.items():
             if not self.store.verify(identity):
-                yield self._finding("object", identity, f"{self._state(identity)}; version {version} names it")
+                yield self._finding("object", identity, f"{self._state(identity)}; {who} names it")
         self._tell("object", len(wanted))
 
     def _placements(self, placed: Mapping[str, str], parts: Mapping[str, str]) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """Eight processes on one catalog: moves one ref by compare-and-swap, and claims tasks. Prints what each did, as JSON.
 
-    python crowd.py URL refs|tasks ROUNDS
+python crowd.py URL refs|tasks ROUNDS
 """
 
 import json

@@ -30,10 +30,10 @@ def test_every_acknowledged_move_is_one_link_of_one_chain(catalog, catalog_url):
 
 def test_every_task_is_done_exactly_once(catalog, catalog_url):
     with catalog.write() as tx:
-        for n in range(120):
+        for n in range(80):
             tasks.enqueue(tx, P, "run", {"n": n}, actor="ada", now=0)
     done = crowd(catalog_url, "tasks", 0)
-    assert sorted(n for one in done for n in one) == list(range(120))
+    assert sorted(n for one in done for n in one) == list(range(80))
     with catalog.read() as tx:
         listed = tasks.list(tx, P, limit=1000)
     assert {(task.state, task.attempt) for task in listed} == {("done", 1)}

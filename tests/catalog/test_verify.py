@@ -11,6 +11,7 @@ from everloop.catalog.tables.core import edges, names, numbers, ref_log
 from everloop.catalog.tables.core import facts as fact_rows
 from everloop.catalog.tables.core import refs as ref_rows
 from everloop.catalog.tables.core import versions as version_rows
+from everloop.catalog.tables.tracking import artifacts
 from everloop.catalog.verify import verify
 from everloop.core.ids import object_id
 from everloop.core.version import Version
@@ -82,6 +83,16 @@ def test_missing_and_damaged_objects_are_named_first(whole):
     assert "is missing" in reasons[ids["report"]]
     assert "is damaged" in reasons[ids["file"]]
     assert ids["part"] in reasons[PART]
+
+
+def test_an_artifact_whose_object_is_gone_is_named(whole):
+    ctx, _ = whole
+    gone = object_id(b"never stored")
+    row = {"project": P, "owner": "run", "path": "plot.png", "object": gone, "size": 3, "at": 1}
+    with ctx.catalog.write() as tx:
+        tx.execute(artifacts.insert(), row)
+        assert gone in placements.reachable(tx, P)
+    assert found(ctx) == [("object", gone, "is missing; a row of artifacts names it")]
 
 
 def test_a_part_without_a_place_is_named(whole):

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Boolean, Column, ForeignKeyConstraint, Index, Integer, Table, Text
 
-from everloop.catalog.tables.columns import Key, Moment, Serial, metadata
+from everloop.catalog.tables.columns import STORED, Key, Moment, Serial, metadata
 
 environments = Table(
     "environments",
@@ -45,7 +45,7 @@ changes = Table(
     Column("merged_by", Key, nullable=False),
     Column("merge_snapshot", Key, nullable=False),
     Column("approvers", Text, nullable=False),  # JSON list of those whose approvals counted at the merge
-    Column("statement", Key, nullable=False),  # object with the signed outcome
+    Column("statement", Key, nullable=False, info=STORED),  # object with the signed outcome
     Index(None, "project", "state", "number"),
     Index(None, "project", "merge_snapshot"),
 )

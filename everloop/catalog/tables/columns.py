@@ -18,5 +18,8 @@ Key = Text().with_variant(Text(collation="C"), "postgresql")
 Moment = BigInteger()
 """Microseconds since the epoch."""
 
+STORED = {"stored": True}
+"""`info` of a column that holds an object's id (or is empty): a sweep keeps the object, `verify` reads it."""
+
 Serial = BigInteger().with_variant(Integer(), "sqlite")
 """A number that the database gives; its order is not the order of commits."""

@@ -14,7 +14,7 @@ from sqlalchemy import (
     text,
 )
 
-from everloop.catalog.tables.columns import Key, Moment, Serial, metadata
+from everloop.catalog.tables.columns import STORED, Key, Moment, Serial, metadata
 
 versions = Table(
     "versions",
@@ -185,5 +185,5 @@ placements = Table(
     metadata,
     Column("project", Key, primary_key=True),
     Column("logical", Key, primary_key=True),
-    Column("object", Key, nullable=False),
+    Column("object", Key, nullable=False, info=STORED),
 )

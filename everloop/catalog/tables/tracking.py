@@ -21,7 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from everloop.catalog.tables.columns import Key, Moment, Serial, metadata
+from everloop.catalog.tables.columns import STORED, Key, Moment, Serial, metadata
 
 
 def _below(name: str, parent: Column[int]) -> Column[int]:
@@ -151,7 +151,7 @@ artifacts = Table(
     Column("project", Key, primary_key=True),
     Column("owner", Key, primary_key=True),  # run id, logged model id, or `x<experiment>`
     Column("path", Key, primary_key=True),
-    Column("object", Key, nullable=False),
+    Column("object", Key, nullable=False, info=STORED),
     Column("size", BigInteger, nullable=False),
     Column("at", Moment, nullable=False),
     Index(None, "object"),
