@@ -1,0 +1,124 @@
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from everloop.catalog import refs, versions
+from everloop.catalog.operation import invoke
+from everloop.core.clock import HOUR, ReplayClock, micros
+from everloop.core.errors import InvalidInput, NotFound, PermissionDenied
+from everloop.core.snapshot import Snapshot
+from everloop.core.version import Version
+from everloop.data.capturing import capture
+from everloop.data.definitions import Files, SourceDef
+from everloop.features import definitions as el
+from everloop.features import operations
+from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
+from everloop.features.lmdb import LmdbStore
+from everloop.features.operations import Get, ListViews, Materialize, Push
+
+NOON = datetime(2013, 6, 1, 12, tzinfo=UTC)
+START = micros(NOON)
+FLIGHTS = SourceDef("flights", Files("flights.parquet"), key="id", event_time="sched", known_time="left")
+ENVIRONMENT = "staging"
+
+
+@pytest.fixture
+def ctx(context_of, sqlite_catalog, tmp_path):
+    """Staging with two views, one service, and six flights captured."""
+    online = LmdbStore(tmp_path / "here")
+    made = context_of(sqlite_catalog, clock=ReplayClock(START + 2 * HOUR), ports={"online": online})
+    frame = pl.DataFrame(
+        {
+            "id": range(6),
+            "origin": ["JFK", "EWR"] * 3,
+            "sched": [NOON + timedelta(minutes=10 * i) for i in range(6)],
+            "left": [NOON + timedelta(minutes=10 * i + 45) for i in range(6)],
+            "delay": [45.0, None, 45.5, 0.0, -3.0, 7.0],
+        }
+    )
+    frame.write_parquet(tmp_path / "flights.parquet")
+    load = FeatureViewDef("load", "flights", "origin", [el.mean("delay", over="3h"), el.count(over="1h")]).validate(
+        FLIGHTS
+    )
+    weather = FeatureViewDef("weather", "weather", "origin", [el.last("visibility")], event_time="at")
+    views = [Version("view", v.name, v.manifest()) for v in (load, weather)]
+    service = FeatureServiceDef("inputs", [load], request=["distance"])
+    pinned = Version("service", "inputs", service.manifest({"load": views[0].id}))
+    snapshot = Snapshot({v.key: v.id for v in [*views, pinned]})
+    with made.write() as tx:
+        versions.put_many(tx, made.project, [*views, pinned, snapshot.version()], actor="ada", at=START)
+        refs.move(tx, made.project, refs.env_ref(ENVIRONMENT), old=None, new=snapshot.id, actor="ada", at=START)
+    capture(made, FLIGHTS, ENVIRONMENT, root=tmp_path)
+    yield made
+    online.close()
+
+
+def get(ctx, **more):
+    return invoke(
+        ctx, "features.get", Get(environment=ENVIRONMENT, service="inputs", entities=[{"origin": "JFK"}], **more)
+    )
+
+
+def test_materialize_and_get(ctx):
+    done = invoke(ctx, "features.materialize", Materialize(environment=ENVIRONMENT, views=("load",)))
+    assert [(v.view, v.facts, v.new) for v in done.views] == [("load", 6, 6)]
+    found = get(ctx)
+    assert found.values == [{"load__delay_mean_3h": (45.0 + 45.5 - 3.0) / 3, "load__count_1h": 0}]
+    assert found.watermarks == {"load": START + 2 * HOUR}
+    earlier = get(ctx, at=START + HOUR)
+    assert earlier.values == [{"load__delay_mean_3h": 45.0, "load__count_1h": 1}]
+    again = invoke(ctx, "features.materialize", Materialize(environment=ENVIRONMENT, views=("load",)))
+    assert [v.new for v in again.views] == [0]
+
+
+def test_push_reaches_the_views_over_the_dataset(ctx):
+    row = {"id": 9, "origin": "JFK", "sched": "2013-06-01T13:30:00Z", "left": START + 2 * HOUR - 1, "delay": 1}
+    done = invoke(ctx, "features.push", Push(environment=ENVIRONMENT, dataset="flights", rows=[row, row]))
+    assert [(v.view, v.facts, v.new) for v in done.views] == [("load", 2, 1)]
+    assert get(ctx).values == [{"load__delay_mean_3h": 1.0, "load__count_1h": 1}]
+
+
+def test_list_shows_features_and_watermarks(ctx):
+    invoke(ctx, "features.materialize", Materialize(environment=ENVIRONMENT, views=("load",), up_to=START))
+    listed = invoke(ctx, "features.list", ListViews(environment=ENVIRONMENT)).views
+    assert [(v.name, v.source, v.watermark) for v in listed] == [
+        ("load", "flights", START),
+        ("weather", "weather", None),
+    ]
+    assert listed[0].features == ["load__delay_mean_3h", "load__count_1h"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "command", "told"),
+    [
+        ("features.get", Get(environment="nowhere", service="inputs", entities=[]), "no environment"),
+        ("features.get", Get(environment=ENVIRONMENT, service="nothing", entities=[]), "no feature service"),
+        ("features.push", Push(environment=ENVIRONMENT, dataset="nothing", rows=[]), "no feature view"),
+        ("features.materialize", Materialize(environment=ENVIRONMENT, views=("nothing",)), "no feature view"),
+        ("features.materialize", Materialize(environment=ENVIRONMENT, views=("weather",)), "holds no data"),
+    ],
+)
+def test_what_is_not_there_is_said(ctx, operation, command, told):
+    with pytest.raises(NotFound, match=told):
+        invoke(ctx, operation, command)
+
+
+def test_the_future_cannot_be_materialized(ctx):
+    with pytest.raises(InvalidInput, match="in the future"):
+        invoke(ctx, "features.materialize", Materialize(environment=ENVIRONMENT, up_to=START + 9 * HOUR))
+
+
+def test_readers_may_look_up_but_not_push(ctx, context_of, sqlite_catalog):
+    viewer = context_of(sqlite_catalog, roles=["viewer"], clock=ctx.clock, ports=ctx.ports)
+    assert get(viewer).values[0]["load__count_1h"] == 0
+    with pytest.raises(PermissionDenied):
+        invoke(viewer, "features.push", Push(environment=ENVIRONMENT, dataset="flights", rows=[]))
+    with pytest.raises(PermissionDenied):
+        invoke(viewer, "features.materialize", Materialize(environment=ENVIRONMENT))
+
+
+def test_the_embedded_store_is_opened_once_a_process(context_of, sqlite_catalog):
+    ctx = context_of(sqlite_catalog)
+    assert operations.online_store(ctx) is operations.online_store(ctx)
+    operations.online_store(ctx).close()
