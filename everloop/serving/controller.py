@@ -13,7 +13,7 @@ from typing import Any
 from everloop.catalog import facts, refs, versions
 from everloop.catalog.context import Context
 from everloop.catalog.operating import rollouts
-from everloop.core.errors import EverloopError, InvalidInput, NotFound
+from everloop.core.errors import EverloopError
 from everloop.core.ports import Blobs
 from everloop.core.signing import SigningKey
 from everloop.core.snapshot import Snapshot
@@ -45,6 +45,7 @@ class Controller:
         """Write `home/serving/routes.json`, signed with `key`."""
         self._home, self._key, self._materialize = home, key, materialize
         self._loader, self._replay = loader, replay
+        self._path = home / "serving" / "routes.json"
         self._observer = Observer()
         self._entries: dict[tuple[str, str], Revision] = {}
         self._table: Table | None = None
@@ -64,7 +65,10 @@ class Controller:
                 self._observer.look(self._home, ctx.wall())
             for name, endpoint, state, events in self._steps(ctx, environment):
                 happened.extend(events)
-                route = self._route(ctx, name, endpoint, state)
+                try:
+                    route = self._route(ctx, name, endpoint, state)
+                except EverloopError:
+                    route = self._before(ctx.project, name)  # better than to take the endpoint away
                 if route is not None:
                     routes.append(route)
         self._write(environment, routes, dict(tokens or {}))
@@ -105,7 +109,8 @@ class Controller:
             version = revisions.build(name, entries, manifests)
             if version.id != before.target:
                 self._files(ctx, version.manifest, manifests)
-        except (InvalidInput, NotFound) as error:
+                self._made(version, 0, manifests)  # refuses what could not be routed
+        except EverloopError as error:
             version, blocked = None, error.message
         observed = self._observer.observed(f"{ctx.project}.{name}")
         state, events = step(before, version.id if version else "", plan, observed, ctx.now())
@@ -152,23 +157,35 @@ class Controller:
                 pinned += [row.manifest["service"]] if row.manifest["service"] else []
                 manifests = versions.manifests(tx, ctx.project, pinned)
             self._files(ctx, row.manifest, manifests)
-            model = next(iter(row.manifest["models"].values()))
-            entry = revision_entries.entry_of(
-                row, manifests, folder=self._folder(model), online=self._home / "online", loader=self._loader
-            )
+            entry = self._made(Version("revision", row.name, row.manifest), row.number, manifests)
             self._entries[ctx.project, identity] = entry
         return revision_entries.weighted(entry, weight)
 
-    def _write(self, environment: str, routes: list[Route], tokens: dict[str, list[str]]) -> None:
-        path = self._home / "serving" / "routes.json"
+    def _made(self, version: Version, number: int, manifests: revisions.Manifests) -> Revision:
+        folder = self._folder(next(iter(version.manifest["models"].values())))
+        made = revision_entries.entry_of(
+            version, manifests, folder=folder, online=self._home / "online", loader=self._loader
+        )
+        return revision_entries.numbered(made, number)
+
+    def _before(self, project: str, name: str) -> Route | None:
+        routes = self._current().routes
+        return next((route for route in routes if (route.project, route.name) == (project, name)), None)
+
+    def _current(self) -> Table:
+        """The table that gateways have; an empty one when there is none, or one that nobody may serve."""
         if self._table is None:
             try:
-                self._table = tables.load(path, self._key.public)
+                self._table = tables.load(self._path, self._key.public)
             except EverloopError:
-                self._table = Table(0, "", [])  # none yet, or one that nobody may serve: replaced
-        table = Table(self._table.sequence + 1, environment, routes, self._replay, tokens)
-        if not tables.same(table, self._table) or not path.is_file():
-            tables.write(path, table, self._key)
+                self._table = Table(0, "", [])
+        return self._table
+
+    def _write(self, environment: str, routes: list[Route], tokens: dict[str, list[str]]) -> None:
+        current = self._current()
+        table = Table(current.sequence + 1, environment, routes, self._replay, tokens)
+        if not tables.same(table, current) or not self._path.is_file():
+            tables.write(self._path, table, self._key)
             self._table = table
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from everloop.core.coherence import check_revision
 from everloop.core.errors import InvalidInput, NotFound
+from everloop.core.ids import is_id
 from everloop.core.version import Version
 from everloop.serving.definitions import nodes_of
 
@@ -29,12 +30,15 @@ def build(name: str, entries: Mapping[str, str], manifests: Manifests) -> Versio
     service: str | None = None
     for node in nodes_of(endpoint["graph"]):
         identity = _pinned(entries, _key_of(node), name)
+        if identity not in manifests:
+            raise NotFound(f"endpoint {name} needs {_key_of(node)}, whose version is not here")
         if node["node"] == "model":
             models[node["role"]] = identity
         else:
             service = identity
     views = dict(manifests.get(service, {}).get("views", {})) if service else {}
-    codes = sorted(identity for key, identity in entries.items() if key.startswith("code/"))
+    # the code that made the models, not the snapshot's newest: an edit elsewhere is no reason to roll out again
+    codes = [code for identity in models.values() if is_id(code := str(manifests[identity].get("code")))]
     manifest = {
         "endpoint": endpoint_id,
         "models": models,

@@ -81,8 +81,8 @@ class Predictions:
             first.counters.failed()
             return await self._instead(asked, first, None)
         except (StepFailed, Unavailable) as error:
-            if isinstance(error, StorageFull):
-                raise
+            if isinstance(error, StorageFull):  # not the revision's failure: nobody could log the answer
+                raise Unavailable(error.message, hint=error.hint) from error
             first.counters.failed()
             return await self._instead(asked, first, error)
 

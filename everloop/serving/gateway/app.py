@@ -8,6 +8,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import orjson
@@ -19,11 +20,12 @@ from everloop.serving.gateway.access import Door
 from everloop.serving.gateway.answer import Answered, Asked, Predictions
 from everloop.serving.gateway.fleet import Fleet, LiveRoute
 from everloop.serving.gateway.relay import Headers, Receive, Scope, Send, relay
+from everloop.serving.gateway.workers import ModelProcess
 from everloop.serving.protocol import oip, scoring
 from everloop.serving.protocol.question import MAX_BODY, Question, decompress
 
-MLFLOW_VERSION = b"3.17.2"
-"""What `/version` answers: clients of the scoring protocol compare it."""
+MLFLOW_VERSION = version("mlflow-skinny").encode()
+"""What `/version` answers, as MLflow's own scoring server does."""
 _JSON = (b"content-type", b"application/json")
 _LEAVES = frozenset(("invocations", "predict", "ping", "health", "version"))
 
@@ -107,11 +109,10 @@ class Gateway:
             return _json({"live": True, "ready": fleet.ready}, 200 if fleet.ready else 503)
         if parts[0] == "models" and len(parts) >= 2:
             route = fleet.route(parts[1])
-            version = ""
-            rest = parts[2:]
+            pinned, rest = "", parts[2:]
             if len(rest) >= 2 and rest[0] == "versions":
-                version, rest = rest[1], rest[2:]
-            live = route.pinned(version) if version else route.champion
+                pinned, rest = rest[1], rest[2:]
+            live = route.pinned(pinned) if pinned else route.champion
             if rest == ["ready"]:
                 if not live.process.ready.is_set():
                     raise Unavailable(live.process.problem or f"{parts[1]} is starting")
@@ -124,14 +125,14 @@ class Gateway:
     async def _infer(self, headers: Mapping[bytes, bytes], parts: list[str], receive: Receive) -> Reply:
         started = time.monotonic()
         route = self._fleet.route(parts[1])
-        version = parts[3] if len(parts) == 5 and parts[2] == "versions" else ""
-        if len(parts) == 5 and not version:
+        pinned = parts[3] if len(parts) == 5 and parts[2] == "versions" else _header(headers, b"everloop-revision")
+        if len(parts) == 5 and parts[2] != "versions":
             raise NotFound("there is no such path in the protocol", hint="/v2/models/<model>/versions/<version>/infer")
         body = decompress(await _body(receive), headers.get(b"content-encoding", b"").decode("latin-1"))
         length = headers.get(b"inference-header-content-length")
-        layout = _caller(route, version or _header(headers, b"everloop-revision")).caller_inputs
+        layout = _caller(route, pinned).caller_inputs
         question = oip.parse(body, None if length is None else length.decode("latin-1"), layout)
-        asked = self._asked(route, question, headers, protocol="oip", started=started, version=version)
+        asked = self._asked(route, question, headers, protocol="oip", started=started, pinned=pinned)
         outputs = route.champion.process.outputs
         if outputs and question.wanted is not None:
             oip.chosen(question, outputs)  # refuse before the model is asked
@@ -158,7 +159,8 @@ class Gateway:
             _need_method(scope, "POST")
             started = time.monotonic()
             route = self._fleet.route(f"{project}.{name}")
-            layout = _caller(route, _header(headers, b"everloop-revision")).caller_inputs
+            pinned = _header(headers, b"everloop-revision")
+            layout = _caller(route, pinned).caller_inputs
             body = decompress(await _body(receive), headers.get(b"content-encoding", b"").decode("latin-1"))
             if leaf == "predict":
                 question = scoring.parse_plain(body, layout)
@@ -166,7 +168,7 @@ class Gateway:
                 kind = headers.get(b"content-type", b"").decode("latin-1")
                 question = scoring.parse_invocation(body, kind, layout)
             answered = await self._predictions.answer(
-                self._asked(route, question, headers, protocol=leaf, started=started)
+                self._asked(route, question, headers, protocol=leaf, started=started, pinned=pinned)
             )
             content = scoring.answer_body(answered.outputs, answered.answer, answered.parameters())
             return Reply(200, content, (_JSON, *_marks(answered)))
@@ -193,7 +195,7 @@ class Gateway:
         *,
         protocol: str,
         started: float,
-        version: str = "",
+        pinned: str,
     ) -> Asked:
         at: Micros = 0
         stamp = headers.get(b"everloop-time")
@@ -204,7 +206,7 @@ class Gateway:
             question,
             at,
             headers.get(b"everloop-sticky", b""),
-            version or _header(headers, b"everloop-revision"),
+            pinned,
             protocol,
             started,
         )
@@ -219,7 +221,7 @@ class Gateway:
             raise InvalidInput(f"Everloop-Time {text[:60]!r} is no time", hint="ISO 8601, or microseconds") from None
 
 
-def _caller(route: LiveRoute, pinned: str) -> Any:
+def _caller(route: LiveRoute, pinned: str) -> ModelProcess:
     return (route.pinned(pinned) if pinned else route.champion).process
 
 

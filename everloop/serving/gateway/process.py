@@ -9,8 +9,10 @@ import contextlib
 import gc
 import os
 import secrets
+import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
@@ -45,6 +47,15 @@ def listener(arguments: argparse.Namespace) -> socket.socket:
     return listening
 
 
+class Server(uvicorn.Server):
+    """uvicorn without its signal handling, which ends the process before workers and log are closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `serve`."""
+        yield
+
+
 async def tell(fleet: Fleet, path: Path, started: str) -> None:
     """Write the counters to `path` twice a second, for ever."""
     while True:
@@ -73,11 +84,14 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
         log_level="error",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # who the caller is comes from the connection, never from the caller
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=3,
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
     loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, setattr, server, "should_exit", True)
     background = [
         loop.create_task(fleet.follow()),
         loop.create_task(fleet.watch_deadlines()),
@@ -102,6 +116,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await fleet.close()
+        (home / "stats" / f"{arguments.name}.json").unlink(missing_ok=True)
         appender.close()
         features.close()
 

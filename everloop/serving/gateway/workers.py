@@ -21,6 +21,7 @@ _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
 )
 _FIRST_DELAY, _MOST_DELAY, _HEALTHY_SECONDS = 0.05, 5.0, 10.0
+_SILENT_SECONDS = 1.0
 _LOST = "the model worker died"
 
 
@@ -66,6 +67,7 @@ class ModelProcess:
         self._retired = False
         self._delay = _FIRST_DELAY
         self._ready_at = 0.0
+        self._heard = 0.0
         self._healing: asyncio.Task[None] | None = None
 
     @property
@@ -122,17 +124,19 @@ class ModelProcess:
         return future
 
     def expire(self, now: float) -> None:
-        """Give up on requests past their deadline; a worker that lets one pass is hung, and is replaced."""
+        """Give up on requests past their deadline; a worker that has been silent meanwhile hangs, and is replaced."""
         expired = [identity for identity, (_, deadline) in self._asked.items() if deadline < now]
         for identity in expired:
             future, _ = self._asked.pop(identity)
             if not future.done():
-                future.set_exception(Unavailable("the model did not answer in time", hint="the worker is replaced"))
-        if expired and self._process is not None and self.ready.is_set():
+                future.set_exception(Unavailable("the model did not answer in time", hint="ask for less at once"))
+        silent = now - self._heard > _SILENT_SECONDS
+        if expired and silent and self._process is not None and self.ready.is_set():
             self.ready.clear()
             self._process.kill()
 
     def _on_frame(self, link: _Link, frame: wire.Frame) -> None:
+        self._heard = time.monotonic()
         if frame.kind == wire.HELLO:
             hello = msgspec.json.decode(frame.payload)
             self.outputs = outputs_from(hello["outputs"])

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from everloop.catalog.versions import VersionRow
 from everloop.core.errors import InvalidInput
+from everloop.core.version import Version
 from everloop.features.definitions import FeatureServiceDef
 from everloop.serving.table import Lookup, Revision
 
@@ -55,23 +55,26 @@ def example_of(folder: Path, names: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def entry_of(
-    row: VersionRow,
+    version: Version,
     manifests: Mapping[str, Mapping[str, Any]],
     *,
     folder: Path,
     online: Path,
     loader: str,
 ) -> Revision:
-    """The entry of a revision, with weight 0; raises `InvalidInput` when look-up and request do not feed the model."""
-    model_id = next(iter(row.manifest["models"].values()))
+    """The entry of a revision, with weight and number 0.
+
+    Raises `InvalidInput` when look-up and request together do not feed the model.
+    """
+    model_id = next(iter(version.manifest["models"].values()))
     inputs = inputs_of(manifests[model_id].get("signature"))
     lookup, caller = None, inputs
-    service_id = row.manifest["service"]
+    service_id = version.manifest["service"]
     if service_id:
-        lookup, caller = _looked_up(row.name, manifests[service_id], manifests, inputs, online)
+        lookup, caller = _looked_up(version.name, manifests[service_id], manifests, inputs, online)
     return Revision(
-        id=row.id,
-        number=row.number,
+        id=version.id,
+        number=0,
         weight=0,
         model=model_id,
         folder=str(folder),
@@ -108,3 +111,8 @@ def _looked_up(
 def weighted(revision: Revision, weight: int) -> Revision:
     """The same entry with a share of the traffic."""
     return msgspec.structs.replace(revision, weight=weight)
+
+
+def numbered(revision: Revision, number: int) -> Revision:
+    """The same entry with the number that people call it by."""
+    return msgspec.structs.replace(revision, number=number)
