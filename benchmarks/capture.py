@@ -17,7 +17,9 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,12 +36,14 @@ from everloop.store import open_store
 TARGET = 0.5
 
 
-def floats(rows):
+def floats(rows: int) -> pa.Table:
+    """Eight columns of random numbers: nothing to compress."""
     chance = np.random.default_rng(0)
     return pa.table({f"x{i}": chance.random(rows) for i in range(8)})
 
 
-def events(rows):
+def events(rows: int) -> pa.Table:
+    """Ids, times, amounts, places."""
     chance = np.random.default_rng(1)
     return pa.table(
         {
@@ -53,7 +57,8 @@ def events(rows):
     )
 
 
-def flights(rows):
+def flights(rows: int) -> pa.Table:
+    """Codes and small integers, which Parquet packs well."""
     chance = np.random.default_rng(2)
     carriers, tails = np.array(["UA", "AA", "DL", "B6"]), np.array([f"N{i:05d}" for i in range(4000)])
     return pa.table(
@@ -68,7 +73,7 @@ def flights(rows):
     )
 
 
-def cpu(work):
+def cpu(work: Callable[[], Any]) -> tuple[float, Any]:
     """CPU seconds of the whole process, and what the work returned."""
     before = resource.getrusage(resource.RUSAGE_SELF)
     result = work()
@@ -76,7 +81,8 @@ def cpu(work):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, result
 
 
-def copy_and_hash(path, folder):
+def copy_and_hash(path: Path, folder: Path) -> bytes:
+    """The peer."""
     target = folder / f"copy-{time.monotonic_ns()}"
     shutil.copyfile(path, target)
     digest = blake3().update_mmap(target).digest()
@@ -84,7 +90,7 @@ def copy_and_hash(path, folder):
     return digest
 
 
-def captured(path, folder, key):
+def captured(path: Path, folder: Path, key: tuple[str, ...]) -> tuple[float, float]:
     """Capture into a fresh workspace; only the capture counts, not the making of the workspace."""
     home = Path(tempfile.mkdtemp(dir=folder))
     catalog = Catalog.open(home / "catalog.db")
@@ -99,7 +105,8 @@ def captured(path, folder, key):
     return seconds, again
 
 
-def line(name, ours, theirs, floor, target):
+def line(name: str, ours: float, theirs: float, floor: float, target: float | None) -> bool:
+    """Print one figure; whether it met its target."""
     ratio = ours / theirs
     met = target is None or ratio >= target
     record = {"name": name, "unit": "MB per CPU second", "ours": round(ours, 1), "peer": "cp + BLAKE3"}
@@ -108,7 +115,7 @@ def line(name, ours, theirs, floor, target):
     return met
 
 
-def main():
+def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--quick", action="store_true", help="smaller tables, fewer repeats")
     quick = arguments.parse_args().quick

@@ -174,8 +174,11 @@ def _store_files(ctx: Context, source: SourceDef, opened: FileSource) -> Stored:
     check_contract(schemas[0], source.contract, source.name)
     stored = Stored(plain_schema(schemas[0]), UNKEYED_ROWS)
     for path in paths:
+        before = _stamp(path)
         identity = ctx.store.put_file(path)
-        part = Part(_file_digest(ctx, identity, path))
+        part = Part(_file_digest(path))
+        if _stamp(path) != before:
+            raise DataError(f"{path} was written to while it was read", hint="capture it when its writer is done")
         stored.parts.append(part)
         stored.placements[part.digest.logical] = identity
     return stored
@@ -198,12 +201,14 @@ def _settled(type_: pa.DataType) -> bool:
     return bool(is_text(type_) or is_bytes(type_) or type_.equals(plain_type(type_)))
 
 
-def _file_digest(ctx: Context, identity: str, path: Path) -> Digest:
-    """The digest of what we stored (not of the file, which may change meanwhile)."""
-    locate = getattr(ctx.store, "path", None)
-    here = locate(identity) if locate is not None else None
+def _stamp(path: Path) -> tuple[int, int, int, int]:
+    s = path.stat()
+    return s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
+
+
+def _file_digest(path: Path) -> Digest:
     try:
-        with pq.ParquetFile(here or path, memory_map=True) as file:
+        with pq.ParquetFile(path, memory_map=True) as file:
             hasher = Hasher(file.schema_arrow)
             for batch in file.iter_batches(BLOCK, use_threads=False):
                 hasher.update(batch)

@@ -196,16 +196,20 @@ class _Check:
 
     def _examples(self, e: Expectation) -> tuple[Mapping[str, str], ...]:
         if e.kind == "unique":
-            query = f"{self._repeated(e)} order by all limit {EXAMPLES}"
+            shown = ", ".join(f"{quoted(c)}::varchar as {quoted(c)}" for c in e.columns)
+            query = select(f"{shown}, rows", f"({self._repeated(e)})", rest=f"order by all limit {EXAMPLES}")
         else:
-            shown = ", ".join(quoted(c) for c in dict.fromkeys([*self.key, *e.columns]) if c in self.types)
+            wanted = [c for c in dict.fromkeys([*self.key, *e.columns]) if c in self.types]
+            shown = ", ".join(f"{quoted(c)}::varchar as {quoted(c)}" for c in wanted)
             query = select(shown, self.source, str(self._broken(e)), f"limit {EXAMPLES}")
         found = self.engine.execute(query)
         names = [column[0] for column in found.description or ()]
         return tuple({n: self._shown(n, v) for n, v in zip(names, row, strict=True)} for row in found.fetchall())
 
     def _shown(self, column: str, value: Any) -> str:
-        return MASK if column in self.tags and value is not None else str(value)
+        if value is None:
+            return "null"
+        return MASK if column in self.tags else str(value)
 
     def _row(self, query: str) -> tuple[Any, ...]:
         try:

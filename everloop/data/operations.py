@@ -1,5 +1,6 @@
 """The operations of data: capture, show, list, compare, expect, sample. Every face of Everloop goes through these."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from everloop.data.drafts import draft_expectations
 from everloop.data.heads import head
 from everloop.data.profiles import profile_of
 
+_PREFIX = re.compile(r"b3:[0-9a-f]+")
+_BARE_PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _SKETCHES = ("hll", "kll", "counts")
 
 
@@ -143,16 +146,15 @@ class SampleView(Answer):
 def _resolved(ctx: Context, version: str, environment: str) -> versions.VersionRow:
     """The version that a person means; a bare name means its head in the environment, else its newest version."""
     spec = version
-    if "/" not in version and not version.startswith("b3:"):
-        found = head(ctx, environment, version) if environment else None
-        spec = found or f"data/{version}"
+    if not _PREFIX.fullmatch(version) and "/" not in version:
+        spec = (head(ctx, environment, version) if environment else None) or f"data/{version}"
     with ctx.read() as tx:
         try:
             return versions.find(tx, ctx.project, spec)
-        except NotFound:
-            if spec == version:
+        except (NotFound, InvalidInput):
+            if not _BARE_PREFIX.fullmatch(version):
                 raise
-            return versions.find(tx, ctx.project, version)
+            return versions.find(tx, ctx.project, f"b3:{version}")
 
 
 def _on(ctx: Context, cmd: OfData) -> Target:

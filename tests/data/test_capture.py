@@ -187,7 +187,8 @@ def test_sqlite_and_postgresql(context_of, sqlite_catalog, postgresql_url, tmp_p
         tx.execute(
             text(
                 "insert into t values (1, '2013-01-01', '2013-01-01T00:00:00-05', 1.25, '{\"b\": 1, \"a\": [2]}',"
-                " '00000000-0000-0000-0000-000000000001', true, '\\x00ff'), (2, null, null, null, null, null, null, null)"
+                " '00000000-0000-0000-0000-000000000001', true, '\\x00ff'),"
+                " (2, null, null, null, null, null, null, null)"
             )
         )
     ctx = context_of(sqlite_catalog, bindings={"lite": f"sqlite:///{tmp_path / 'w.db'}", "pg": url, "broken": "nope"})
@@ -346,7 +347,7 @@ def test_a_head_stays_when_a_blocking_expectation_fails(context, tmp_path):
     assert data.head(context, "staging", "flights") == first.id
     kept = caught.value.details["version"]
     assert data.read(context, kept).collect()["delay"].null_count() == 500
-    assert caught.value.details["results"][0]["examples"][0] == {"id": "3", "delay": "None"}
+    assert caught.value.details["results"][0]["examples"][0] == {"id": "3", "delay": "null"}
 
 
 def test_sandboxes_read_their_parents_head(context, tmp_path):

@@ -155,12 +155,19 @@ def _fixed(array: pa.Array, mask: Array | None) -> Array:
 
 
 def _one_zero_one_nan(values: Array, width: int) -> Array:
-    """Adding +0.0 turns -0.0 into +0.0 and changes nothing else; a NaN shows in the maximum."""
+    """The bits of floats with -0.0 made +0.0 and every NaN the same one.
+
+    Two passes that allocate nothing tell whether there is either: as an integer -0.0 is the smallest there is, and a
+    NaN shows in the maximum.
+    """
+    floats = values.view(np.dtype(f"<f{width}"))
     with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
-        floats = values.view(np.dtype(f"<f{width}")) + np.zeros((), np.dtype(f"<f{width}"))
-    bits: Array = floats.view(np.dtype(f"<u{width}"))
-    if np.isnan(floats.max()):
-        bits[np.isnan(floats)] = _NAN[width]
+        smallest = int(values.view(np.dtype(f"<i{width}")).min())
+        if smallest != -(2 ** (8 * width - 1)) and not np.isnan(floats.max()):
+            return values
+        floats = floats + np.zeros((), floats.dtype)  # -0.0 + 0.0 is +0.0, and nothing else changes
+    bits: Array = floats.view(values.dtype)
+    bits[np.isnan(floats)] = _NAN[width]
     return bits
 
 
