@@ -18,7 +18,7 @@ from everloop.core.ports import Executor, Job, Outcome, RunSink
 from everloop.core.version import Version
 from everloop.flows.assets import Asset, suggest
 from everloop.flows.flight import alone
-from everloop.flows.identity import Runtime, closure_hash, project_tree, recipe, runtime
+from everloop.flows.identity import Runtime, closure_hash, project_tree, recipe, runner_digest, runtime
 from everloop.flows.identity.recipe import plain_text
 
 State = Literal["waiting", "running", "done", "reused", "failed"]
@@ -135,6 +135,7 @@ class _Run:
         self.done: dict[str, Done] = {}
         self._reused: list[StepRow] = []
         self._put: set[str] = set()
+        self._runtimes: dict[int | None, Runtime] = {}
         self._isolated = bool(getattr(executor, "isolated", True))
 
     def check(self, plan: Sequence[Asset]) -> None:
@@ -186,8 +187,11 @@ class _Run:
             self._reused.clear()
 
     def runtime(self, cores: float) -> Runtime:
-        """The runtime that steps of so many cores see."""
-        return runtime(max(1, int(cores)) if self._isolated else None)
+        """The runtime that steps of so many cores see; read once a run."""
+        threads = max(1, int(cores)) if self._isolated else None
+        if threads not in self._runtimes:
+            self._runtimes[threads] = runtime(threads)
+        return self._runtimes[threads]
 
     def params(self, asset: Asset) -> dict[str, Any]:
         """The asset's parameters with what the run sets."""
@@ -207,7 +211,11 @@ class _Run:
             params=self.params(asset),
             inputs=inputs,
             facts={**asset.facts, **self.options.bound.get(asset.key, {})},
-            how={"step": asset.key, "runner": asset.runner, "codec": asset.codec or self.codecs.get(asset.kind, "")},
+            how={
+                "step": asset.key,
+                "runner": f"{asset.runner} {runner_digest(asset.runner)}",
+                "codec": asset.codec or self.codecs.get(asset.kind, ""),
+            },
         )
 
     def _finish(self, done: Done) -> None:

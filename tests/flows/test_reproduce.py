@@ -82,7 +82,6 @@ def test_factors_name_what_changed(context):
 
 
 MODEL = """
-from sklearn.ensemble import HistGradientBoostingClassifier
 import polars as pl
 
 
@@ -96,6 +95,8 @@ def holdout(frame):
 
 
 def delay(frame: pl.DataFrame, max_iter: int = 5):
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     model = HistGradientBoostingClassifier(max_iter=max_iter)
     return model.fit(frame.drop("late").to_numpy(), frame["late"].to_numpy())
 

@@ -1,8 +1,19 @@
 """Identity of work: the code that a step reaches, the project's files, the runtime, and the recipe made of them."""
 
 from everloop.flows.identity.closure import Closure, closure_hash, explain
+from everloop.flows.identity.platform import runner_digest
 from everloop.flows.identity.recipe import recipe
 from everloop.flows.identity.runtime import Runtime, runtime
 from everloop.flows.identity.tree import Tree, project_tree
 
-__all__ = ["Closure", "Runtime", "Tree", "closure_hash", "explain", "project_tree", "recipe", "runtime"]
+__all__ = [
+    "Closure",
+    "Runtime",
+    "Tree",
+    "closure_hash",
+    "explain",
+    "project_tree",
+    "recipe",
+    "runner_digest",
+    "runtime",
+]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from everloop.core.errors import Conflict
-from everloop.flows.identity import closure_hash, explain
+from everloop.core.errors import Conflict, DefinitionError
+from everloop.flows.identity import closure_hash, explain, runner_digest
 
 STEPS = '''
 """The project."""
@@ -305,3 +305,11 @@ def test_annotations_of_a_step_choose_the_form_of_its_inputs(tmp_path):
     eager, _ = hashed("def step(x: pl.DataFrame):\n    return x\n")
     assert found.packages == ("polars",)
     assert lazy != eager
+
+
+def test_a_runner_counts_with_what_it_imports_of_its_package():
+    assert runner_digest("") == ""
+    assert runner_digest("everloop.models.training:train").startswith("b3:")
+    assert runner_digest("everloop.flows.value:codec") != runner_digest("everloop.models.training:train")
+    with pytest.raises(DefinitionError, match="has no module"):
+        runner_digest("everloop.no_such_module:x")
