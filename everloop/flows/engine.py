@@ -18,7 +18,7 @@ from everloop.core.ports import Executor, Job, Outcome, RunSink
 from everloop.core.version import Version
 from everloop.flows.assets import Asset, suggest
 from everloop.flows.flight import alone
-from everloop.flows.identity import Runtime, closure_hash, project_tree, recipe, runner_digest, runtime
+from everloop.flows.identity import Runtime, closure_hash, project_tree, recipe, runner_identity, runtime
 from everloop.flows.identity.recipe import plain_text
 
 State = Literal["waiting", "running", "done", "reused", "failed"]
@@ -202,18 +202,19 @@ class _Run:
         """The step's key; see `identity.recipe`."""
         assert asset.function is not None
         closure = closure_hash(asset.function, self.origin.root)
+        runner = runner_identity(asset.runner)
         environment = self.runtime(asset.resources.cores)
         manifest = environment.version.manifest
         return recipe(
             closure=closure.hash,
-            packages=environment.restricted(closure.packages),
+            packages=environment.restricted({*closure.packages, *runner.packages}),
             host={name: manifest[name] for name in ("python", "implementation", "platform", "machine", "threads")},
             params=self.params(asset),
             inputs=inputs,
             facts={**asset.facts, **self.options.bound.get(asset.key, {})},
             how={
                 "step": asset.key,
-                "runner": f"{asset.runner} {runner_digest(asset.runner)}",
+                "runner": f"{asset.runner} {runner.digest}",
                 "codec": asset.codec or self.codecs.get(asset.kind, ""),
             },
         )

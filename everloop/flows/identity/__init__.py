@@ -1,7 +1,7 @@
 """Identity of work: the code that a step reaches, the project's files, the runtime, and the recipe made of them."""
 
 from everloop.flows.identity.closure import Closure, closure_hash, explain
-from everloop.flows.identity.platform import runner_digest
+from everloop.flows.identity.platform import runner_identity
 from everloop.flows.identity.recipe import recipe
 from everloop.flows.identity.runtime import Runtime, runtime
 from everloop.flows.identity.tree import Tree, project_tree
@@ -14,6 +14,6 @@ __all__ = [
     "explain",
     "project_tree",
     "recipe",
-    "runner_digest",
+    "runner_identity",
     "runtime",
 ]

@@ -244,7 +244,7 @@ class _Walk:
 
     def _foreign(self, module: str | None, name: str) -> str:
         top = (module or "builtins").partition(".")[0]
-        if top not in sys.stdlib_module_names:
+        if top not in sys.stdlib_module_names and top != _PLATFORM:
             self.packages.add(top)
         return f"package:{module}:{name}"
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from everloop.core.errors import Conflict, DefinitionError
-from everloop.flows.identity import closure_hash, explain, runner_digest
+from everloop.flows.identity import closure_hash, explain, runner_identity
 
 STEPS = '''
 """The project."""
@@ -308,8 +308,10 @@ def test_annotations_of_a_step_choose_the_form_of_its_inputs(tmp_path):
 
 
 def test_a_runner_counts_with_what_it_imports_of_its_package():
-    assert runner_digest("") == ""
-    assert runner_digest("everloop.models.training:train").startswith("b3:")
-    assert runner_digest("everloop.flows.value:codec") != runner_digest("everloop.models.training:train")
+    assert runner_identity("").digest == ""
+    frames = runner_identity("everloop.features.frames:build_rows")
+    assert frames.digest.startswith("b3:")
+    assert frames.digest != runner_identity("everloop.models.training:train").digest
+    assert {"polars", "duckdb"} <= set(frames.packages)
     with pytest.raises(DefinitionError, match="has no module"):
-        runner_digest("everloop.no_such_module:x")
+        runner_identity("everloop.no_such_module:x")
