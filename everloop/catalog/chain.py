@@ -131,14 +131,22 @@ def checkpoint(tx: Tx, project: str, key: SigningKey, *, at: Micros) -> dict[str
 
     Raises `NotFound` when nothing is sealed yet.
     """
-    head = tx.execute(select(chains).where(chains.c.project == project, chains.c.position > 0)).first()
-    if head is None:
+    envelope = signed_head(tx, project, key, at=at)
+    if envelope is None:
         raise NotFound(f"project {project} has no sealed fact", hint="seal first")
-    predicate = {"project": project, "position": head.position, "hash": head.hash, "at": at}
-    envelope = key.sign(CHECKPOINT, {f"facts/{project}": head.hash}, predicate)
-    row = {"project": project, "position": head.position, "envelope": json.dumps(envelope)}
+    position = key.public.open(envelope, CHECKPOINT)["position"]
+    row = {"project": project, "position": position, "envelope": json.dumps(envelope)}
     tx.execute(insert_into(tx, checkpoints).on_conflict_do_nothing(), row)
     return envelope
+
+
+def signed_head(tx: Tx, project: str, key: SigningKey, *, at: Micros) -> dict[str, Any] | None:
+    """The signed head of a project's chain, which is stored nowhere; None when nothing is sealed yet."""
+    head = tx.execute(select(chains).where(chains.c.project == project, chains.c.position > 0)).first()
+    if head is None:
+        return None
+    predicate = {"project": project, "position": head.position, "hash": head.hash, "at": at}
+    return key.sign(CHECKPOINT, {f"facts/{project}": head.hash}, predicate)
 
 
 def _pinned(

@@ -8,30 +8,22 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
+from blake3 import blake3
 from sqlalchemy import Row, select
 
 from everloop.catalog import chain, placements
 from everloop.catalog.engine import Catalog, Tx
 from everloop.catalog.tables.core import chains, edges, facts, numbers, ref_log, refs, versions
-from everloop.core.ids import object_id
+from everloop.core.errors import CorruptObject, NotFound
+from everloop.core.ids import PREFIX, object_id
+from everloop.core.ports import Blobs
 from everloop.core.signing import VerifyKey
 from everloop.core.version import KINDS
 
 _BATCH = 500
-
-
-class VerifiedStore(Protocol):
-    """What the walk needs of an object store."""
-
-    def has(self, identity: str) -> bool:
-        """Whether the object is here."""
-        ...
-
-    def verify(self, identity: str) -> bool:
-        """Whether it is here and its bytes match its id."""
-        ...
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +53,7 @@ def projects(tx: Tx) -> list[str]:
 
 def verify(
     catalog: Catalog,
-    store: VerifiedStore,
+    store: Blobs,
     *,
     project: str | None = None,
     key: VerifyKey | None = None,
@@ -86,7 +78,7 @@ class _Walk:
     """The walk through one project. Each area is read in a transaction of its own; no object is read inside one."""
 
     def __init__(
-        self, catalog: Catalog, store: VerifiedStore, project: str, progress: Callable[[str, str, int], None] | None
+        self, catalog: Catalog, store: Blobs, project: str, progress: Callable[[str, str, int], None] | None
     ) -> None:
         self.catalog, self.store, self.project = catalog, store, project
         self._progress = progress
@@ -178,21 +170,31 @@ class _Walk:
 
     def _objects(self, wanted: Mapping[str, str]) -> Iterator[Finding]:
         for identity, who in wanted.items():
-            if not self.store.verify(identity):
-                yield self._finding("object", identity, f"{self._state(identity)}; {who} names it")
+            if wrong := self._wrong(identity):
+                yield self._finding("object", identity, f"{wrong}; {who} names it")
         self._tell("object", len(wanted))
 
     def _placements(self, placed: Mapping[str, str], parts: Mapping[str, str]) -> Iterator[Finding]:
         for logical, identity in placed.items():
-            if not self.store.verify(identity):
-                yield self._finding("placement", logical, f"its object {identity} {self._state(identity)}")
+            if wrong := self._wrong(identity):
+                yield self._finding("placement", logical, f"its object {identity} {wrong}")
         for logical, version in parts.items():
             if logical not in placed:
                 yield self._finding("placement", logical, f"has no object; version {version} names it")
         self._tell("placement", len(placed))
 
-    def _state(self, identity: str) -> str:
-        return "is damaged" if self.store.has(identity) else "is missing"
+    def _wrong(self, identity: str) -> str:
+        """What is wrong with an object; empty when its bytes are those of its id."""
+        hasher = blake3()
+        try:
+            with self.store.open(identity) as stream:
+                while piece := stream.read(_PIECE):
+                    hasher.update(piece)
+        except NotFound:
+            return "is missing"
+        except CorruptObject:
+            return "is damaged"
+        return "" if PREFIX + hasher.hexdigest() == identity else "is damaged"
 
     def _finding(self, area: str, subject: str, reason: str) -> Finding:
         return Finding(self.project, area, subject, reason)

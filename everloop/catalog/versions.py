@@ -122,7 +122,7 @@ def get(tx: Tx, project: str, identity: str) -> VersionRow:
     """The version with this id, under the first name it was given; raises `NotFound`."""
     row = tx.execute(_named(project).where(versions.c.id == identity).order_by(*_FIRST).limit(1)).first()
     if row is None:
-        raise NotFound(f"no version {identity} in project {project}", hint="`everloop list` shows what there is")
+        raise NotFound(f"no version {identity} in project {project}", hint="check the id, or name it as kind/name")
     return _row(row)
 
 
@@ -320,7 +320,7 @@ def _by_prefix(tx: Tx, project: str, prefix: str) -> VersionRow:
     found = list(tx.execute(query.limit(2)).scalars())
     if not found:
         raise NotFound(
-            f"no version starts with {prefix} in project {project}", hint="`everloop list` shows what there is"
+            f"no version starts with {prefix} in project {project}", hint="check the id, or name it as kind/name"
         )
     if len(found) > 1:
         raise InvalidInput(f"{prefix} is the beginning of more than one id", hint="give more digits")

@@ -204,11 +204,12 @@ def show_lineage(ctx: Context, cmd: LineageQuery) -> Lineage:
 @operation("system.verify", needs="audit.read", on=_everything, reads=True)
 def verify_all(ctx: Context, cmd: Nothing) -> Verified:  # noqa: ARG001 - every operation has a command
     """Walk objects, manifests, lineage, pointers and the chain of facts; the first broken link comes first."""
-    found = verify(ctx.catalog, ctx.store)
+    found = verify(ctx.catalog, ctx.store, key=ctx.key.public if ctx.key is not None else None)
     head = ""
     if ctx.key is not None:
         with ctx.read() as tx:
-            head = str(chain.checkpoint(tx, ctx.project, ctx.key, at=ctx.wall())["payload"])
+            envelope = chain.signed_head(tx, ctx.project, ctx.key, at=ctx.wall())
+        head = str(envelope["payload"]) if envelope else ""
     views = [FindingView(project=f.project, area=f.area, subject=f.subject, reason=f.reason) for f in found]
     return Verified(findings=views, head=head)
 

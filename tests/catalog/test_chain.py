@@ -114,6 +114,15 @@ def test_a_chain_rewritten_from_its_start_shows_by_the_checkpoint(sealed):
     assert "checkpoint" in check(sealed, key=key.public).reason
 
 
+def test_a_head_may_be_signed_without_writing(sealed):
+    key = SigningKey.generate()
+    with sealed.read() as tx:
+        envelope = chain.signed_head(tx, P, key, at=1)
+        assert chain.signed_head(tx, "empty", key, at=1) is None
+    assert key.public.open(envelope, chain.CHECKPOINT)["position"] == 6
+    assert check(sealed, key=key.public, envelopes=[envelope]) is None
+
+
 def test_a_forged_checkpoint_is_not_trusted(sealed):
     with sealed.write() as tx:
         chain.checkpoint(tx, P, SigningKey.generate(), at=1)
