@@ -110,7 +110,7 @@ def run(
     finally:
         engine.record_reused()
     done = tuple(engine.done[asset.key] for asset in plan if asset.key in engine.done)
-    return Results(done, engine.outputs, engine.code.id, engine.runtime(1).version.id)
+    return Results(done, engine.outputs, engine.code.id, engine.runtime(1, isolated=engine.isolated).version.id)
 
 
 class _Run:
@@ -136,7 +136,7 @@ class _Run:
         self._reused: list[StepRow] = []
         self._put: set[str] = set()
         self._runtimes: dict[int | None, Runtime] = {}
-        self._isolated = bool(getattr(executor, "isolated", True))
+        self.isolated = bool(getattr(executor, "isolated", True))
 
     def check(self, plan: Sequence[Asset]) -> None:
         """Refuse before anything runs what would fail later."""
@@ -157,7 +157,7 @@ class _Run:
     def make(self, plan: Sequence[Asset]) -> None:
         """Make everything, beside each other where that is allowed."""
         waiting = [asset for asset in plan if asset.key not in self.outputs]
-        if self.options.workers <= 1 or not self._isolated or len(waiting) == 1:
+        if self.options.workers <= 1 or not self.isolated or len(waiting) == 1:
             for asset in waiting:
                 self._finish(self._step(asset))
             return
@@ -186,9 +186,15 @@ class _Run:
                 steps.record_many(tx, self.ctx.project, self._reused)
             self._reused.clear()
 
-    def runtime(self, cores: float) -> Runtime:
-        """The runtime that steps of so many cores see; read once a run."""
-        threads = max(1, int(cores)) if self._isolated else None
+    def runtime_of(self, asset: Asset) -> Runtime:
+        """The runtime that a step sees: of its own threads in a process of its own, else of this process."""
+        chooses = getattr(self.executor, "isolates", None)
+        isolated = chooses(asset.key) if chooses is not None else self.isolated
+        return self.runtime(asset.resources.cores, isolated=isolated)
+
+    def runtime(self, cores: float, *, isolated: bool) -> Runtime:
+        """A runtime; read once a run."""
+        threads = max(1, int(cores)) if isolated else None
         if threads not in self._runtimes:
             self._runtimes[threads] = runtime(threads)
         return self._runtimes[threads]
@@ -203,7 +209,7 @@ class _Run:
         assert asset.function is not None
         closure = closure_hash(asset.function, self.origin.root)
         runner = runner_identity(asset.runner)
-        environment = self.runtime(asset.resources.cores)
+        environment = self.runtime_of(asset)
         manifest = environment.version.manifest
         return recipe(
             closure=closure.hash,
@@ -284,7 +290,7 @@ class _Run:
             **self.options.bound.get(asset.key, {}),
             "run": run,
             "code": self.code.id,
-            "runtime": self.runtime(asset.resources.cores).version.id,
+            "runtime": self.runtime_of(asset).version.id,
             "recipe": key,
         }
         return Job(
@@ -309,7 +315,7 @@ class _Run:
             step=asset.key,
             output=None,
             code=self.code.id,
-            runtime=self.runtime(asset.resources.cores).version.id,
+            runtime=self.runtime_of(asset).version.id,
             params=self.params(asset),
             inputs=inputs,
             at=0,
@@ -336,7 +342,7 @@ class _Run:
 
     def _put_code(self, asset: Asset) -> None:
         """Make sure that code and runtime are in the catalog before a row names them."""
-        many = [v for v in (self.code, self.runtime(asset.resources.cores).version) if v.id not in self._put]
+        many = [v for v in (self.code, self.runtime_of(asset).version) if v.id not in self._put]
         if many:
             with self.ctx.write() as tx:
                 versions.put_many(tx, self.ctx.project, many, actor=self.ctx.actor.name, at=self.ctx.now())

@@ -4,10 +4,10 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 HOLDOUT = "holdout"
 """The input with the rows that the function never sees."""
@@ -43,7 +43,8 @@ def train(asset: Trained, inputs: Mapping[str, Any], params: Mapping[str, Any], 
     """Call the function with the service's columns and the label; what it returns is the model.
 
     The holdout is not among what it gets. Where the step has a tracking run and the function uses mlflow, the
-    run is active inside it, and autologging keeps from saving models: the returned object is the model.
+    run is active inside it, and autologging keeps from saving models: the returned object is the model. Without a
+    run what it logs goes nowhere.
     """
     name, frame = next((n, value) for n, value in inputs.items() if n != HOLDOUT)
     said = asset.facts
@@ -58,13 +59,17 @@ def train(asset: Trained, inputs: Mapping[str, Any], params: Mapping[str, Any], 
 
 @contextmanager
 def _active_run(function: Callable[..., Any]) -> Iterator[None]:
-    run = os.environ.get("MLFLOW_RUN_ID", "")
-    if not run or not _uses_mlflow(function):
+    if not _uses_mlflow(function):
         yield
         return
     mlflow = import_module("mlflow")
-    _keep_models_out(mlflow)
-    with mlflow.start_run(run_id=run):
+    run = os.environ.get("MLFLOW_RUN_ID", "")
+    with ExitStack() as undo:
+        if run:
+            _keep_models_out(mlflow, undo)
+            undo.enter_context(mlflow.start_run(run_id=run))
+        else:
+            _silence(mlflow, undo)
         yield
 
 
@@ -75,10 +80,40 @@ def _uses_mlflow(function: Callable[..., Any]) -> bool:
     return "mlflow" in code.co_names or "mlflow" in code.co_varnames or hasattr(module, "mlflow")
 
 
-def _keep_models_out(mlflow: Any) -> None:
+def _keep_models_out(mlflow: Any, undo: ExitStack) -> None:
     """Make `mlflow.autolog()` and the flavours' own leave models and datasets to us."""
-    mlflow.autolog = functools.partial(mlflow.autolog, log_models=False, log_datasets=False, silent=True)
+    quiet = {"log_models": False, "log_datasets": False, "silent": True}
+    _replace(mlflow, "autolog", functools.partial(mlflow.autolog, **quiet), undo)
     for flavour in _FLAVOURS:
-        module: Any = sys.modules.get(f"mlflow.{flavour}")
+        module = sys.modules.get(f"mlflow.{flavour}")
         if module is not None and hasattr(module, "autolog"):
-            module.autolog = functools.partial(module.autolog, log_models=False)
+            _replace(module, "autolog", functools.partial(module.autolog, log_models=False), undo)
+
+
+def _silence(mlflow: Any, undo: ExitStack) -> None:
+    """Let a step without a run (a reproduction) log nowhere, rather than to a database beside its code."""
+    for name in [name for name in vars(mlflow) if name.startswith(("log_", "set_", "start_run", "end_run", "autolog"))]:
+        _replace(mlflow, name, _Nowhere(), undo)
+    for flavour in _FLAVOURS:
+        module = sys.modules.get(f"mlflow.{flavour}")
+        for name in ("autolog", "log_model"):
+            if module is not None and hasattr(module, name):
+                _replace(module, name, _Nowhere(), undo)
+
+
+def _replace(module: Any, name: str, value: Any, undo: ExitStack) -> None:
+    undo.callback(setattr, module, name, getattr(module, name))
+    setattr(module, name, value)
+
+
+class _Nowhere:
+    """Takes any call and any `with`, and does nothing."""
+
+    def __call__(self, *_arguments: object, **_named: object) -> "_Nowhere":
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass

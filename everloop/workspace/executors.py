@@ -24,9 +24,13 @@ class ByKind:
         self._here = LocalExecutor(assets, blobs)
         self._apart = ProcessExecutor(folder=folder)
 
+    def isolates(self, step: str) -> bool:
+        """Whether a step (its key) gets a process of its own, with threads and seeds of its own."""
+        return step.startswith("model/")
+
     def run(self, job: Job) -> Outcome:
         """Run it; see `core.ports.Executor`."""
-        chosen: Executor = self._apart if job.step.startswith("model/") else self._here
+        chosen: Executor = self._apart if self.isolates(job.step) else self._here
         return chosen.run(job)
 
     def close(self) -> None:
