@@ -17,13 +17,14 @@ from everloop.core.clock import Micros
 from everloop.core.errors import DataError
 from everloop.core.ports import OnlineStore
 from everloop.features.definitions import FOREVER, Feature, FeatureServiceDef, FeatureViewDef
-from everloop.features.facts import Facts, Ints, Words, until
+from everloop.features.facts import Facts, Ints, until
 from everloop.features.finalise import decimals, ratios
-from everloop.features.intervals import NOTHING, Questions, cover_count, cover_max, cover_sum
+from everloop.features.intervals import NOTHING, Questions, by_entity_and_time, cover_count, cover_max, cover_sum
 from everloop.features.online import OnlineView, Pushed, advance, push_facts
 from everloop.features.scan import Scan, engine, entity_kind, quoted
 
 Paths = str | Path | Sequence[str | Path]
+_CODE = "everloop_entity_code"
 FACTS_AT_ONCE = 4_000_000
 """Facts held in memory at a time (about 30 bytes each and 9 more for each column); more go entity by entity."""
 
@@ -121,13 +122,13 @@ def _answer_into(whole: list[np.ndarray], scan: Scan, view: FeatureViewDef, spin
     asked, codes = _entities(view, spine, scan)
     scan.connection.register("asked", asked.to_arrow())
     with_entity = np.flatnonzero(codes >= 0)
-    questions, order = Questions.sorted(codes[with_entity], times[with_entity])
+    order = with_entity[by_entity_and_time(codes[with_entity], times[with_entity])]
+    code, at = codes[order], times[order]
     for low, high in _ranges(scan, _join(view), len(asked)):
-        first, end = np.searchsorted(questions.code, [low, high])
-        part, rows = Questions.sorted(questions.code[first:end], questions.at[first:end])
-        assert np.array_equal(rows, np.arange(end - first))
+        first, end = np.searchsorted(code, [low, high])
+        part = Questions.of(code[first:end], at[first:end])
         for values, answer in zip(whole, _answers(scan, view, part, low, high), strict=True):
-            values[with_entity[order[first:end]]] = answer
+            values[order[first:end]] = answer
     scan.connection.unregister("asked")
 
 
@@ -148,10 +149,10 @@ def _entities(view: FeatureViewDef, spine: pl.DataFrame, scan: Scan) -> tuple[pl
                 f"entity {name!r} is {dtype} in the spine and {scan.types[name]} in {view.source}",
                 hint="an entity is text or an integer, the same on both sides",
             )
-    asked = keys.drop_nulls().unique(maintain_order=True).with_row_index("code")
-    asked = asked.with_columns(pl.col("code").cast(pl.Int64))
+    asked = keys.drop_nulls().unique(maintain_order=True).with_row_index(_CODE)
+    asked = asked.with_columns(pl.col(_CODE).cast(pl.Int64))
     coded = keys.join(asked, on=list(view.entity), how="left", maintain_order="left")
-    return asked, coded["code"].fill_null(-1).to_numpy()
+    return asked, coded[_CODE].fill_null(-1).to_numpy()
 
 
 def _join(view: FeatureViewDef) -> str:
@@ -162,7 +163,7 @@ def _ranges(scan: Scan, join: str, entities: int) -> list[tuple[int, int]]:
     """Ranges of codes, each with about `FACTS_AT_ONCE` facts at most (one entity is never split)."""
     if scan.rows() <= FACTS_AT_ONCE:
         return [(0, entities)]
-    counts = scan.counts(join, "asked.code")
+    counts = scan.counts(join, f"asked.{_CODE}")
     ranges, low, held = [], 0, 0
     for code in range(entities):
         held += counts.get(code, 0)
@@ -178,7 +179,6 @@ def _answers(
     """One array a feature, in the order of `questions`; NaN stands for null."""
     code, facts = _load(scan, view, questions, low, high)
     first = questions.after(code, facts.starts)
-    order: Ints | None = None
     ends: dict[tuple[int | None, int], Ints] = {}
     answers = []
     for i, feature in enumerate(view.features):
@@ -189,13 +189,8 @@ def _answers(
         seen = mask & (first < ends[window])
         reach = (first[seen], ends[window][seen])
         if feature.function == "last":
-            if order is None:
-                order = np.lexsort((facts.id, facts.event))
-                rank = np.empty(len(order), np.int64)
-                rank[order] = np.arange(len(order))
-            best = cover_max(len(questions), *reach, rank[seen])
-            newest = order[np.maximum(best, 0)] if len(order) else best
-            answers.append(_floats(words, newest, best != NOTHING))
+            newest = cover_max(len(questions), *reach, np.flatnonzero(seen))
+            answers.append(_floats(words, newest, newest != NOTHING))
         else:
             answers.append(_windowed(feature, len(questions), reach, words[seen]))
     return answers
@@ -227,16 +222,16 @@ def _load(scan: Scan, view: FeatureViewDef, questions: Questions, low: int, high
     earliest, latest = int(questions.times[0]), int(questions.times[-1])
     reach = max(FOREVER if f.window is None else f.window + f.hop for f in view.features)
     since = None if reach >= FOREVER else earliest - reach
-    join = _join(view) + f" AND asked.code >= {low} AND asked.code < {high}"
+    join = _join(view) + f" AND asked.{_CODE} >= {low} AND asked.{_CODE} < {high}"
     codes, batches = [], []
-    for code, facts, _ in scan.asked(join, "asked.code", since=since, before=latest):
+    for code, facts, _ in scan.asked(join, f"asked.{_CODE}", since=since, before=latest):
         codes.append(code)
         batches.append(facts)
     return _distinct(codes, batches, view)
 
 
 def _distinct(codes: list[Ints], batches: list[Facts], view: FeatureViewDef) -> tuple[Ints, Facts]:
-    """All batches as one, each fact once."""
+    """All batches as one, each fact once, in the order of entity, event time and id: the last one is the newest."""
     nothing = np.empty(0, np.int64)
     code = np.concatenate([nothing, *codes])
     lifted = tuple(
@@ -252,14 +247,7 @@ def _distinct(codes: list[Ints], batches: list[Facts], view: FeatureViewDef) -> 
         np.concatenate([np.empty(0, np.uint64), *(b.id for b in batches)]),
         lifted,
     )
-    once = _once(code, facts.id)
-    return (code, facts) if once is None else (code[once], facts.take(once))
-
-
-def _once(code: Ints, identity: Words) -> Ints | None:
-    """Rows to keep so that each (code, id) is there once; None when all are."""
-    both = identity ^ (code.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    ordered = np.sort(both)
-    if not (ordered[1:] == ordered[:-1]).any():
-        return None
-    return np.sort(np.unique(both, return_index=True)[1])
+    order = by_entity_and_time(code, facts.event, facts.id)
+    once = np.ones(len(order), bool)
+    once[1:] = (np.diff(code[order]) != 0) | (np.diff(facts.id[order]) != 0)
+    return code[order[once]], facts.take(order[once])

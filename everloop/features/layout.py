@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from struct import Struct
+from typing import NamedTuple
 
 import numpy as np
 
@@ -183,8 +184,7 @@ def last_until(last: Last, event: Ints) -> Ints:
     return np.full(len(event), FOREVER, np.int64) if last.ttl is None else event + (last.ttl + 1)
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """One entity's state, as views into its packed bytes."""
 
     newest: Micros

@@ -224,35 +224,37 @@ def _key(view: FeatureViewDef, row: Mapping[str, Any]) -> bytes | None:
 def values_at(view: OnlineView, packed: bytes, at: Micros) -> tuple[Value, ...]:
     """The view's values from one packed state."""
     layout = view.layout
-    state = unpack(layout, packed)
-    horizon = state.newest - view.view.slack
+    newest, lasts, every_tile, head = unpack(layout, packed)
+    horizon = newest - view.view.slack
     if at < horizon:
         raise InvalidInput(
             f"feature view {view.view.name} cannot answer for {iso(at)} any more, only from {iso(horizon)} on",
             hint="ask history for the past, or give the view a longer slack",
         )
     values = list(view.empty)
-    head = state.head
     if len(head) and head[-1, STARTS] >= at:
         head = head[: head[:, STARTS].searchsorted(at)]
-    for tier, tiles in zip(layout.tiers, state.tiles, strict=True):
+    for tier, tiles in zip(layout.tiers, every_tile, strict=True):
         if len(head) or len(tiles):
             _tier_values(tier, head, tiles, at, values)
-    for last, best in zip(layout.lasts, state.lasts, strict=True):
+    for last, best in zip(layout.lasts, lasts, strict=True):
         values[last.feature] = _last(last, head, best.tolist(), at)
     return tuple(values)
 
 
 def _tier_values(tier: Tier, head: Ints, tiles: Ints, at: Micros, values: list[Value]) -> None:
     """Fill in the values of one tier's features; all sums of a window are one product and one reduction."""
-    hop, starts, event = tier.hop, tiles[:, 0], head[:, EVENT]
+    hop, event = tier.hop, head[:, EVENT]
     first, end = tier.added
     for window in tier.windows:
         tail = (at - window.length) // hop * hop
         inside = event >= tail
-        whole = tiles[starts.searchsorted(tail) :]
+        whole = tiles[tiles[:, 0].searchsorted(tail) :] if len(tiles) else tiles
         if window.sums:
-            sums = (inside @ head[:, first:end] + np.add.reduce(whole[:, 1 : tier.cuts[0]], 0)).tolist()
+            totals = inside @ head[:, first:end]
+            if len(whole):
+                totals += np.add.reduce(whole[:, 1 : tier.cuts[0]], 0)
+            sums = totals.tolist()
             for slot in window.sums:
                 values[slot.feature] = _sum_value(slot, sums, first)
         for slot in window.extremes:
@@ -271,12 +273,23 @@ def _sum_value(slot: Slot, sums: list[int], first: int) -> Value:
 
 def _extreme_value(tier: Tier, slot: Slot, head: Ints, tiles: Ints) -> Value:
     if slot.function == "min":
-        words = tiles[:, tier.cuts[0] + slot.extreme - tier.minima[0]]
-        found = min(int(np.minimum.reduce(words, initial=NO_MINIMUM)), int(np.minimum.reduce(head, initial=NO_MINIMUM)))
-        return None if found == NO_MINIMUM else ratio(0, found, slot.divisor)
-    words = tiles[:, tier.cuts[1] + slot.extreme - tier.maxima[0]]
-    found = max(int(np.maximum.reduce(words, initial=NO_MAXIMUM)), int(np.maximum.reduce(head, initial=NO_MAXIMUM)))
-    return None if found == NO_MAXIMUM else ratio(0, found, slot.divisor)
+        column, nothing, reduce, better = (
+            tier.cuts[0] + slot.extreme - tier.minima[0],
+            NO_MINIMUM,
+            np.minimum.reduce,
+            min,
+        )
+    else:
+        column, nothing, reduce, better = (
+            tier.cuts[1] + slot.extreme - tier.maxima[0],
+            NO_MAXIMUM,
+            np.maximum.reduce,
+            max,
+        )
+    found = int(reduce(head)) if len(head) else nothing
+    if len(tiles):
+        found = better(found, int(reduce(tiles[:, column])))
+    return None if found == nothing else ratio(0, found, slot.divisor)
 
 
 def _last(last: Last, head: Ints, best: list[int], at: Micros) -> Value:

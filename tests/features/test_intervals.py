@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everloop.features.intervals import NOTHING, Questions, cover_count, cover_max, cover_sum
+from everloop.features.intervals import NOTHING, Questions, by_entity_and_time, cover_count, cover_max, cover_sum
 
 COUNT = 13
 ranges = st.tuples(
@@ -30,9 +30,20 @@ def test_covers_equal_a_loop(given_ranges):
 )
 def test_questions_are_found_by_entity_and_time(asked, code, time):
     codes, times = (np.array([pair[i] for pair in asked]) for i in range(2))
-    questions, order = Questions.sorted(codes, times)
+    order = by_entity_and_time(codes, times)
+    questions = Questions.of(codes[order], times[order])
     ranked = sorted(asked)
     assert [asked[i] for i in order] == ranked
     one = (np.array([code]), np.array([time]))
     assert questions.after(*one)[0] == sum(q <= (code, time) for q in ranked)
     assert questions.since(*one)[0] == sum(q < (code, time) for q in ranked)
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 2), st.sampled_from([-3, 0, 1, 2**61]), st.integers(0, 4)), max_size=12),
+    codes=st.sampled_from([1, 2**20]),
+)
+def test_order_by_entity_time_and_tie(rows, codes):
+    code, time, ties = (np.array([row[i] for row in rows], np.int64) for i in range(3))
+    order = by_entity_and_time(code * codes, time, ties.astype(np.uint64))
+    assert [rows[i] for i in order] == sorted(rows)

@@ -1,0 +1,187 @@
+"""Features: training frames against hand-written DuckDB, look-ups and pushes against bare LMDB.
+
+Frames: the same questions over the same Parquet files, in CPU seconds. The floor for point features is an ASOF join,
+for windows a range join with a GROUP BY; both ignore ties and duplicates, which ours settles. Floors of the online
+store move the same bytes without looking at them. Prints a JSON object a line; exit status 1 when a target is missed.
+
+    python benchmarks/features.py [--quick]
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from everloop.core.clock import DAY, HOUR, SECOND
+from everloop.features import definitions as el
+from everloop.features.definitions import Feature, FeatureServiceDef, FeatureViewDef
+from everloop.features.history import history, materialize
+from everloop.features.lmdb import LmdbStore
+from everloop.features.online import OnlineService, entity_key, lookup, push
+
+START = 1_356_998_400 * SECOND
+ENTITIES = 1_000
+missed = []
+
+
+def report(name: str, unit: str, ours: float, floor: float | None, *, most: float | None = None, **target: Any) -> None:
+    """Print one measurement; `most` bounds ours / floor, `at_most` and `at_least` bound ours."""
+    ratio = None if not floor else ours / floor
+    bound = next(iter(target.values()), most)
+    met = ratio is None or most is None or ratio <= most
+    met = met and ours <= target.get("at_most", ours) and ours >= target.get("at_least", ours)
+    line = {"name": name, "unit": unit, "ours": ours, "peer": None, "theirs": None, "floor": floor, "ratio": ratio}
+    print(json.dumps({k: _rounded(v) for k, v in line.items()} | {"target": bound, "met": met}), flush=True)
+    if not met:
+        missed.append(name)
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def cpu(act: Callable[[], Any], times: int) -> float:
+    """Least CPU seconds (all threads) of several runs."""
+    spent = []
+    for _ in range(times):
+        began = time.process_time()
+        act()
+        spent.append(time.process_time() - began)
+    return min(spent)
+
+
+def facts(rows: int, days: int, seed: int) -> pl.DataFrame:
+    """Facts known up to two hours after they happened."""
+    rng = np.random.default_rng(seed)
+    event = START + rng.integers(0, days * 86_400, rows) * SECOND
+    known = event + rng.integers(0, 7_200, rows) * SECOND
+    place, other = (rng.integers(0, ENTITIES, rows) for _ in range(2))
+    columns = {"id": np.arange(rows), "place": place, "other": other, "x": rng.normal(0, 30, rows).round(3)}
+    return pl.DataFrame(columns | {"event": event, "known": known})
+
+
+def questions(rows: int, days: int) -> pl.DataFrame:
+    """Questions about both entities."""
+    rng = np.random.default_rng(9)
+    places = {name: rng.integers(0, ENTITIES, rows) for name in ("place", "other")}
+    return pl.DataFrame({"q": np.arange(rows), **places, "at": START + rng.integers(0, days * 86_400, rows) * SECOND})
+
+
+def view(name: str, entity: str, *features: Feature) -> FeatureViewDef:
+    """A view over the facts."""
+    return FeatureViewDef(name, "facts", entity, features, event_time="event", known_time="known", key="id")
+
+
+WINDOWS = (el.mean("x", over="3h"), el.count(over="1h"), el.sum("x", over="7d"), el.max("x", over="1d"))
+SQL_WINDOWS = (("avg(x)", 3 * HOUR), ("count(x)", HOUR), ("sum(x)", 7 * DAY), ("max(x)", DAY))
+
+
+def frames(home: Path, *, quick: bool) -> None:
+    """Point-in-time frames of four windowed views and of two point views."""
+    rows, asked, days = (60_000, 20_000, 60) if quick else (330_000, 110_000, 365)
+    source, spine = home / "facts.parquet", questions(asked, days)
+    facts(rows, days, 1).write_parquet(source)
+    spine.write_parquet(home / "spine.parquet")
+    four = [view(f"v{i}", ("place", "other")[i % 2], *WINDOWS) for i in range(4)]
+    service = FeatureServiceDef("windows", four)
+    ours = cpu(lambda: history(service, spine, {"facts": source}, at="at"), 3)
+    floor = cpu(lambda: [_range_join(home, ("place", "other")[i % 2]) for i in range(4)], 1)
+    report(f"frame: {asked} questions, {rows} facts, 4 views of 4 windows", "CPU s", ours, floor, most=1.3)
+
+    rows, asked = (200_000, 50_000) if quick else (2_000_000, 400_000)
+    facts(rows, days, 2).write_parquet(source)
+    spine = questions(asked, days)
+    spine.write_parquet(home / "spine.parquet")
+    service = FeatureServiceDef("points", [view("a", "place", el.last("x")), view("b", "other", el.last("x"))])
+    ours = cpu(lambda: history(service, spine, {"facts": source}, at="at"), 2)
+    floor = cpu(lambda: [_asof_join(home, entity) for entity in ("place", "other")], 2)
+    report(f"frame: {asked} questions, {rows} facts, 2 point views", "CPU s", ours, floor, most=1.3)
+
+
+def _range_join(home: Path, entity: str) -> None:
+    with duckdb.connect() as connection:
+        for expression, window in SQL_WINDOWS:
+            hop = el.hop_of(window)
+            connection.execute(
+                f"CREATE OR REPLACE TABLE answer AS SELECT q, {expression} AS v FROM '{home}/spine.parquet' s "
+                f"LEFT JOIN '{home}/facts.parquet' f ON f.{entity} = s.{entity} AND f.known < s.at AND f.event < s.at "
+                f"AND f.event >= (s.at - {window}) // {hop} * {hop} GROUP BY q"
+            )
+
+
+def _asof_join(home: Path, entity: str) -> None:
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"CREATE TABLE answer AS SELECT q, x FROM '{home}/spine.parquet' s ASOF LEFT JOIN "
+            f"'{home}/facts.parquet' f ON f.{entity} = s.{entity} AND s.at > f.known"
+        )
+
+
+def online(home: Path, *, quick: bool) -> None:
+    """Look-ups of one entity of two views, pushes, and filling from Parquet."""
+    rows, asked = (40_000, 2_000) if quick else (200_000, 20_000)
+    arrived = facts(rows, 30, 3).sort("known")
+    arrived.write_parquet(home / "arrived.parquet")
+    kinds = {"windowed": WINDOWS, "point": (el.last("x", ttl="30d"),)}
+    for kind, features in kinds.items():
+        views = [view("a", "place", *features), view("b", "other", *features)]
+        with_store(home / kind, kind, views, arrived, asked)
+
+
+def with_store(path: Path, kind: str, views: list[FeatureViewDef], arrived: pl.DataFrame, asked: int) -> None:
+    """Measure one kind of features."""
+    store = LmdbStore(path)
+    service = OnlineService.of("p", FeatureServiceDef("s", views), {"a": kind + "a", "b": kind + "b"})
+    batches = [part.to_dict(as_series=False) for part in arrived.iter_slices(10_000)]
+    began = time.process_time()
+    for batch in batches:
+        for prepared in service.views:
+            push(store, prepared, batch)
+    rate = 2 * len(arrived) / (time.process_time() - began)
+    report(f"push, {kind}, batches of 10000", "facts/CPU s", rate, None, at_least=20_000)
+
+    at = int(arrived["known"].max()) + 1  # type: ignore[arg-type]
+    spent, bare = [], []
+    for i in range(asked):
+        place, other = i % ENTITIES, i * 7 % ENTITIES
+        began = time.perf_counter_ns()
+        lookup(store, service, [{"place": place, "other": other}], at)
+        spent.append(time.perf_counter_ns() - began)
+        began = time.perf_counter_ns()
+        for prepared, entity in zip(service.views, (place, other), strict=True):
+            store.read(prepared.space, [b"s" + (entity_key([entity]) or b"")])
+        bare.append(time.perf_counter_ns() - began)
+    for name, percentile, bound in (("p50", 50, 60 if kind == "windowed" else 20), ("p99", 99, None)):
+        ours, floor = (float(np.percentile(times, percentile)) / 1000 for times in (spent, bare))
+        limit = {} if bound is None else {"at_most": bound}
+        report(f"look-up of one entity of two views, {kind}, {name}", "us", ours, floor, **limit)
+
+    store.drop(service.views[0].space)
+    began = time.process_time()
+    materialize(store, service.views[0], path.parent / "arrived.parquet", at)
+    rate = len(arrived) / (time.process_time() - began)
+    report(f"materialise, {kind}", "facts/CPU s", rate, None, at_least=100_000)
+    store.close()
+
+
+def main() -> int:
+    """Run all; 1 when a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--quick", action="store_true", help="small sizes, for a look")
+    quick = parser.parse_args().quick
+    with tempfile.TemporaryDirectory() as home:
+        frames(Path(home), quick=quick)
+        online(Path(home), quick=quick)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
