@@ -269,6 +269,8 @@ def test_the_table_of_a_function(context_of, sqlite_catalog, tmp_path):
         ("x.csv", b"", ("x.csv", "empty")),
         ("x.jsonl", b'{"a": 1}\n{"a": 2}\n{"a": \n', ("x.jsonl:3", "not JSON")),
         ("x.jsonl", b'{"a": 1}\n[1]\n', ("x.jsonl:2", "not an object")),
+        ("x.jsonl", b'{"a": 1}\n{"a": "b"}\n', ("x.jsonl", "changed from number to string")),
+        ("x.jsonl", b"", ("x.jsonl", "Empty JSON file")),
         ("x.arrow", b"nonsense", ("x.arrow", "not a readable arrow file")),
     ],
 )

@@ -204,3 +204,35 @@ def test_key_types(store, tmp_path):
 
 def test_the_sort_limit_is_what_the_docs_say():
     assert ordering.MEMORY == 512 * 2**20
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [
+        *(pa.null(), pa.bool_(), pa.int8(), pa.uint64(), pa.float16(), pa.float32(), pa.float64(), pa.string()),
+        *(
+            pa.binary(),
+            pa.binary(3),
+            pa.date32(),
+            pa.time64("us"),
+            pa.time64("ns"),
+            pa.duration("us"),
+            pa.duration("ns"),
+        ),
+        *(
+            pa.timestamp("ns"),
+            pa.timestamp("us", "UTC"),
+            pa.decimal128(9, 2),
+            pa.decimal256(50, 2),
+            pa.list_(pa.string()),
+        ),
+        *(pa.map_(pa.string(), pa.int64()), pa.struct([("a", pa.int8())]), pa.list_(pa.float32(), 2)),
+    ],
+    ids=str,
+)
+def test_parts_of_every_type_are_written_and_read_back(store, tmp_path, type_):
+    table = pa.table({"k": [1, 2], "x": pa.nulls(2, type_)})
+    found = stored(table, ["k"], store, tmp_path)
+    read = pq.read_table(store.path(found.placements[logicals(found)[0]]))
+    assert digest(read).logical == logicals(found)[0]
+    assert read.schema.remove_metadata().equals(found.schema)

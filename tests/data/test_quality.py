@@ -1,6 +1,8 @@
 """Expectations, profiles, comparison, operations."""
 
 import datetime as dt
+import subprocess
+import sys
 
 import numpy as np
 import polars as pl
@@ -112,6 +114,15 @@ def test_definitions_round_trip():
         assert SourceDef.from_manifest("s", source.version().manifest) == source
     made = data.DatasetDef("d", check_expectations, {"flights": "source/flights"}, key="id")
     assert made.version().manifest["function"] == "everloop.data.checking:check_expectations"
+
+
+def test_definitions_load_no_engine():
+    code = (
+        "import sys, everloop.data as d; d.SourceDef('x', d.Files('x.csv'), expect=[d.expect.unique('a')]).version();"
+        "print([m for m in ('pyarrow', 'polars', 'duckdb', 'numpy', 'sqlalchemy', 'pydantic') if m in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"
 
 
 # --- profiles

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from everloop.core.clock import iso, micros
@@ -19,6 +20,7 @@ from everloop.data.definitions import Contract
 
 UNKEYED_ROWS = 131_072
 """Rows of a part of a table without a key: cut from the front, so that appended rows leave the older parts alone."""
+_SAMPLE = 4_096
 COLUMN_DIGITS = 16
 """Digits of a column's digest in a manifest: enough to say which columns differ; the part's logical id is whole."""
 
@@ -136,12 +138,19 @@ def encode(table: pa.Table) -> bytes:
         version="2.6",
         compression="zstd",
         compression_level=1,
-        use_dictionary=True,
+        use_dictionary=_repetitive(table),
         write_statistics=True,
         data_page_version="1.0",
         store_schema=True,
     )
     return bytes(sink.getvalue())
+
+
+def _repetitive(table: pa.Table) -> list[str]:
+    """Columns whose values repeat: a dictionary of the others would cost three times their encoding, and bytes."""
+    flat = (f.name for f in table.schema if not pa.types.is_nested(f.type) and not pa.types.is_null(f.type))
+    sample = table.slice(0, _SAMPLE)
+    return [name for name in flat if pc.count_distinct(sample[name]).as_py() * 2 <= sample.num_rows]
 
 
 def _key_at(table: pa.Table, key: Sequence[str], row: int) -> tuple[str, ...]:

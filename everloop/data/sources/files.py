@@ -240,7 +240,10 @@ def _json_lines(path: Path) -> Iterator[pa.RecordBatch]:
             table = pj.read_json(file, read_options=pj.ReadOptions(use_threads=False, block_size=_CSV_BLOCK))
         yield from table.to_batches(max_chunksize=BLOCK)
     except pa.ArrowInvalid as error:
-        raise _bad_line(path) or error from error
+        bad = _bad_line(path)
+        if bad is None:
+            raise
+        raise bad from error
 
 
 def _bad_line(path: Path) -> DataError | None:
