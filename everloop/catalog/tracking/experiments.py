@@ -59,19 +59,34 @@ def get(tx: Tx, project: str, identity: str) -> Experiment:
     """The experiment, deleted or not; raises `NotFound`."""
     found = _load(tx, project, tx.execute(_selected(project, _number(identity))).all())
     if not found:
-        raise NotFound(f"No Experiment with id={identity} exists", hint="list them: experiments/search")
+        raise _absent(identity)
     return found[0]
 
 
 def active(tx: Tx, project: str, identity: str) -> Experiment:
     """The experiment, which must not be deleted; raises `NotFound` or `InvalidInput`."""
-    found = get(tx, project, identity)
-    if found.stage != "active":
+    artifact_root(tx, project, identity)
+    return get(tx, project, identity)
+
+
+def artifact_root(tx: Tx, project: str, identity: str) -> str:
+    """Where an experiment that is not deleted keeps artifacts; raises `NotFound` or `InvalidInput`."""
+    row = tx.execute(_selected(project, _number(identity))).first()
+    if row is None:
+        raise _absent(identity)
+    if row.stage != "active":
         raise InvalidInput(
-            f"The experiment {identity} must be in the 'active' state. Current state is {found.stage}.",
+            f"The experiment {identity} must be in the 'active' state. Current state is {row.stage}.",
             hint="restore it first",
         )
-    return found
+    root: str = row.artifact_uri
+    return root
+
+
+def names(tx: Tx, project: str) -> dict[str, str]:
+    """The name of every experiment, by id."""
+    statement = select(experiments.c.id, experiments.c.name).where(experiments.c.project == project)
+    return {str(row.id): row.name for row in tx.execute(statement)}
 
 
 def by_name(tx: Tx, project: str, name: str) -> Experiment:
@@ -215,6 +230,10 @@ def _row(project: str, number: int, name: str, artifact_uri: str, at: Micros) ->
         "created": at,
         "updated": at,
     }
+
+
+def _absent(identity: str) -> NotFound:
+    return NotFound(f"No Experiment with id={identity} exists", hint="list them: experiments/search")
 
 
 def _taken(name: str, stage: str) -> Conflict:

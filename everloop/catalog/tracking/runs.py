@@ -41,7 +41,7 @@ def create(
     Raises `NotFound` or `InvalidInput` for the experiment, `InvalidInput` for two different names,
     `Conflict` when `identity` is taken.
     """
-    home = experiments.active(tx, project, experiment)
+    root = experiments.artifact_root(tx, project, experiment)
     identity = identity or secrets.token_hex(16)
     if _ID.fullmatch(identity) is None:
         raise InvalidInput(f"{identity!r} is not a run id", hint="32 hexadecimal digits")
@@ -56,19 +56,31 @@ def create(
     row = {
         "project": project,
         "id": identity,
-        "experiment": int(home.id),
+        "experiment": int(experiment),
         "name": named[NAME_TAG],
         "status": "RUNNING",
         "actor": actor,
         "stage": "active",
         "start": at,
-        "artifact_uri": f"{home.artifact_uri.rstrip('/')}/{identity}/artifacts",
+        "artifact_uri": f"{root.rstrip('/')}/{identity}/artifacts",
     }
     made = tx.execute(insert_into(tx, runs).values(row).on_conflict_do_nothing().returning(runs.c.number)).scalar()
     if made is None:
         raise Conflict(f"a run {identity} exists already", hint="resume it")
     put_values(tx, run_tags, made, named)
-    return get(tx, project, identity)
+    return Run(
+        number=made,
+        id=identity,
+        experiment=str(int(experiment)),
+        name=named[NAME_TAG],
+        status="RUNNING",
+        actor=actor,
+        stage="active",
+        start=at,
+        end=None,
+        artifact_uri=str(row["artifact_uri"]),
+        tags=named,
+    )
 
 
 def invented_name(identity: str) -> str:

@@ -150,7 +150,7 @@ def test_finished_runs_are_resumed_deleted_and_restored(mlflow, client, experime
     assert client.get_experiment_by_name("another name").tags["a"] == "b"
 
 
-@pytest.mark.filterwarnings("default")  # the client's own warnings about its libraries are not ours to mend
+@pytest.mark.filterwarnings("ignore")  # the client's own warnings about its libraries are not ours to mend
 def test_autolog_then_registry_then_load(mlflow, client, experiment):
     numpy = pytest.importorskip("numpy")
     pytest.importorskip("sklearn")
