@@ -6,6 +6,7 @@ _MODULES = (
     "everloop.data.operations",
     "everloop.features.operations",
     "everloop.models.registry",
+    "everloop.models.runs",
     "everloop.checks.card_facts",
     "everloop.checks.record",
     "everloop.changes.access",
