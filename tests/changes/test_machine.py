@@ -7,11 +7,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
     RuleBasedStateMachine,
     initialize,
     invariant,
-    multiple,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -28,14 +26,16 @@ from everloop.core.signing import SigningKey
 from everloop.store import DirectoryStore
 
 PEOPLE = ["cyd", "lone", "bob"]
+people = st.sampled_from(PEOPLE)
+picks = st.integers(0, 100)
+some_open = precondition(lambda self: bool(self.open_changes))
+some_merged = precondition(lambda self: bool(self.merged))
 KEYS = ["source/a", "source/b", "view/c"]
 _KEY = SigningKey.generate()
 
 
 class Reviews(RuleBasedStateMachine):
     """The model: entries of production, and of each change its delta, authors and the approvals bound to it."""
-
-    changes = Bundle("changes")
 
     def __init__(self, world_class, mode):
         super().__init__()
@@ -64,32 +64,46 @@ class Reviews(RuleBasedStateMachine):
             self.world.root.catalog.close()
             self.folder.cleanup()
 
-    @rule(target=changes, who=st.sampled_from(PEOPLE), keys=st.sets(st.sampled_from(KEYS), min_size=1, max_size=2))
+    @rule(who=people, keys=st.sets(st.sampled_from(KEYS), min_size=1, max_size=2))
     def propose(self, who, keys):
         entries = {k.replace("/", "__"): self.world.version(k) for k in sorted(keys)}
         view = self.world.proposal(who, **entries)
         wanted = {k: (self.production.get(k), entries[k.replace("/", "__")]) for k in keys}
         assert {d.key: (d.old, d.new) for d in view.differences} == wanted
         self.open_changes[view.number] = {"delta": wanted, "authors": {who}, "approved": set()}
-        return view.number
 
-    @rule(target=changes, who=st.sampled_from(PEOPLE), mode=st.sampled_from(["solo", "team"]))
-    def propose_policy(self, who, mode):
+    @rule(who=people)
+    def propose_policy(self, who):
+        """Another policy, and something else with it, so that a roll-back has both to think of."""
+        mode = "team" if self.current_mode == "solo" else "solo"
         new = self.world.version("policy/production", **Policy(mode).manifest())
-        if new == self.policy:
-            return multiple()
-        view = self.world.proposal(who, policy__production=new)
-        wanted = {"policy/production": (self.policy, new)}
+        source = self.world.version("source/a")
+        view = self.world.proposal(who, policy__production=new, source__a=source)
+        wanted = {"policy/production": (self.policy, new), "source/a": (self.production.get("source/a"), source)}
         self.open_changes[view.number] = {"delta": wanted, "authors": {who}, "approved": set()}
-        return view.number
 
-    @rule(number=changes, who=st.sampled_from(PEOPLE), kind=st.sampled_from(["person", "person", "person", "service"]))
-    def approve(self, number, who, kind):
-        change = self.open_changes.get(number)
-        if change is None:
+    @some_open
+    @rule(pick=picks, who=people, kind=st.sampled_from(["person", "person", "person", "service"]))
+    def approve(self, pick, who, kind):
+        self.approved(self.picked(self.open_changes, pick), who, kind)
+
+    @some_open
+    @rule(pick=picks, who=people)
+    def carry_through(self, pick, who):
+        number = self.picked(self.open_changes, pick)
+        self.approved(number, next(p for p in PEOPLE if p not in self.open_changes[number]["authors"]), "person")
+        self.merged_by(number, who)
+
+    @some_merged
+    @rule(pick=picks, who=people)
+    def what_is_merged_stays_so(self, pick, who):
+        number = self.picked(self.merged, pick)
+        for act in (self.world.approve, self.world.merge, self.world.close):
             with pytest.raises(Conflict):
-                self.world.approve(who, number, kind)
-            return
+                act(who, number)
+
+    def approved(self, number, who, kind):
+        change = self.open_changes[number]
         if kind == "service" or (self.current_mode == "team" and who in change["authors"]):
             with pytest.raises(PermissionDenied):
                 self.world.approve(who, number, kind)
@@ -100,13 +114,13 @@ class Reviews(RuleBasedStateMachine):
             self.world.approve(who, number, kind)
             change["approved"].add((who, self.policy, self.left(change)))
 
-    @rule(number=changes, who=st.sampled_from(PEOPLE))
-    def merge(self, number, who):
-        change = self.open_changes.get(number)
-        if change is None:
-            with pytest.raises(Conflict):
-                self.world.merge(who, number)
-            return
+    @some_open
+    @rule(pick=picks, who=people)
+    def merge(self, pick, who):
+        self.merged_by(self.picked(self.open_changes, pick), who)
+
+    def merged_by(self, number, who):
+        change = self.open_changes[number]
         alive = {a for a, policy, left in change["approved"] if (policy, left) == (self.policy, self.left(change))}
         alive -= change["authors"] if self.current_mode == "team" else set()
         if self.conflicts(change) or not alive:
@@ -122,26 +136,29 @@ class Reviews(RuleBasedStateMachine):
         self.merged[number] = self.open_changes.pop(number)
         self.at_merge.append(self.production)
 
-    @rule(target=changes, number=changes, who=st.sampled_from(PEOPLE))
-    def revert(self, number, who):
-        change = self.merged.get(number)
-        if change is None or any(self.production.get(k) != new for k, (_, new) in change["delta"].items()):
+    @some_merged
+    @rule(pick=picks, who=people)
+    def revert(self, pick, who):
+        number = self.picked(self.merged, pick)
+        change = self.merged[number]
+        if any(self.production.get(k) != new for k, (_, new) in change["delta"].items()):
             with pytest.raises(Conflict):
                 self.world.revert(who, number)
-            return multiple()
+            return
         view = self.world.revert(who, number)
         wanted = {k: (new, old) for k, (old, new) in change["delta"].items()}
         self.open_changes[view.number] = {"delta": wanted, "authors": {who}, "approved": set()}
-        return view.number
 
-    @rule(number=changes, who=st.sampled_from(PEOPLE))
-    def close(self, number, who):
-        if number in self.open_changes:
+    @some_open
+    @rule(pick=picks, who=people)
+    def close(self, pick, who):
+        if pick % 3 == 0:  # seldom, or little is left to merge
+            number = self.picked(self.open_changes, pick)
             self.world.close(who, number)
             del self.open_changes[number]
 
     @precondition(lambda self: len(self.at_merge) > 1 and self.rolled == 0)
-    @rule(who=st.sampled_from(PEOPLE))
+    @rule(who=people)
     def rollback(self, who):
         policy = self.production["policy/production"]
         wanted = {**self.at_merge[-2], "policy/production": policy}
@@ -150,6 +167,10 @@ class Reviews(RuleBasedStateMachine):
         self.world.rollback(who)
         self.production = wanted
         self.rolled = 1  # the model keeps one step; test_environments walks further
+
+    @staticmethod
+    def picked(numbers, pick):
+        return sorted(numbers)[pick % len(numbers)]
 
     @property
     def policy(self):
@@ -188,5 +209,5 @@ class Reviews(RuleBasedStateMachine):
 @pytest.mark.parametrize("mode", ["solo", "team"])
 def test_reviews_follow_the_model(world_class, mode):
     run_state_machine_as_test(
-        lambda: Reviews(world_class, mode), settings=settings(max_examples=12, stateful_step_count=25, deadline=None)
+        lambda: Reviews(world_class, mode), settings=settings(max_examples=15, stateful_step_count=30, deadline=None)
     )
