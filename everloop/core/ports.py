@@ -172,5 +172,5 @@ class RunSink(Protocol):
         ...
 
     def finish(self, run: str, *, status: str, metrics: Mapping[str, float]) -> None:
-        """Close it with `FINISHED` or `FAILED`."""
+        """Close it with `FINISHED`, `FAILED` or `KILLED`."""
         ...

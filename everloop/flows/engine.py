@@ -172,11 +172,9 @@ class _Run:
                     ended, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in ended:
                         running.pop(future)
-                        self._finish(future.result())
-            except EverloopError:
-                raise  # leaving the pool waits for the steps beside it; they are recorded
-            except BaseException:
-                self.executor.close()  # interrupted: end the children instead of waiting for them
+                        self._finish(future.result())  # on an error the pool waits: steps beside it are recorded
+            except (KeyboardInterrupt, SystemExit):
+                self.executor.close()  # end the children instead of waiting for them
                 raise
 
     def record_reused(self) -> None:
@@ -267,19 +265,23 @@ class _Run:
         row = self._row(asset, key, inputs, run)
         try:
             outcome = self.executor.run(self._job(asset, key, inputs, run))
-        except BaseException as error:
-            if isinstance(error, EverloopError):
-                with self.ctx.write() as tx:
-                    steps.record(tx, self.ctx.project, replace(row, status="failed", at=self.ctx.now()))
-                self.progress(asset.key, "failed", 0.0)
-            if self.runs is not None and run:
-                self.runs.finish(run, status="FAILED", metrics={})
+        except EverloopError:
+            with self.ctx.write() as tx:
+                steps.record(tx, self.ctx.project, replace(row, status="failed", at=self.ctx.now()))
+            self.progress(asset.key, "failed", 0.0)
+            self._end_run(run, "FAILED", {})
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            self._end_run(run, "KILLED", {})
             raise
         self._record(replace(row, at=self.ctx.now()), outcome)
-        if self.runs is not None and run:
-            self.runs.finish(run, status="FINISHED", metrics=outcome.saved.metrics)
+        self._end_run(run, "FINISHED", outcome.saved.metrics)
         self.progress(asset.key, "done", outcome.seconds)
         return Done(asset.key, key, outcome.saved.version.id, False, outcome.seconds, run)
+
+    def _end_run(self, run: str, status: str, metrics: Mapping[str, float]) -> None:
+        if self.runs is not None and run:
+            self.runs.finish(run, status=status, metrics=metrics)
 
     def _job(self, asset: Asset, key: str, inputs: Mapping[str, str], run: str) -> Job:
         with self.ctx.read() as tx:
