@@ -6,8 +6,8 @@ also decode every value, digest it by its meaning, and record a version in the c
     python benchmarks/capture.py [--quick]
 
 The target holds for Parquet files of a table without a key that hold mostly numbers (`floats`, `events`). It is missed:
-on the reference machine the ratio is 0.33 to 0.40 for `floats` and 0.25 to 0.29 for `events`. The copy and the digest of
-the bytes alone cost what the peer costs; PyArrow's decoding costs about as much again, and the digest of the values half
+on 2 cores the ratio is 0.33 to 0.40 for `floats` and 0.25 to 0.29 for `events`. The copy and the digest of
+the bytes alone cost what the peer costs; PyArrow's decoding costs about as much again, and the digest of values half
 of that. `flights` (codes and small integers, several times smaller in Parquet than in memory) and tables with a key
 (sorted, cut and encoded again) are shown without a target: there decoding and encoding are nearly all of the work.
 """
