@@ -1,5 +1,5 @@
-"""Features: one definition, exactly equal in batch and online.
+"""Features: one definition, exactly equal in batch and online; `docs/features.md` states the rules.
 
-`definitions` is pure. `online`, `lmdb` and what they import load numpy, msgspec-free byte packing and LMDB
-only, so that the gateway can use them; `history` and `materialize` load DuckDB and Polars.
+`definitions` loads nothing heavy. `online`, `lmdb` and what they import load NumPy and LMDB only, so that the gateway
+can use them. `history` and `scan` load DuckDB, Arrow and Polars.
 """
