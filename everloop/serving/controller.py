@@ -13,6 +13,7 @@ from typing import Any
 from everloop.catalog import facts, refs, versions
 from everloop.catalog.context import Context
 from everloop.catalog.operating import rollouts
+from everloop.catalog.operating.callers import callers
 from everloop.core.errors import EverloopError
 from everloop.core.ports import Blobs
 from everloop.core.signing import SigningKey
@@ -54,15 +55,16 @@ class Controller:
         self,
         contexts: Iterable[Context],
         environment: str = "production",
-        *,
-        tokens: Mapping[str, list[str]] | None = None,
     ) -> list[Event]:
         """One step for every endpoint of `environment` in each context's project; returns what happened."""
+        tokens: dict[str, list[str]] = {}
         happened: list[Event] = []
         routes: list[Route] = []
         for index, ctx in enumerate(contexts):
             if index == 0:
                 self._observer.look(self._home, ctx.wall())
+                with ctx.read() as tx:
+                    tokens = callers(tx, at=ctx.wall())
             for name, endpoint, state, events in self._steps(ctx, environment):
                 happened.extend(events)
                 try:
@@ -71,7 +73,7 @@ class Controller:
                     route = self._before(ctx.project, name)  # better than to take the endpoint away
                 if route is not None:
                     routes.append(route)
-        self._write(environment, routes, dict(tokens or {}))
+        self._write(environment, routes, tokens)
         return happened
 
     def _steps(self, ctx: Context, environment: str) -> list[tuple[str, Mapping[str, Any], Rollout, tuple[Event, ...]]]:

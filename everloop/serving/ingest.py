@@ -1,34 +1,17 @@
-"""From the gateways' logs to the catalog and to datasets.
+"""From the gateways' logs to the catalog: rows of predictions, in the transaction that says how far it read.
 
-`ingest` makes rows of predictions, in the transaction that says how far the segment is read: it may stop or
-be killed anywhere and starts again without losing or doubling. `seal` makes a dataset version of a stretch
-of time, for training, analysis and evidence.
+It may stop or be killed anywhere, and starts again without losing or doubling. Loads no engine.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from everloop.catalog import facts, placements, versions
-from everloop.catalog.context import Context
 from everloop.catalog.engine import Catalog
 from everloop.catalog.operating import predictions
 from everloop.catalog.operating.predictions import PredictionRow, Segment
-from everloop.core.clock import Micros, iso
-from everloop.data.codec import DataCodec
-from everloop.data.definitions import Contract
 from everloop.serving import log
-from everloop.serving.reading import window
 
 _BATCH = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A stretch of predictions as a dataset version; empty id when there were none."""
-
-    id: str
-    rows: int
 
 
 def ingest(catalog: Catalog, home: Path) -> int:
@@ -92,23 +75,3 @@ def _rows(entry: log.Entry, segment: Segment, position: int) -> Iterator[Predict
             position=position,
             row=row,
         )
-
-
-CONTRACT = Contract(key=("prediction_id",), event_time="at")
-"""Of a dataset of predictions."""
-
-
-def seal(ctx: Context, endpoint: str, start: Micros, until: Micros) -> Sealed:
-    """Make the version `data/predictions.<endpoint>` of the predictions with start <= at < until."""
-    frame = window(ctx, endpoint, start, until)
-    if frame.is_empty():
-        return Sealed("", 0)
-    name = f"predictions.{endpoint}"
-    saved = DataCodec(CONTRACT).save(frame, name, ctx.store, {})
-    with ctx.write() as tx:
-        placements.put(tx, ctx.project, saved.placements)
-        put = versions.put(tx, ctx.project, saved.version, actor=ctx.actor.name, at=ctx.now())
-        if put.new:
-            span = {"from": iso(start), "until": iso(until), "rows": len(frame), "version": saved.version.id}
-            facts.append(tx, ctx.project, ctx.fact("predictions.sealed", endpoint, span))
-    return Sealed(saved.version.id, len(frame))

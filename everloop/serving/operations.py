@@ -13,7 +13,7 @@ from everloop.core.clock import iso, parse_time
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
 from everloop.core.ids import short
-from everloop.serving import reading
+from everloop.serving import segments
 from everloop.serving.rollout import observe
 from everloop.serving.rollout.state import Plan, Rollout
 
@@ -210,7 +210,7 @@ def get_prediction(ctx: Context, cmd: PredictionQuery) -> PredictionView:
 
 
 def _prediction(ctx: Context, row: PredictionRow, label: Label | None) -> PredictionView:
-    entry = reading.entry_of(ctx.home, row)
+    entry = segments.entry_of(ctx.home, row)
     return PredictionView(
         id=row.id,
         endpoint=row.endpoint,
@@ -220,8 +220,8 @@ def _prediction(ctx: Context, row: PredictionRow, label: Label | None) -> Predic
         milliseconds=row.micros / 1000,
         fallback=row.fallback,
         keys={name: values[row.row] for name, values in entry.keys.items()},
-        inputs={name: values[row.row] for name, values in reading.inputs_of(entry).items()},
-        answer={name: values[row.row] for name, values in reading.answers_of(entry).items()},
+        inputs={name: values[row.row] for name, values in segments.inputs_of(entry).items()},
+        answer={name: values[row.row] for name, values in segments.answers_of(entry).items()},
         label=None if label is None else label.value,
         label_at="" if label is None else iso(label.at),
     )

@@ -1,57 +1,30 @@
-"""Reading predictions back: rows in the catalog say where, the gateways' segments hold what was asked and answered."""
+"""Reading predictions back as tables: a stretch of time as a frame, or sealed into a dataset version."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
+from everloop.catalog import facts, placements, versions
 from everloop.catalog.context import Context
 from everloop.catalog.operating import predictions
 from everloop.catalog.operating.predictions import Label, PredictionRow
-from everloop.core.clock import Micros
-from everloop.core.errors import NotFound
-from everloop.serving import log
+from everloop.core.clock import Micros, iso
+from everloop.data.codec import DataCodec
+from everloop.data.definitions import Contract
 from everloop.serving.log import Entry
+from everloop.serving.segments import answers_of, entries, inputs_of
 
 _TIME = pl.Datetime("us", "UTC")
 
 
-def segment_path(home: Path, gateway: str, number: int) -> Path:
-    """Where a segment lies."""
-    return home / "serving" / "log" / gateway / f"{number:012d}{log.SUFFIX}"
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A stretch of predictions as a dataset version; empty id when there were none."""
 
-
-def entry_of(home: Path, row: PredictionRow) -> Entry:
-    """What was asked and answered for one row; raises `NotFound` when its segment is gone or damaged."""
-    _, entry = next(entries(home, [row]))
-    return entry
-
-
-def entries(home: Path, rows: Iterable[PredictionRow]) -> Iterator[tuple[PredictionRow, Entry]]:
-    """Each row with its log entry; segments are read once if rows of one lie together."""
-    held: tuple[str, int] = ("", -1)
-    content = b""
-    last: tuple[int, Entry] | None = None
-    for row in rows:
-        if held != (row.gateway, row.segment):
-            held, last = (row.gateway, row.segment), None
-            content = _content(segment_path(home, *held))
-        if last is None or last[0] != row.position:
-            found = next(log.read(content, row.position), None)
-            if found is None:
-                raise NotFound(f"the log of prediction {row.id} is damaged", hint="everloop verify says how far")
-            last = (row.position, found[2])
-        yield row, last[1]
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise NotFound(
-            f"the log segment {path.name} is gone", hint="it was erased, or lies on another machine"
-        ) from None
+    id: str
+    rows: int
 
 
 def window(
@@ -101,15 +74,21 @@ def _record(row: PredictionRow, columns: Mapping[str, Any], label: Label | None)
     }
 
 
-def inputs_of(entry: Entry) -> dict[str, list[Any]]:
-    """The model's inputs, one value a row; a missing number is None."""
-    listed = {n: c if isinstance(c, list) else c.tolist() for n, c in entry.columns().items()}
-    return {n: [None if v != v else v for v in values] for n, values in listed.items()}  # noqa: PLR0124 - NaN
+CONTRACT = Contract(key=("prediction_id",), event_time="at")
+"""Of a dataset of predictions."""
 
 
-def answers_of(entry: Entry) -> dict[str, list[Any]]:
-    """The outputs, one value a row, as `answer` or `answer_<output>`."""
-    answers = entry.answers()
-    if len(answers) == 1:
-        return {"answer": next(iter(answers.values()))}
-    return {f"answer_{name}": values for name, values in answers.items()}
+def seal(ctx: Context, endpoint: str, start: Micros, until: Micros) -> Sealed:
+    """Make the version `data/predictions.<endpoint>` of the predictions with start <= at < until."""
+    frame = window(ctx, endpoint, start, until)
+    if frame.is_empty():
+        return Sealed("", 0)
+    name = f"predictions.{endpoint}"
+    saved = DataCodec(CONTRACT).save(frame, name, ctx.store, {})
+    with ctx.write() as tx:
+        placements.put(tx, ctx.project, saved.placements)
+        put = versions.put(tx, ctx.project, saved.version, actor=ctx.actor.name, at=ctx.now())
+        if put.new:
+            span = {"from": iso(start), "until": iso(until), "rows": len(frame), "version": saved.version.id}
+            facts.append(tx, ctx.project, ctx.fact("predictions.sealed", endpoint, span))
+    return Sealed(saved.version.id, len(frame))

@@ -1,5 +1,6 @@
 """The controller on a real catalog, with real gateways and model folders."""
 
+import hashlib
 import pickle
 import time
 
@@ -9,19 +10,22 @@ import serving_models
 from serving_house import Place
 
 from everloop.catalog import refs, versions
+from everloop.catalog.governance import access
 from everloop.catalog.operation import invoke
 from everloop.core.clock import MINUTE, ReplayClock
 from everloop.core.errors import NotFound
+from everloop.core.grants import Grant
 from everloop.core.snapshot import Snapshot
 from everloop.core.version import Version
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, count, mean
 from everloop.features.lmdb import LmdbStore
 from everloop.features.online import OnlineView, push
 from everloop.serving import operations
+from everloop.serving import table as tables
 from everloop.serving.controller import Controller
 from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardrails, Lookup, Sequence
-from everloop.serving.ingest import ingest, seal
-from everloop.serving.reading import window
+from everloop.serving.ingest import ingest
+from everloop.serving.reading import seal, window
 
 START = 1_400_000_000_000_000
 
@@ -235,3 +239,21 @@ def test_predictions_with_features_are_logged_ingested_labelled_and_traced(shop,
     assert {origin.role for origin in trace.origins} >= {"endpoint", "model:champion", "service", "view:load"}
     with pytest.raises(NotFound):
         invoke(ctx, "predictions.get", operations.PredictionQuery(id="nobody"))
+
+
+def test_the_table_lists_who_may_ask_beyond_loopback(shop):
+    ctx = shop.ctx
+    wall = ctx.wall()
+
+    def token(user, *, roles=("viewer",), life=MINUTE, **more):
+        with ctx.write() as tx:
+            access.create_user(tx, user, kind="service", roles=roles, actor="ada", at=wall)
+            return access.issue_token(tx, user, kind="service", at=wall, expires=wall + life, **more)[1]
+
+    good = token("good", project="shop", grants=())
+    token("late", project="", grants=(), life=-1)
+    token("nobody", roles=(), project="", grants=())
+    token("narrow", project="", grants=(Grant.parse("label.write endpoint/*@*"),))
+    shop.controller.reconcile([ctx])
+    table = tables.load(shop.place.home / "serving" / "routes.json", shop.place.key.public)
+    assert table.tokens == {hashlib.sha256(good.encode()).hexdigest(): ["shop"]}

@@ -111,7 +111,7 @@ class Predictions:
     async def _by(self, asked: Asked, live: Live, fallback: str) -> Answered:
         process, question = live.process, asked.question
         if not process.ready.is_set():
-            await self._wait(asked, live)
+            await self._wait(asked, live, last=bool(fallback))
         if process.waiting >= asked.route.route.max_queue:
             raise Unavailable("too many requests wait for this model", hint="try again in a second")
         columns: Mapping[str, Any] = question.columns
@@ -128,9 +128,9 @@ class Predictions:
         live.counters.answered(question.rows, took)
         return Answered(identity, live, question.rows, process.outputs, answer, bool(fallback))
 
-    async def _wait(self, asked: Asked, live: Live) -> None:
-        """Wait for a worker that starts; a fallback that is warm does not wait."""
-        if not asked.pinned and asked.route.instead(live) is not None:
+    async def _wait(self, asked: Asked, live: Live, *, last: bool) -> None:
+        """Wait for a worker that starts; a fallback that is warm does not wait, unless this is the `last` try."""
+        if not last and not asked.pinned and asked.route.instead(live, warm=True) is not None:
             raise Unavailable(live.process.problem or "the model worker is starting")
         left = self._deadline(asked) - time.monotonic()
         try:

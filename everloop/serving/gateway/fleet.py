@@ -74,12 +74,15 @@ class LiveRoute:
         wanted = self.route.revision(spec).id
         return next(live for live in self.live if live.revision.id == wanted)
 
-    def instead(self, failed: Live) -> Live | None:
-        """Who answers when `failed` did not: the warm revision with most traffic, if the endpoint has a fallback."""
+    def instead(self, failed: Live, *, warm: bool = False) -> Live | None:
+        """Who answers when `failed` did not, if the endpoint has a fallback: the warm revision with most traffic.
+
+        While none is warm, one that starts (unless `warm`).
+        """
         if self.route.fallback is None:
             return None
-        others = [live for live in self.live if live is not failed and live.process.ready.is_set()]
-        return max(others, key=lambda live: live.revision.weight, default=None)
+        able = [live for live in self.live if live is not failed and (not warm or live.process.ready.is_set())]
+        return max(able, key=lambda live: (live.process.ready.is_set(), live.revision.weight), default=None)
 
 
 class Fleet:

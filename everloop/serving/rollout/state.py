@@ -256,6 +256,6 @@ def wilson_lower(hits: int, of: int) -> float:
     """Lower end of Wilson's score interval for a share (Wilson 1927), one-sided 99 %."""
     if of == 0:
         return 0.0
-    share, square = hits / of, _Z * _Z
+    share, square = min(hits, of) / of, _Z * _Z
     spread = _Z * math.sqrt(share * (1 - share) / of + square / (4 * of * of))
     return (share + square / (2 * of) - spread) / (1 + square / of)

@@ -1,0 +1,61 @@
+"""Finding what was asked and answered: rows in the catalog say where, segments hold it. Loads no engine."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from everloop.catalog.operating.predictions import PredictionRow
+from everloop.core.errors import NotFound
+from everloop.serving import log
+from everloop.serving.log import Entry
+
+
+def segment_path(home: Path, gateway: str, number: int) -> Path:
+    """Where a segment lies."""
+    return home / "serving" / "log" / gateway / f"{number:012d}{log.SUFFIX}"
+
+
+def entry_of(home: Path, row: PredictionRow) -> Entry:
+    """What was asked and answered for one row; raises `NotFound` when its segment is gone or damaged."""
+    _, entry = next(entries(home, [row]))
+    return entry
+
+
+def entries(home: Path, rows: Iterable[PredictionRow]) -> Iterator[tuple[PredictionRow, Entry]]:
+    """Each row with its log entry; segments are read once if rows of one lie together."""
+    held: tuple[str, int] = ("", -1)
+    content = b""
+    last: tuple[int, Entry] | None = None
+    for row in rows:
+        if held != (row.gateway, row.segment):
+            held, last = (row.gateway, row.segment), None
+            content = _content(segment_path(home, *held))
+        if last is None or last[0] != row.position:
+            found = next(log.read(content, row.position), None)
+            if found is None:
+                raise NotFound(f"the log of prediction {row.id} is damaged", hint="everloop verify says how far")
+            last = (row.position, found[2])
+        yield row, last[1]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise NotFound(
+            f"the log segment {path.name} is gone", hint="it was erased, or lies on another machine"
+        ) from None
+
+
+def inputs_of(entry: Entry) -> dict[str, list[Any]]:
+    """The model's inputs, one value a row; a missing number is None."""
+    listed = {n: c if isinstance(c, list) else c.tolist() for n, c in entry.columns().items()}
+    return {n: [None if v != v else v for v in values] for n, values in listed.items()}  # noqa: PLR0124 - NaN
+
+
+def answers_of(entry: Entry) -> dict[str, list[Any]]:
+    """The outputs, one value a row, as `answer` or `answer_<output>`."""
+    answers = entry.answers()
+    if len(answers) == 1:
+        return {"answer": next(iter(answers.values()))}
+    return {f"answer_{name}": values for name, values in answers.items()}
