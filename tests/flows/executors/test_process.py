@@ -58,7 +58,7 @@ def leaves_a_child():
 
 ASSETS = [
     define(here), define(beside), define(raises), define(dies), define(exits), define(leaves_a_child),
-    define(slow, resources=Resources(seconds=1.0)),
+    define(slow, resources=Resources(seconds=3.0)),
     define(greedy, resources=Resources(memory=1_500_000_000)),
 ]
 """
@@ -67,6 +67,14 @@ ASSETS = [
 def value(project, identity):
     with project.ctx.read() as tx:
         return codec.load(versions.get(tx, project.ctx.project, identity).manifest, project.ctx.store, {})
+
+
+def ends(pid):
+    """Whether the process is gone soon: the kernel takes a moment after the signal."""
+    until = time.monotonic() + 5
+    while alive(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not alive(pid)
 
 
 def alive(pid):
@@ -114,10 +122,10 @@ def test_a_child_that_dies_is_unavailable_not_failed(author, processes):
 def test_time_and_memory_are_limited_and_the_group_ends(author, processes):
     project = author(STEPS)
     began = time.monotonic()
-    with pytest.raises(StepFailed, match="longer than 1 s"):
+    with pytest.raises(StepFailed, match="longer than 3 s"):
         project.run("slow", executor=processes)
-    assert time.monotonic() - began < 6
-    assert not alive(int(project.marks()[0]))
+    assert time.monotonic() - began < 30
+    assert ends(int(project.marks()[0]))
     with pytest.raises(StepFailed, match="MemoryError") as caught:
         project.run("greedy", executor=processes)
     assert "memory limit" in caught.value.hint
@@ -126,12 +134,12 @@ def test_time_and_memory_are_limited_and_the_group_ends(author, processes):
 def test_a_process_left_behind_does_not_hold_the_step(author, processes):
     began = time.monotonic()
     author(STEPS).run("leaves_a_child", executor=processes)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25
 
 
 def test_cancel_and_close(author):
     executor = ProcessExecutor()
-    project = author(STEPS.replace("seconds=1.0", "seconds=50.0"))
+    project = author(STEPS.replace("seconds=3.0", "seconds=50.0"))
     caught = []
 
     def go():
@@ -148,7 +156,7 @@ def test_cancel_and_close(author):
     executor.close()
     thread.join(10)
     assert "was cancelled" in caught[0].message
-    assert not alive(int(project.marks()[0]))
+    assert ends(int(project.marks()[0]))
     with pytest.raises(Unavailable, match="closed"):
         project.run("here", executor=executor)
 
