@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 
 from everloop.catalog.context import Context
 from everloop.catalog.engine import Catalog
+from everloop.catalog.governance import access
 from everloop.core.clock import SystemClock
 from everloop.server.auth import Authenticator, Limit, login_routes
 from everloop.server.mlflow import mlflow_routes, workspace_of
@@ -55,14 +56,19 @@ def serving(home, url, *, host="127.0.0.1"):
 
 
 @pytest.fixture(scope="session")
-def serve():
-    """`serving`, for modules that need a server of their own."""
-    return serving
-
-
-@pytest.fixture(scope="session")
 def served(tmp_path_factory):
     """One server over SQLite for all stories; each story uses names of its own."""
     home = tmp_path_factory.mktemp("served")
     with serving(home, f"sqlite:///{home / 'catalog.db'}") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory):
+    """A server that believes that it listens to the world, and one user of each kind."""
+    home, now = tmp_path_factory.mktemp("guarded"), SystemClock().wall()
+    with serving(home, f"sqlite:///{home / 'catalog.db'}", host="0.0.0.0") as running:
+        with running.catalog.write() as tx:
+            for name, roles in (("vera", ["viewer"]), ("carl", ["contributor"]), ("nobody", [])):
+                access.create_user(tx, name, kind="person", roles=roles, actor="ada", at=now)
         yield running

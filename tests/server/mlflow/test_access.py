@@ -1,7 +1,6 @@
 """Who may do what through the MLflow protocol: nobody, strangers, every role, and a step with its own token."""
 
 import httpx2
-import pytest
 
 from everloop.catalog import facts
 from everloop.catalog.chain import seal
@@ -11,17 +10,6 @@ from everloop.server.mlflow.routes import ENDPOINTS
 
 API = "/api/2.0/mlflow"
 NOW = SystemClock().wall()
-
-
-@pytest.fixture(scope="session")
-def guarded(tmp_path_factory, serve):
-    """A server that believes that it listens to the world, and one user of each kind."""
-    home = tmp_path_factory.mktemp("guarded")
-    with serve(home, f"sqlite:///{home / 'catalog.db'}", host="0.0.0.0") as running:
-        with running.catalog.write() as tx:
-            for name, roles in (("vera", ["viewer"]), ("carl", ["contributor"]), ("nobody", [])):
-                access.create_user(tx, name, kind="person", roles=roles, actor="ada", at=NOW)
-        yield running
 
 
 def token_of(running, name, **more):

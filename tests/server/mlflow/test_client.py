@@ -6,6 +6,10 @@ import threading
 
 import pytest
 
+from everloop.catalog.governance import access
+from everloop.catalog.tracking import experiments, runs
+from everloop.core.clock import DAY, SystemClock
+
 
 @pytest.fixture(scope="module")
 def mlflow(served):
@@ -231,3 +235,48 @@ def test_many_threads_log_at_once(mlflow, client, experiment):
     for thread in threads:
         thread.join()
     assert len(client.get_metric_history(run.info.run_id, "shared")) == 60
+
+
+@pytest.mark.filterwarnings("ignore")  # the client's own warnings about its libraries are not ours to mend
+def test_a_step_uses_the_client_as_it_is(mlflow, guarded, tmp_path, monkeypatch):
+    """What a worker gives a step: an address, a token for one run, and that run's id."""
+    from mlflow.exceptions import RestException
+    from sklearn.linear_model import LinearRegression
+
+    now = SystemClock().wall()
+    with guarded.catalog.write() as tx:
+        experiments.ensure_default(tx, "flights", now)
+        home = experiments.create(tx, "flights", "delay", at=now)
+        run = runs.create(tx, "flights", experiment=home, actor="carl", at=now)
+        other = runs.create(tx, "flights", experiment=home, actor="carl", at=now)
+        secret = access.issue_task_token(tx, "flights", run.id, name="carl", at=now, expires=now + DAY)[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", secret)
+    monkeypatch.setenv("MLFLOW_WORKSPACE", "flights")
+    monkeypatch.setenv("MLFLOW_RUN_ID", run.id)
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)  # as in a fresh process
+    mlflow.set_tracking_uri(guarded.url)
+    mlflow.start_run()
+    (tmp_path / "notes.txt").write_text("hello")
+    mlflow.autolog(log_models=False, silent=True)
+    try:
+        fitted = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
+        mlflow.log_metric("own", 1.0)
+        mlflow.log_param("depth", 3)
+        mlflow.log_artifact(tmp_path / "notes.txt")
+        info = mlflow.sklearn.log_model(
+            fitted, name="extra", serialization_format="cloudpickle", pip_requirements=["scikit-learn"]
+        )
+        with pytest.raises(RestException, match=r"may not run\.write"):
+            mlflow.MlflowClient().log_metric(other.id, "foreign", 1.0)
+        assert mlflow.sklearn.load_model(info.model_uri).predict([[2.0]])[0] == pytest.approx(4.0)
+    finally:
+        mlflow.end_run()
+        mlflow.autolog(disable=True, silent=True)
+        mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    with guarded.catalog.read() as tx:
+        found = runs.get(tx, "flights", run.id)
+        left = runs.get(tx, "flights", other.id)
+    assert {"own", "training_score"} <= {point.key for point in found.metrics}
+    assert found.params["depth"] == "3"
+    assert [link.model for link in found.models_out] == [info.model_id]
+    assert left.metrics == ()
