@@ -41,7 +41,7 @@ def check_revision(
             found.append(Incoherence(part, "names a version that is not in the catalog"))
     for role, model in models.items():
         trained_on = manifests.get(str(model), {}).get("service")
-        if trained_on is not None and trained_on != service:
+        if trained_on and trained_on != service:  # a model without a feature service says ""
             found.append(Incoherence("model:" + str(role), "was trained on another version of its feature service"))
     if isinstance(service, str):
         found.extend(_missing_views(manifests.get(service, {}), views))
