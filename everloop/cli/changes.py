@@ -111,9 +111,9 @@ def _show(change: Any) -> None:
     if output.as_json:
         output.show(change)
         return
-    output.say(
-        f"[bold]#{change.number}[/] {cell('title', change.title)}  [{_colour(change.state)}]{change.state}[/]  ({change.source or 'snapshot'} → {change.target})"
-    )
+    state = f"[{_colour(change.state)}]{change.state}[/]"
+    source = change.source or "snapshot"
+    output.say(f"[bold]#{change.number}[/] {cell('title', change.title)}  {state}  ({source} → {change.target})")
     output.rows(change.differences, ["key", "old_label", "new_label"], empty="nothing differs")
     if change.checks:
         output.rows(change.checks, ["label", "state", "summary"], empty="")

@@ -9,7 +9,7 @@ import click
 import typer
 
 from everloop import __version__
-from everloop.cli import access, assets, changes, data, environments, features, operate, system, tracking
+from everloop.cli import access, assets, changes, data, demo, environments, features, operate, system, tracking
 from everloop.cli.output import output
 from everloop.cli.session import session
 from everloop.core.errors import EverloopError
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (system, assets, changes, environments, data, features, operate, tracking, access):
+for module in (demo, system, assets, changes, environments, data, features, operate, tracking, access):
     module.add_to(app)
 
 

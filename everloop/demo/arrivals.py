@@ -45,6 +45,7 @@ class Arrivals:
         self.data = folder / "data"
         self.flights = read_flights()
         self.weather = read_weather()
+        self.airports = pl.read_csv(package_folder() / "airports.csv")
 
     def deliver(self, months: Iterable[int]) -> int:
         """Write the files of these months of 2013 and return the number of flights in them."""

@@ -59,5 +59,5 @@ def _difference(ctx: Context, old: Mapping[str, Any], new: Mapping[str, Any]) ->
         return None
     codec = ModelCodec()
     first, second = (codec.load(manifest, ctx.store, {}) for manifest in (old, new))
-    columns = {field.name: np.asarray(rows[field.name], dtype=float) for field in first.inputs}
+    columns = {field.name: np.asarray(rows[field.name]) for field in first.inputs}
     return float(np.max(np.abs(first.scores(columns) - second.scores(columns))))

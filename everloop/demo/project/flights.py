@@ -230,7 +230,7 @@ def units_kept(frame: pl.DataFrame, champion_frame: pl.DataFrame | None) -> el.V
 endpoint = project.endpoint(
     "delay",
     graph=el.Sequence(el.Lookup(delay_inputs), delay),
-    rollout=el.Canary([10, 50, 100], hold="30s"),
+    rollout=el.Canary([10, 50, 100], hold=40),
     fallback="previous",
 )
 project.monitor(
