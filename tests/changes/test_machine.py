@@ -56,7 +56,7 @@ class Reviews(RuleBasedStateMachine):
         self.production = self.world.entries()
         self.at_merge = [self.production]
         self.rolled = 0
-        self.current_mode = self.mode
+        self.modes = {self.policy: self.mode}
         self.open_changes, self.merged = {}, {}
 
     def teardown(self):
@@ -77,6 +77,7 @@ class Reviews(RuleBasedStateMachine):
         """Another policy, and something else with it, so that a roll-back has both to think of."""
         mode = "team" if self.current_mode == "solo" else "solo"
         new = self.world.version("policy/production", **Policy(mode).manifest())
+        self.modes[new] = mode
         source = self.world.version("source/a")
         view = self.world.proposal(who, policy__production=new, source__a=source)
         wanted = {"policy/production": (self.policy, new), "source/a": (self.production.get("source/a"), source)}
@@ -131,8 +132,6 @@ class Reviews(RuleBasedStateMachine):
         change["mode"] = self.current_mode
         self.production = {**self.production, **{k: new for k, (_, new) in change["delta"].items()}}
         self.production = {k: v for k, v in self.production.items() if v is not None}
-        if "policy/production" in change["delta"]:
-            self.current_mode = "team" if self.current_mode == "solo" else "solo"
         self.merged[number] = self.open_changes.pop(number)
         self.at_merge.append(self.production)
 
@@ -173,6 +172,10 @@ class Reviews(RuleBasedStateMachine):
         return sorted(numbers)[pick % len(numbers)]
 
     @property
+    def current_mode(self):
+        return self.modes[self.policy]
+
+    @property
     def policy(self):
         return self.production["policy/production"]
 
@@ -209,5 +212,5 @@ class Reviews(RuleBasedStateMachine):
 @pytest.mark.parametrize("mode", ["solo", "team"])
 def test_reviews_follow_the_model(world_class, mode):
     run_state_machine_as_test(
-        lambda: Reviews(world_class, mode), settings=settings(max_examples=15, stateful_step_count=30, deadline=None)
+        lambda: Reviews(world_class, mode), settings=settings(max_examples=8, stateful_step_count=25, deadline=None)
     )
