@@ -20,7 +20,7 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from everloop.core.ids import manifest_id, object_id
@@ -102,6 +102,8 @@ class _Walk:
 
     def token(self, value: Any, place: str) -> str:
         """A text that is equal for values that mean the same."""
+        if type(value) is str or isinstance(value, PurePath):
+            return f"{'str' if type(value) is str else 'path'}:{self._moved(str(value))!r}"
         if value is None or value is Ellipsis or type(value) in _PLAIN:
             return f"{type(value).__name__}:{value!r}"
         if id(value) in self._names:
@@ -110,6 +112,11 @@ class _Walk:
             if isinstance(value, kinds):
                 return write(value, place)
         return self._instance(value, place)
+
+    def _moved(self, text: str) -> str:
+        """A path in the project, wherever that lies: a checkout in another folder is the same code."""
+        root = str(self.root) if self.root is not None else ""
+        return f"<project>{text[len(root) :]}" if root and (text == root or text.startswith(f"{root}/")) else text
 
     def _sequence(self, value: Iterable[Any], place: str) -> str:
         return f"{type(value).__name__}({','.join(self.token(item, place) for item in value)})"

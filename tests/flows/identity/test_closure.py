@@ -16,6 +16,7 @@ STEPS = '''
 import functools
 import math
 import re
+from pathlib import Path
 import numpy as np
 import polars as pl
 from . import rules
@@ -23,6 +24,7 @@ from .deep import shape
 from .deep.shape import Area, area_of
 from . import registry as reg
 
+HERE = Path(__file__).parent
 RATE = 3
 TABLE = {"a": [1, 2], "b": (3.5, None)}
 GRID = np.arange(4)
@@ -46,6 +48,10 @@ def plain(x, rate=1):
     # a comment
     total = x + 1
     return total
+
+
+def uses_place(x):
+    return HERE / x, __file__
 
 
 def uses_global(x):
@@ -185,6 +191,7 @@ EDITS = [
     ("rules.py", "return 5", "return 6", set()),
     ("rules.py", "OTHER = 1", "OTHER = 2", set()),
     ("steps.py", "total = x + 1", "total = x + 2", {"plain"}),
+    ("steps.py", "Path(__file__).parent", "Path(__file__).parent.parent", {"uses_place"}),
     ("steps.py", "RATE = 3", "RATE = 4", {"uses_global"}),
     ("steps.py", "(3.5, None)", "(3.6, None)", {"uses_table"}),
     ("steps.py", "np.arange(4)", "np.arange(5)", {"uses_grid"}),
