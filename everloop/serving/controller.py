@@ -14,6 +14,7 @@ from everloop.catalog import facts, refs, versions
 from everloop.catalog.context import Context
 from everloop.catalog.operating import rollouts
 from everloop.catalog.operating.callers import callers
+from everloop.core.clock import Micros
 from everloop.core.errors import EverloopError
 from everloop.core.ports import Blobs
 from everloop.core.signing import SigningKey
@@ -58,13 +59,15 @@ class Controller:
     ) -> list[Event]:
         """One step for every endpoint of `environment` in each context's project; returns what happened."""
         tokens: dict[str, list[str]] = {}
+        wall = 0
         happened: list[Event] = []
         routes: list[Route] = []
         for index, ctx in enumerate(contexts):
             if index == 0:
-                self._observer.look(self._home, ctx.wall())
+                wall = ctx.wall()
+                self._observer.look(self._home, wall)
                 with ctx.read() as tx:
-                    tokens = callers(tx, at=ctx.wall())
+                    tokens = callers(tx, at=wall)
             for name, endpoint, state, events in self._steps(ctx, environment):
                 happened.extend(events)
                 try:
@@ -73,7 +76,7 @@ class Controller:
                     route = self._before(ctx.project, name)  # better than to take the endpoint away
                 if route is not None:
                     routes.append(route)
-        self._write(environment, routes, tokens)
+        self._write(environment, routes, tokens, wall)
         return happened
 
     def _steps(self, ctx: Context, environment: str) -> list[tuple[str, Mapping[str, Any], Rollout, tuple[Event, ...]]]:
@@ -183,9 +186,11 @@ class Controller:
                 self._table = Table(0, "", [])
         return self._table
 
-    def _write(self, environment: str, routes: list[Route], tokens: dict[str, list[str]]) -> None:
+    def _write(self, environment: str, routes: list[Route], tokens: dict[str, list[str]], wall: Micros) -> None:
         current = self._current()
-        table = Table(current.sequence + 1, environment, routes, self._replay, tokens)
+        # from the clock, so that it rises even when the file was lost: gateways refuse a sequence that falls
+        sequence = max(current.sequence + 1, wall // 1000)
+        table = Table(sequence, environment, routes, self._replay, tokens)
         if not tables.same(table, current) or not self._path.is_file():
             tables.write(self._path, table, self._key)
             self._table = table

@@ -136,12 +136,15 @@ class Appender:
 
     def _rotate(self, now: Micros) -> None:
         self.close()
-        path = self._folder / f"{self._next:012d}{SUFFIX}"
-        try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-        except OSError as error:
-            raise _as_ours(error) from error
-        self._next += 1
+        while self._descriptor < 0:
+            path = self._folder / f"{self._next:012d}{SUFFIX}"
+            try:
+                self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+            except FileExistsError:
+                pass  # a gateway of this name that is just ending made it: never write to one segment together
+            except OSError as error:
+                raise _as_ours(error) from error
+            self._next += 1
         self._size, self._opened = 0, now
 
     def close(self) -> None:

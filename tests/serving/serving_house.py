@@ -146,10 +146,10 @@ class Gateway:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(15)
+                assert self.process.wait(15) == 0, "it did not stop cleanly"
             except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+                self.kill()
+                raise
         self.listener.close()
 
     def predict(self, row: dict[str, Any], address: str = "shop.delay", **headers: str) -> httpx2.Response:
