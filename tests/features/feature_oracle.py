@@ -40,7 +40,7 @@ def newest(view: FeatureViewDef, feature: Feature, known: list[dict[str, Any]], 
     if not fresh:
         return None
     found = max(fresh, key=lambda r: (r[view.event_time], identity(view, r)))[feature.column]
-    return None if found is None or math.isnan(found) else float(found)
+    return None if found is None or math.isnan(found) else float(found) + 0.0  # there is one zero
 
 
 def rounded(number: float, scale: int) -> int:
