@@ -28,11 +28,11 @@ def checked_path(path: str, *, empty: bool = False) -> str:
         or "\\" in path
         or any(ord(character) < 32 or ord(character) == 127 for character in path)
         or (len(path) > 1 and path[1] == ":")
-        or len(path) > _LONGEST
+        or len(path.encode("utf-8", "surrogatepass")) > _LONGEST
         or _still_encoded(path)
     )
     if wrong:
-        raise InvalidInput("Invalid path", hint=f"a relative path without '..', at most {_LONGEST} characters")
+        raise InvalidInput("Invalid path", hint=f"a relative path without '..', at most {_LONGEST} bytes")
     return path
 
 

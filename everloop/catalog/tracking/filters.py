@@ -21,6 +21,11 @@ Literal = str | int | float
 NUMERIC = frozenset({"=", "!=", "<", "<=", ">", ">="})
 TEXT = frozenset({"=", "!=", "LIKE", "ILIKE", "IN", "NOT IN", "IS NULL", "IS NOT NULL"})
 
+_MOST_CONDITIONS = 100
+_MOST_VALUES = 5000
+_MOST_ORDERINGS = 20
+"""What one statement of either database certainly holds."""
+
 _ENTITIES = {
     word: entity
     for entity, words in {
@@ -86,15 +91,19 @@ def parse_filter(text: str) -> tuple[Condition, ...]:
     while not tokens.ended:
         if found:
             tokens.expect("AND")
+        if len(found) == _MOST_CONDITIONS:
+            raise tokens.refusal(f"it has more than {_MOST_CONDITIONS} conditions")
         found.append(_condition(tokens))
     return tuple(found)
 
 
 def parse_order(terms: Iterable[str]) -> tuple[Ordering, ...]:
     """Read `key [ASC|DESC]` terms; raises `InvalidInput`."""
-    found = []
+    found: list[Ordering] = []
     for term in terms:
         tokens = _Reader(term)
+        if len(found) == _MOST_ORDERINGS:
+            raise tokens.refusal(f"an order has at most {_MOST_ORDERINGS} terms")
         field = tokens.field()
         direction = tokens.take().word if not tokens.ended else "ASC"
         if direction not in {"ASC", "DESC"} or not tokens.ended:
@@ -139,7 +148,8 @@ class _Reader:
         return self._next >= len(self._tokens)
 
     def refusal(self, reason: str) -> InvalidInput:
-        return InvalidInput(f"Invalid filter or order '{self._text}': {reason}", hint=_HINT)
+        shown = self._text if len(self._text) < 500 else self._text[:500] + "…"
+        return InvalidInput(f"Invalid filter or order '{shown}': {reason}", hint=_HINT)
 
     def take(self) -> _Token:
         if self.ended:
@@ -178,10 +188,10 @@ class _Reader:
     def values(self) -> tuple[Literal, ...]:
         self.expect("(")
         found = [self.value()]
-        while (mark := self.take().text) == ",":
+        while (mark := self.take().text) == "," and len(found) < _MOST_VALUES:
             found.append(self.value())
         if mark != ")":
-            raise self.refusal("the list of IN is not closed")
+            raise self.refusal(f"the list of IN is not closed, or has more than {_MOST_VALUES} values")
         return tuple(found)
 
 
@@ -190,7 +200,9 @@ def _tokenise(text: str) -> Iterator[_Token]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise InvalidInput(f"Invalid filter or order '{text}': cannot read '{text[position:]}'", hint=_HINT)
+            raise InvalidInput(
+                f"Invalid filter or order '{text[:500]}': cannot read '{text[position : position + 100]}'", hint=_HINT
+            )
         position = match.end()
         kind = match.lastgroup
         if kind is not None and kind != "space":

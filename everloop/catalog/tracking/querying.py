@@ -23,6 +23,8 @@ from everloop.catalog.tracking.search import (
 )
 from everloop.core.errors import InvalidInput
 
+_MOST_EXPERIMENTS = 10_000
+
 
 def search(
     tx: Tx,
@@ -40,6 +42,8 @@ def search(
     Raises `InvalidInput` for a filter, an order or a token that is not understood.
     """
     numbers = [int(one) for one in experiments if one.isascii() and one.isdigit() and len(one) < 19]
+    if len(numbers) > _MOST_EXPERIMENTS:
+        raise InvalidInput(f"a search covers at most {_MOST_EXPERIMENTS} experiments", hint="search them in parts")
     statement = select(runs).where(runs.c.project == project, runs.c.experiment.in_(numbers))
     if view != "all":
         statement = statement.where(runs.c.stage == view)

@@ -7,7 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, case, func, literal, or_, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Integer,
+    Row,
+    Select,
+    Table,
+    and_,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+)
 
 from everloop.catalog.tracking.filters import NUMERIC, TEXT, Condition, Ordering
 from everloop.core.errors import InvalidInput
@@ -77,7 +91,7 @@ def compare_number(column: ColumnElement[Any], condition: Condition, scale: int 
             hint="write the number without quotes",
         )
     scaled = value * scale
-    if isinstance(scaled, int) and not -_INT64 <= scaled < _INT64:
+    if isinstance(scaled, int) and not _holds(column, scaled):
         scaled = float(scaled) if abs(scaled) < 10**300 else float("inf") * (1 if scaled > 0 else -1)
     sides: dict[str, Callable[[], ColumnElement[bool]]] = {
         "=": lambda: column == scaled,
@@ -151,7 +165,7 @@ def fetch_page(
     """
     digest = short(manifest_id(json.dumps(query, sort_keys=True)))
     if token:
-        statement = statement.where(_after(terms, _places(token, digest, len(terms))))
+        statement = statement.where(_after(terms, _places(token, digest, terms)))
     labelled = [term.expression.label(f"place_{index}") for index, term in enumerate(terms)]
     order = [term.expression.desc() if term.descending else term.expression.asc() for term in terms]
     found = list(tx.execute(statement.add_columns(*labelled).order_by(*order).limit(limit + 1)))
@@ -162,19 +176,36 @@ def fetch_page(
     return found[:limit], base64.urlsafe_b64encode(text.encode()).decode()
 
 
-def _places(token: str, digest: str, count: int) -> list[Any]:
+def _places(token: str, digest: str, terms: Sequence[Term]) -> list[Any]:
     try:
         owner, *places = json.loads(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
-    except (ValueError, TypeError, binascii.Error):
+    except (ValueError, TypeError, RecursionError, binascii.Error):
         owner, places = "", []
-    plain = all(isinstance(place, str | int | float) for place in places)
-    if owner != digest or len(places) != count or not plain:
+    if owner != digest or len(places) != len(terms) or not all(map(_fits, terms, places)):
         raise InvalidInput(
             "Invalid page token, could not be decoded for this search",
             hint="page tokens belong to one filter and order; start again without a token",
         )
     checked: list[Any] = places
     return checked
+
+
+def _fits(term: Term, place: Any) -> bool:
+    """Whether a place can be compared with a term: a forged token is refused here, not by the database."""
+    kind = term.expression.type.python_type
+    if kind is str:
+        return isinstance(place, str) and "\x00" not in place and not any("\ud800" <= c <= "\udfff" for c in place)
+    if isinstance(place, bool) or not isinstance(place, int | float):
+        return False
+    if kind is float:
+        return isinstance(place, float) or abs(place) < _INT64
+    return isinstance(place, int) and _holds(term.expression, place)
+
+
+def _holds(column: ColumnElement[Any], value: int) -> bool:
+    """Whether an integer is in the range of the column's type, or of int64 for a column of floats."""
+    narrow = isinstance(column.type, Integer) and not isinstance(column.type, BigInteger)
+    return abs(value) < (2**31 if narrow else _INT64)
 
 
 def _after(terms: Sequence[Term], places: Sequence[Any]) -> ColumnElement[bool]:

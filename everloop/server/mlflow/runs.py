@@ -13,11 +13,22 @@ from everloop.core.errors import InvalidInput
 from everloop.core.grants import Target
 from everloop.server.mlflow.endpoint import Endpoint, on_run, on_runs
 from everloop.server.mlflow.experiments import view_of
-from everloop.server.mlflow.wire import PARAM_LENGTH, TAG_LENGTH, Arguments, invalid, millis, number, page, pairs
+from everloop.server.mlflow.wire import (
+    PARAM_LENGTH,
+    TAG_LENGTH,
+    Arguments,
+    bounded,
+    invalid,
+    millis,
+    number,
+    page,
+    pairs,
+)
 
 STATUSES = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
 _MOST = {"metrics": 1000, "params": 100, "tags": 100}
 _MOST_ENTITIES = 1000
+_ALL = 1_000_000_000
 _LEGACY_MODELS_TAG = "mlflow.log-model.history"
 
 
@@ -198,16 +209,19 @@ def log_inputs(ctx: Context, args: Arguments) -> Mapping[str, Any]:
         one = part.part("dataset")
         described.append(
             DatasetInput(
-                name=one.text("name"),
-                digest=one.text("digest"),
+                name=bounded("name", one.text("name"), 500),
+                digest=bounded("digest", one.text("digest"), 36),
                 source_type=one.text("source_type"),
                 source=one.text("source"),
                 schema=one.text("schema", "") or None,
                 profile=one.text("profile", "") or None,
-                tags={tag.text("key"): tag.text("value", "") for tag in part.parts("tags")},
+                tags={
+                    bounded("key", tag.text("key"), 255): bounded("value", tag.text("value", ""), 500)
+                    for tag in part.parts("tags")
+                },
             )
         )
-    links = [ModelLink(part.text("model_id")) for part in args.parts("models")]
+    links = [ModelLink(bounded("model_id", part.text("model_id"), 64)) for part in args.parts("models")]
     with ctx.write() as tx:
         run = runs.active(tx, ctx.project, args.run())
         inputs.log_datasets(tx, ctx.project, run, described)
@@ -217,7 +231,10 @@ def log_inputs(ctx: Context, args: Arguments) -> Mapping[str, Any]:
 
 def log_outputs(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """runs/outputs."""
-    links = [ModelLink(part.text("model_id"), part.integer("step", 0)) for part in args.parts("models")]
+    links = [
+        ModelLink(bounded("model_id", part.text("model_id"), 64), part.integer("step", 0))
+        for part in args.parts("models")
+    ]
     with ctx.write() as tx:
         inputs.link_models(tx, runs.active(tx, ctx.project, args.run()), "out", links)
     return {}
@@ -247,7 +264,7 @@ def history(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     key, paged = args.text("metric_key"), args.has("max_results")
     with ctx.read() as tx:
         run = runs.find(tx, ctx.project, args.run())
-        limit = args.limit(25_000, 25_000) if paged else 2**31
+        limit = args.limit(25_000, 25_000) if paged else _ALL
         found = points.history(tx, ctx.project, run.id, key, limit=limit, token=args.text("page_token", ""))
     return page("metrics", [metric_json(replace(point, run=run.id)) for point in found.rows], found.token)
 
@@ -309,8 +326,8 @@ def _point(run: str, args: Arguments) -> Point:
         at=args.moment("timestamp"),
         step=args.integer("step", 0),
         model=args.text("model_id", ""),
-        dataset=args.text("dataset_name", ""),
-        digest=args.text("dataset_digest", ""),
+        dataset=bounded("dataset_name", args.text("dataset_name", ""), 500),
+        digest=bounded("dataset_digest", args.text("dataset_digest", ""), 36),
         run=run,
     )
 

@@ -63,6 +63,8 @@ def test_reads_several_conditions_and_none():
         "= 1",
         "(metrics.a > 1)",
         "metrics.a > 1; DROP TABLE runs",
+        " AND ".join(["metrics.a > 1"] * 101),
+        "run_id IN (" + ", ".join(["'a'"] * 5001) + ")",
     ],
 )
 def test_refuses_what_it_does_not_understand(text):

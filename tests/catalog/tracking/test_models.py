@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everloop.catalog import refs, versions
-from everloop.catalog.tracking import artifacts, logged, points, registered, registry
-from everloop.catalog.tracking.rows import Point
+from everloop.catalog.tracking import artifacts, inputs, logged, points, registered, registry
+from everloop.catalog.tracking.rows import DatasetInput, Point
 from everloop.core.errors import Conflict, InvalidInput, NotFound, PolicyRefused
 from everloop.core.ids import object_id
 from everloop.core.snapshot import Snapshot
@@ -84,6 +84,16 @@ def test_paths_that_pass_are_plain(path):
     assert not {"", ".", ".."} & set(parts)
 
 
+def test_the_longest_keys_fit_both_databases(tracked):
+    tx, wide = tracked.tx, "\U0001f6eb"
+    put(tx, "run", wide * 256)
+    run = tracked.run(params={wide * 250: "x"}, metrics={wide * 250: 1.0})
+    inputs.log_datasets(tx, PROJECT, run, [DatasetInput(wide * 500, "d" * 36, "local", "{}")])
+    model = logged.create(tx, PROJECT, experiment="0", at=1, run=run.id)
+    points.log(tx, PROJECT, run.number, [Point(wide * 250, 1.0, 1, 0, model.id, wide * 300, "d" * 36)])
+    register(tx, wide * 256, tags={wide * 250: "x"})
+
+
 def test_logged_models_are_found_by_what_was_measured(tracked):
     tx = tracked.tx
     run = tracked.run()
@@ -133,6 +143,8 @@ def test_versions_count_up_and_pin_their_files(tracked):
     with pytest.raises(NotFound):
         registered.version(tx, PROJECT, "delay", 2)
     assert [one.number for one in registered.search_versions(tx, PROJECT, filter_text="name = 'delay'").rows] == [3, 1]
+    beyond = registered.search_versions(tx, PROJECT, filter_text="version_number < 3000000000")
+    assert len(beyond.rows) == 2
 
 
 def test_models_of_flows_show_without_a_row(tracked):

@@ -1,7 +1,10 @@
 """Runs, their points and the search, on both databases."""
 
+import base64
+import json
 import math
 import threading
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -111,6 +114,7 @@ def test_histories_page_to_the_end(tracked):
             break
     assert len(seen) == 100
     assert seen == sorted(seen, key=lambda p: (p.at, p.step))
+    assert len(points.history(tracked.tx, PROJECT, run.id, "m", limit=1_000_000_000).rows) == 100
     with pytest.raises(InvalidInput):
         points.history(tracked.tx, PROJECT, run.id, "other", limit=9, token=page.token or "AAAA")
 
@@ -290,6 +294,29 @@ def test_writers_in_parallel_lose_nothing(catalog):
         assert {point.step for point in runs.get(tx, PROJECT, run.id).metrics} == {39}
         ids = [int(one.id) for one in experiments.search(tx, PROJECT).rows]
         assert sorted(ids) == list(range(41))
+
+
+def test_a_forged_token_is_refused_here_and_not_by_the_database(tracked):
+    for _ in range(3):
+        tracked.run(params={"p": "x"})
+    asked = {"order_by": ["params.p", "metrics.m"], "limit": 1}
+    token = querying.search(tracked.tx, PROJECT, ["0"], **asked).token
+    owner, *places = json.loads(base64.urlsafe_b64decode(token))
+    for index in range(len(places)):
+        for wrong in (None, [], {}, True, "\x00", "\ud800", 2**70, 0.5, "text"):
+            forged = [*places[:index], wrong, *places[index + 1 :]]
+            sent = base64.urlsafe_b64encode(json.dumps([owner, *forged]).encode()).decode()
+            with suppress(InvalidInput):
+                querying.search(tracked.tx, PROJECT, ["0"], token=sent, **asked)
+
+
+def test_the_widest_search_is_one_statement(tracked):
+    run = tracked.run(params={"p": "x"})
+    text = " AND ".join(["params.p = 'x'"] * 99 + ["run_id IN (" + ", ".join([f"'{run.id}'"] * 5000) + ")"])
+    order = [f"metrics.m{i}" for i in range(20)]
+    assert found(tracked, text, order) == [run.id]
+    page = querying.search(tracked.tx, PROJECT, [str(i) for i in range(10_000)], filter_text=text, order_by=order)
+    assert len(page.rows) == 1
 
 
 def test_links_to_models_are_kept(tracked):
