@@ -13,11 +13,11 @@ from everloop.core.errors import InvalidInput
 from everloop.flows.engine import Origin, State
 from everloop.server.local import loopback_server
 from everloop.workspace.build import Built, Request, build, refresh
-from everloop.workspace.executors import ByKind
 from everloop.workspace.home import bind
 from everloop.workspace.opened import Workspace
 from everloop.workspace.operations import load_operations
-from everloop.workspace.reproducing import reproduce_version
+from everloop.workspace.work.executors import ByKind
+from everloop.workspace.work.reproducing import reproduce_version
 
 Sandbox = Annotated[str, typer.Option("--on", help="The sandbox to build on; by default your own.")]
 

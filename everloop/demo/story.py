@@ -13,7 +13,7 @@ from everloop.demo.stage import ADA, Stage, day
 from everloop.demo.telling import Teller
 from everloop.demo.turn import Turn
 from everloop.workspace.operations import load_operations
-from everloop.workspace.reproducing import reproduce_version
+from everloop.workspace.work.reproducing import reproduce_version
 
 QUESTIONS = 2_000
 """Requests a month."""

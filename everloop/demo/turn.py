@@ -10,7 +10,7 @@ from everloop.demo.telling import Teller
 from everloop.flows.engine import Origin
 from everloop.project import Project, load_project
 from everloop.workspace.build import Built, Request, build, refresh
-from everloop.workspace.executors import ByKind
+from everloop.workspace.work.executors import ByKind
 
 _CHECKED = frozenset({"passed", "failed", "error"})
 

@@ -14,7 +14,7 @@ from everloop.core.errors import EverloopError
 from everloop.core.settings import load
 from everloop.workspace.opened import OWNER, Workspace
 from everloop.workspace.operations import load_operations
-from everloop.workspace.tasks import perform
+from everloop.workspace.work.tasks import perform
 
 GRANTS = (
     "read */*@*#*",

@@ -12,10 +12,10 @@ from everloop.flows.assets import suggest
 from everloop.watch.baseline import model_scorer
 from everloop.watch.triggers import Tick, tick_now
 from everloop.workspace.build import refresh
-from everloop.workspace.checking import run_change_check
 from everloop.workspace.code import project_of
-from everloop.workspace.executors import ByKind
-from everloop.workspace.retraining import live_code, retrain
+from everloop.workspace.work.checking import run_change_check
+from everloop.workspace.work.executors import ByKind
+from everloop.workspace.work.retraining import live_code, retrain
 
 Handler = Callable[[Context, Mapping[str, Any], str], Any]
 

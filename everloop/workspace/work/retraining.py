@@ -12,7 +12,7 @@ from everloop.changes.proposing import Propose
 from everloop.core.errors import Conflict, NotFound
 from everloop.workspace.build import Built, Request, build
 from everloop.workspace.code import project_of
-from everloop.workspace.executors import ByKind
+from everloop.workspace.work.executors import ByKind
 
 PRODUCTION = "production"
 
