@@ -17,6 +17,7 @@ from everloop.catalog.tracking import logged
 from everloop.catalog.tracking import runs as stored_runs
 from everloop.core.errors import EverloopError, InvalidInput, NotFound
 from everloop.core.grants import Target
+from everloop.core.ids import checked_name
 from everloop.server.mlflow import artifacts, experiments, models, registry, runs
 from everloop.server.mlflow.answers import error_answer, json_answer, no_endpoint
 from everloop.server.mlflow.endpoint import Endpoint, call
@@ -194,6 +195,7 @@ class _Served:
     def _context(self, request: Request) -> Context:
         ctx = self._open_context(request)
         if ctx.project not in self._ready:
+            checked_name(ctx.project)
             with ctx.catalog.read() as tx:
                 there = stored_experiments.has_default(tx, ctx.project)
             if not there:

@@ -72,3 +72,10 @@ def guarded(tmp_path_factory):
             for name, roles in (("vera", ["viewer"]), ("carl", ["contributor"]), ("nobody", [])):
                 access.create_user(tx, name, kind="person", roles=roles, actor="ada", at=now)
         yield running
+
+
+@pytest.fixture
+def served_by_postgresql(tmp_path, postgresql_url):
+    """A server of its own over PostgreSQL."""
+    with serving(tmp_path, postgresql_url) as running:
+        yield running

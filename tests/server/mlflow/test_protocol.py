@@ -35,6 +35,14 @@ def test_probes(web):
     assert web.get("/api/3.0/mlflow/server-info").json()["store_type"] == "SqlStore"
 
 
+def test_a_workspace_has_a_name_that_a_project_can_have(web):
+    for name in ("a/b", "..", "x" * 200, "ü", "a b"):
+        answer = web.get(f"{API}/experiments/search", headers={"X-MLFLOW-WORKSPACE": name.encode()})
+        assert answer.status_code == 400, name
+    listed = web.get("/api/3.0/mlflow/workspaces", headers={"X-MLFLOW-WORKSPACE": "named"}).json()
+    assert listed == {"workspaces": [{"name": "named"}]}
+
+
 def test_both_prefixes_serve_the_same(web):
     for prefix in ("/api", "/ajax-api"):
         found = web.get(f"{prefix}/2.0/mlflow/experiments/get", params={"experiment_id": "0"}).json()["experiment"]
@@ -234,12 +242,40 @@ def test_what_changes_the_registry_is_on_record(web, served):
     assert fact.payload["operation"] == "mlflow.registered-models.create"
 
 
-def test_every_endpoint_answers_nonsense_without_failing(web):
+def refused_or_answered(web):
+    """Ask every endpoint for nonsense; whatever it answers, the client must not ask again."""
+    strange = {"name": "n\u00ff", "run_id": "x" * 3000, "version": "2147483647", "experiment_id": "9" * 18, "key": "k"}
+    more = {"max_results": "1", "filter": "name LIKE '%[%'", "order_by": ["name DESC"], "page_token": "e30="}
     for endpoint in ENDPOINTS:
         path = endpoint.path.replace("{model_id}", "m-nothing").replace("{tag_key}", "k")
-        for body in ({}, {"name": "nothing", "run_id": "x", "version": "1", "experiment_id": "none", "key": "k"}):
+        for body in ({}, strange, {**strange, **more}, {"run_id": "0" * 32, "metric_key": "m", "path": "x"}):
             if endpoint.method == "GET":
                 answer = web.get(f"{API}/{path}", params=body)
             else:
                 answer = web.request(endpoint.method, f"{API}/{path}", json=body)
             assert answer.status_code < 500, (endpoint.path, answer.text)
+
+
+def test_nonsense_is_never_a_failure(web):
+    refused_or_answered(web)
+
+
+def test_nonsense_is_never_a_failure_on_postgresql(served_by_postgresql):
+    with httpx2.Client(base_url=served_by_postgresql.url, timeout=20) as web:
+        refused_or_answered(web)
+        run = web.post(f"{API}/runs/create", json={"experiment_id": "0"}).json()["run"]["info"]
+        for path, body, _ in BAD:
+            if isinstance(body, str):
+                answer = web.post(f"{API}/{path}", content=body)
+            else:
+                answer = web.post(f"{API}/{path}", json={k: run["run_id"] if v == "$" else v for k, v in body.items()})
+            assert answer.status_code in {400, 404}, (path, answer.text)
+        points = [{"key": "m", "value": i, "timestamp": i, "step": i} for i in range(1000)]
+        web.post(f"{API}/runs/log-batch", json={"run_id": run["run_id"], "metrics": points})
+        asked = {"run_id": run["run_id"], "metric_key": "m"}
+        assert len(web.get(f"{API}/metrics/get-history", params=asked).json()["metrics"]) == 1000
+        assert web.put(proxy(run, "model/MLmodel"), content=b"x").status_code == 200
+        web.post(f"{API}/registered-models/create", json={"name": "pinned"})
+        made = {"name": "pinned", "source": f"runs:/{run['run_id']}/model"}
+        assert web.post(f"{API}/model-versions/create", json=made).json()["model_version"]["version"] == "1"
+        assert len(web.get(f"{API}/registered-models/search").json()["registered_models"]) == 1
