@@ -257,7 +257,7 @@ def test_a_step_uses_the_client_as_it_is(mlflow, guarded, tmp_path, monkeypatch)
     mlflow.set_tracking_uri(guarded.url)
     mlflow.start_run()
     (tmp_path / "notes.txt").write_text("hello")
-    mlflow.autolog(log_models=False, silent=True)
+    mlflow.sklearn.autolog(log_models=False, silent=True)
     try:
         fitted = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
         mlflow.log_metric("own", 1.0)
@@ -271,7 +271,7 @@ def test_a_step_uses_the_client_as_it_is(mlflow, guarded, tmp_path, monkeypatch)
         assert mlflow.sklearn.load_model(info.model_uri).predict([[2.0]])[0] == pytest.approx(4.0)
     finally:
         mlflow.end_run()
-        mlflow.autolog(disable=True, silent=True)
+        mlflow.sklearn.autolog(disable=True, silent=True)
         mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     with guarded.catalog.read() as tx:
         found = runs.get(tx, "flights", run.id)
