@@ -28,7 +28,7 @@ class Client:
         load_operations()
         self._call = call
 
-    def call(self, name: str, **fields: Any) -> Any:
+    def call(self, name: str, /, **fields: Any) -> Any:
         """Run one operation and return its answer, a frozen pydantic model.
 
         Raises the errors of `everloop.core.errors`, wherever the operation ran.
