@@ -1,34 +1,73 @@
 """Data: sources, capture, dataset versions, profiles, differences, heads.
 
-Definitions are pure values; everything that loads an engine (Arrow, Polars, DuckDB) comes on first use.
+Definitions are pure values; everything that loads an engine (Arrow, Polars, DuckDB) comes on first use. Modules that
+declare operations say `data.capture(…)`, so that declaring them loads no engine.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from everloop.data import expect
 from everloop.data.definitions import SQL, Call, Contract, DatasetDef, Files, SourceDef
-from everloop.data.expect import Expectation
+from everloop.data.expect import Expectation, ExpectationResult
+
+if TYPE_CHECKING:
+    from everloop.data.capturing import Captured, capture
+    from everloop.data.checking import check_expectations
+    from everloop.data.codec import DataCodec, manifest_of, paths, paths_of, read, scan_sql
+    from everloop.data.differences import DataDiff, compare
+    from everloop.data.drafts import draft_expectations
+    from everloop.data.heads import advance_head, head
+    from everloop.data.profiles import Profile, profile, profile_of
 
 _LAZY = {
-    "DataCodec": "codec",
-    "read": "codec",
-    "paths": "codec",
-    "scan_sql": "codec",
     "Captured": "capturing",
-    "capture": "capturing",
+    "DataCodec": "codec",
+    "DataDiff": "differences",
     "Profile": "profiles",
+    "advance_head": "heads",
+    "capture": "capturing",
+    "check_expectations": "checking",
+    "compare": "differences",
+    "draft_expectations": "drafts",
+    "head": "heads",
+    "manifest_of": "codec",
+    "paths": "codec",
+    "paths_of": "codec",
     "profile": "profiles",
     "profile_of": "profiles",
-    "DataDiff": "differences",
-    "compare": "differences",
-    "ExpectationResult": "checking",
-    "check_expectations": "checking",
-    "head": "heads",
-    "advance_head": "heads",
+    "read": "codec",
+    "scan_sql": "codec",
 }
 
-__all__ = ["SQL", "Call", "Contract", "DatasetDef", "Expectation", "Files", "SourceDef", "expect", *_LAZY]  # noqa: PLE0604 - names of the lazy part
+__all__ = [
+    "SQL",
+    "Call",
+    "Captured",
+    "Contract",
+    "DataCodec",
+    "DataDiff",
+    "DatasetDef",
+    "Expectation",
+    "ExpectationResult",
+    "Files",
+    "Profile",
+    "SourceDef",
+    "advance_head",
+    "capture",
+    "check_expectations",
+    "compare",
+    "draft_expectations",
+    "expect",
+    "head",
+    "manifest_of",
+    "paths",
+    "paths_of",
+    "profile",
+    "profile_of",
+    "read",
+    "scan_sql",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,12 +15,12 @@ from everloop.core.errors import DataError, NotFound
 from everloop.core.ids import manifest_id
 from everloop.core.ports import Source
 from everloop.core.version import Version
-from everloop.data.checking import ExpectationResult
 from everloop.data.codec import check_contract
 from everloop.data.content.logical import BLOCK, RULE, Digest, Hasher
 from everloop.data.content.parts import UNKEYED_ROWS, Known, Part, Stored, data_version, store_table
 from everloop.data.content.schema import is_bytes, is_lists, is_text, plain_schema, plain_type
 from everloop.data.definitions import SQL, Call, Files, SourceDef
+from everloop.data.expect import ExpectationResult
 from everloop.data.failures import full_disk_is_storage_full
 from everloop.data.heads import advance_head
 from everloop.data.profiles import profile_of

@@ -16,41 +16,10 @@ from everloop.core.errors import InvalidInput
 from everloop.data.codec import scan_sql
 from everloop.data.content.schema import logical_type
 from everloop.data.engine import connect, literal, quoted, select
-from everloop.data.expect import Expectation
+from everloop.data.expect import MASK, Expectation, ExpectationResult
 
-MASK = "•••"
 EXAMPLES = 5
 Table: TypeAlias = Sequence[Path] | pl.DataFrame | pl.LazyFrame | pa.Table
-
-
-@dataclass(frozen=True, slots=True)
-class ExpectationResult:
-    """How one expectation went."""
-
-    expectation: Expectation
-    passed: bool
-    observed: str
-    """What was found, in a few words."""
-    failing: int = 0
-    """How many rows break it, where it is about rows."""
-    examples: tuple[Mapping[str, str], ...] = ()
-    """Some of these rows: the concerned columns, and the key."""
-
-    @property
-    def blocks(self) -> bool:
-        """Whether a head must not move because of it."""
-        return not self.passed and self.expectation.severity == "block"
-
-    def payload(self) -> dict[str, Any]:
-        """JSON-ready, for facts and answers."""
-        return {
-            "expectation": str(self.expectation),
-            "severity": self.expectation.severity,
-            "passed": self.passed,
-            "observed": self.observed,
-            "failing": self.failing,
-            "examples": [dict(example) for example in self.examples],
-        }
 
 
 def check_expectations(

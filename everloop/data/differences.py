@@ -10,9 +10,9 @@ import duckdb
 
 from everloop.catalog.context import Context
 from everloop.core.errors import InvalidInput
-from everloop.data.checking import MASK
 from everloop.data.codec import manifest_of, paths_of, scan_sql
 from everloop.data.engine import connect, literal, quoted, select
+from everloop.data.expect import MASK
 
 EXAMPLES = 10
 

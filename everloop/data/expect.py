@@ -29,6 +29,8 @@ KINDS = (
     "ordered",
     "columns",
 )
+MASK = "•••"
+"""What stands for values of tagged columns wherever rows are shown."""
 _LONG = 200
 
 
@@ -71,6 +73,36 @@ class Expectation:
         """Rebuild what `manifest` wrote."""
         params = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest.get("params", {}).items()}
         return cls(manifest["expect"], tuple(manifest["columns"]), tuple(params.items()), manifest["severity"])
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectationResult:
+    """How one expectation went."""
+
+    expectation: Expectation
+    passed: bool
+    observed: str
+    """What was found, in a few words."""
+    failing: int = 0
+    """How many rows break it, where it is about rows."""
+    examples: tuple[Mapping[str, str], ...] = ()
+    """Some of these rows: the concerned columns, and the key."""
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a head must not move because of it."""
+        return not self.passed and self.expectation.severity == "block"
+
+    def payload(self) -> dict[str, Any]:
+        """JSON-ready, for facts and answers."""
+        return {
+            "expectation": str(self.expectation),
+            "severity": self.expectation.severity,
+            "passed": self.passed,
+            "observed": self.observed,
+            "failing": self.failing,
+            "examples": [dict(example) for example in self.examples],
+        }
 
 
 def _shown(value: Any) -> str:

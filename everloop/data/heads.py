@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
+from everloop import data
 from everloop.catalog import facts, refs
 from everloop.catalog.context import Context
 from everloop.core.errors import PolicyRefused
 from everloop.core.grants import SANDBOX
 from everloop.core.ids import short
-from everloop.data.checking import ExpectationResult, check_expectations
-from everloop.data.codec import manifest_of, paths_of
-from everloop.data.expect import Expectation
+from everloop.data.expect import Expectation, ExpectationResult
 
 PARENT = "production"
 """Whose heads a sandbox reads where it has none of its own, unless it was made from another environment."""
@@ -35,9 +34,9 @@ def advance_head(
     name = refs.head_ref(environment, dataset)
     with ctx.read() as tx:
         old = refs.get(tx, ctx.project, name)
-    manifest = manifest_of(ctx, version)
-    results = check_expectations(
-        paths_of(ctx, manifest), expectations, tags=manifest["tags"], key=manifest["key"], now=ctx.now()
+    manifest = data.manifest_of(ctx, version)
+    results = data.check_expectations(
+        data.paths_of(ctx, manifest), expectations, tags=manifest["tags"], key=manifest["key"], now=ctx.now()
     )
     blocking = [result for result in results if result.blocks]
     if old == version and not blocking:

@@ -4,19 +4,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from everloop import data
 from everloop.catalog import refs, versions
 from everloop.catalog.context import Context
 from everloop.catalog.operation import Answer, Command, operation
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
-from everloop.data.capturing import capture
-from everloop.data.checking import MASK
-from everloop.data.codec import manifest_of, read
 from everloop.data.definitions import SourceDef
-from everloop.data.differences import compare
-from everloop.data.drafts import draft_expectations
+from everloop.data.expect import MASK
 from everloop.data.heads import head
-from everloop.data.profiles import profile_of
 
 _PREFIX = re.compile(r"b3:[0-9a-f]+")
 _BARE_PREFIX = re.compile(r"[0-9a-f]{6,64}")
@@ -188,7 +184,7 @@ def capture_source(ctx: Context, cmd: Capture) -> CapturedView:
     """Read a source into a version, and move the head when its blocking expectations hold."""
     row = _source(ctx, cmd)
     root = ctx.ports.get("root")
-    found = capture(
+    found = data.capture(
         ctx, SourceDef.from_manifest(row.name, row.manifest), cmd.environment, root=Path(root) if root else None
     )
     return CapturedView(
@@ -206,8 +202,8 @@ def capture_source(ctx: Context, cmd: Capture) -> CapturedView:
 def show(ctx: Context, cmd: OfData) -> DataView:
     """One version: schema, profile, where it is the head."""
     row = _resolved(ctx, cmd.version, cmd.environment)
-    manifest = manifest_of(ctx, row.id)
-    sketched = profile_of(ctx, row.id).json()["columns"]
+    manifest = data.manifest_of(ctx, row.id)
+    sketched = data.profile_of(ctx, row.id).json()["columns"]
     with ctx.read() as tx:
         pointers = refs.all(tx, ctx.project, "head/")
     shown = [
@@ -260,7 +256,7 @@ def compare_data(ctx: Context, cmd: Compare) -> DiffView:
     old, new = (_resolved(ctx, which, cmd.environment) for which in (cmd.old, cmd.new))
     if old.name != new.name:
         ctx.need("read", Target("data", old.name, cmd.environment))
-    found = compare(ctx, old.id, new.id)
+    found = data.compare(ctx, old.id, new.id)
     return DiffView(
         old=found.old,
         new=found.new,
@@ -283,8 +279,8 @@ def compare_data(ctx: Context, cmd: Compare) -> DiffView:
 def expect_draft(ctx: Context, cmd: OfData) -> ExpectationDraft:
     """A first draft of expectations, inferred from the profile of a version."""
     row = _resolved(ctx, cmd.version, cmd.environment)
-    manifest = manifest_of(ctx, row.id)
-    return ExpectationDraft(id=row.id, lines=draft_expectations(manifest, profile_of(ctx, row.id)))
+    manifest = data.manifest_of(ctx, row.id)
+    return ExpectationDraft(id=row.id, lines=data.draft_expectations(manifest, data.profile_of(ctx, row.id)))
 
 
 def _on_sample(ctx: Context, cmd: Sample) -> Target:
@@ -295,8 +291,8 @@ def _on_sample(ctx: Context, cmd: Sample) -> Target:
 def sample(ctx: Context, cmd: Sample) -> SampleView:
     """Some rows of a version; the values of tagged columns are masked."""
     row = _resolved(ctx, cmd.version, cmd.environment)
-    tags = manifest_of(ctx, row.id)["tags"]
-    frame = read(ctx, row.id).slice(max(cmd.offset, 0), min(max(cmd.rows, 0), 1000)).collect()
+    tags = data.manifest_of(ctx, row.id)["tags"]
+    frame = data.read(ctx, row.id).slice(max(cmd.offset, 0), min(max(cmd.rows, 0), 1000)).collect()
     rows = [
         [None if v is None else MASK if n in tags else str(v) for n, v in zip(frame.columns, values, strict=True)]
         for values in frame.iter_rows()

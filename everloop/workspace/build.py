@@ -13,8 +13,8 @@ from everloop.core.errors import InvalidInput
 from everloop.core.grants import SANDBOX
 from everloop.core.ports import Executor
 from everloop.data.capturing import Captured, capture
-from everloop.data.checking import ExpectationResult
 from everloop.data.definitions import DatasetDef, Files, SourceDef
+from everloop.data.expect import ExpectationResult
 from everloop.data.heads import advance_head
 from everloop.flows.assets import Asset, plan
 from everloop.flows.engine import Options, Origin, Progress, Results, run
