@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from everloop import data, features
 from everloop.catalog import facts, refs, versions
 from everloop.catalog.context import Context
 from everloop.catalog.operation import Answer, Command, operation
@@ -12,12 +13,8 @@ from everloop.core.clock import Micros
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
 from everloop.core.ports import OnlineStore
-from everloop.data.codec import paths
 from everloop.data.heads import head
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
-from everloop.features.history import materialize
-from everloop.features.lmdb import LmdbStore
-from everloop.features.online import OnlineService, OnlineView, lookup, push, watermarks
 
 
 class Push(Command):
@@ -99,8 +96,8 @@ def online_store(ctx: Context) -> OnlineStore:
 
 
 @functools.cache
-def _embedded(path: Path) -> LmdbStore:
-    return LmdbStore(path)
+def _embedded(path: Path) -> OnlineStore:
+    return features.lmdb.LmdbStore(path)
 
 
 def pinned(ctx: Context, environment: str, kind: str) -> dict[str, tuple[str, Mapping[str, Any]]]:
@@ -121,7 +118,7 @@ def views_in(ctx: Context, environment: str) -> dict[str, tuple[str, FeatureView
     return {name: (identity, FeatureViewDef.from_manifest(name, m)) for name, (identity, m) in found.items()}
 
 
-def service_in(ctx: Context, environment: str, name: str) -> OnlineService:
+def service_in(ctx: Context, environment: str, name: str) -> "features.online.OnlineService":
     """A feature service of an environment, ready to look up. Raises `NotFound`."""
     services = pinned(ctx, environment, "service")
     if name not in services:
@@ -132,7 +129,7 @@ def service_in(ctx: Context, environment: str, name: str) -> OnlineService:
     with ctx.read() as tx:
         manifests = versions.manifests(tx, ctx.project, set(manifest["views"].values()))
     definition = FeatureServiceDef.from_manifest(name, manifest, manifests)
-    return OnlineService.of(ctx.project, definition, manifest["views"])
+    return features.online.OnlineService.of(ctx.project, definition, manifest["views"])
 
 
 def _dataset(_ctx: Context, cmd: Push) -> Target:
@@ -157,7 +154,9 @@ def push_rows(ctx: Context, cmd: Push) -> Filled:
         )
     store, filled = online_store(ctx), []
     for name, (identity, view) in mine.items():
-        done = push(store, OnlineView.of(ctx.project, identity, view), cmd.rows, now=ctx.now())
+        done = features.online.push(
+            store, features.online.OnlineView.of(ctx.project, identity, view), cmd.rows, now=ctx.now()
+        )
         filled.append(ViewFilled(view=name, version=identity, facts=done.facts, new=done.new))
     return Filled(views=filled)
 
@@ -188,8 +187,8 @@ def _fill(ctx: Context, environment: str, pin: tuple[str, FeatureViewDef], up_to
         raise NotFound(
             f"{environment} holds no data of {view.source!r}", hint="capture it first: everloop data capture"
         )
-    online = OnlineView.of(ctx.project, identity, view)
-    done = materialize(online_store(ctx), online, paths(ctx, version), up_to)
+    online = features.online.OnlineView.of(ctx.project, identity, view)
+    done = features.history.materialize(online_store(ctx), online, data.paths(ctx, version), up_to)
     return ViewFilled(view=view.name, version=identity, facts=done.facts, new=done.new)
 
 
@@ -198,8 +197,8 @@ def get_values(ctx: Context, cmd: Get) -> Values:
     """Look up the features of entities, as known at a time."""
     service = service_in(ctx, cmd.environment, cmd.service)
     store, at = online_store(ctx), ctx.now() if cmd.at is None else cmd.at
-    values = lookup(store, service, cmd.entities, at)
-    return Values(values=values, watermarks=watermarks(store, service), at=at)
+    values = features.online.lookup(store, service, cmd.entities, at)
+    return Values(values=values, watermarks=features.online.watermarks(store, service), at=at)
 
 
 @operation("features.list", needs="read", on=_views, reads=True)
@@ -214,7 +213,7 @@ def list_views(ctx: Context, cmd: ListViews) -> ViewList:
                 source=view.source,
                 entity=list(view.entity),
                 features=list(view.outputs),
-                watermark=store.watermark(OnlineView.of(ctx.project, identity, view).space),
+                watermark=store.watermark(features.online.OnlineView.of(ctx.project, identity, view).space),
             )
             for name, (identity, view) in views_in(ctx, cmd.environment).items()
         ]
