@@ -15,7 +15,8 @@ from everloop.features.definitions import FeatureViewDef
 from everloop.features.facts import Column, Facts, Ints, facts_of
 
 ROWS_AT_ONCE = 250_000
-_TIMES = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE", "DATE")
+_ZONED = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
+_TIMES = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", *_ZONED, "DATE")
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT")
 
 
@@ -124,8 +125,8 @@ class Scan:
 
     def _time(self, name: str) -> str:
         dtype, column = self.types[name], f"s.{quoted(name)}"
-        if dtype.startswith("TIMESTAMP WITH"):
-            return f"epoch_us({column})"
+        if dtype in _ZONED:
+            return f"epoch_us({column}::TIMESTAMPTZ)"
         if dtype in _TIMES:
             return f"epoch_us({column}::TIMESTAMP)"
         if dtype in _WHOLE:
