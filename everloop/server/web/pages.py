@@ -1,18 +1,17 @@
-"""What every page shares: the context, the template environment, how values are shown."""
+"""What every page shares: the template environment, how values are shown, the headers of an answer."""
 
-from collections.abc import Callable
+import json
 from typing import Any
+from urllib.parse import quote, urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from starlette.requests import Request
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context as Rendering
 from starlette.responses import HTMLResponse
 
 from everloop import __version__
-from everloop.catalog.context import Context
-from everloop.core.clock import SECOND, iso
+from everloop.core.clock import DAY, HOUR, MINUTE, SECOND, iso
 from everloop.core.ids import is_id, short
 
-OpenContext = Callable[[Request, str], Context]
 SECTIONS = (
     ("", "Environments"),
     ("/changes", "Changes"),
@@ -24,7 +23,7 @@ SECTIONS = (
     ("/alarms", "Alarms"),
     ("/audit", "Audit"),
 )
-_HEADERS = {
+HEADERS = {
     # pages run our own modules only, are never framed, and never leak their address
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
     "object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'",
@@ -32,11 +31,32 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_TONES = {
+    "good": {"passed", "merged", "live", "settled", "ready", "finished", "ok", "resolved", "active"},
+    "warn": {"open", "missing", "running", "canary", "starting", "suspect", "acknowledged", "cannot tell", "queued"},
+    "bad": {"failed", "error", "alarm", "reverted", "fault", "drift", "breach", "performance", "killed", "blocked"},
+}
 
 
-def shown_time(at: int | None) -> str:
-    """Microseconds as people read them, in UTC."""
-    return iso(at // SECOND * SECOND).replace("T", " ").removesuffix("Z") if at else "-"
+def shown_time(at: int | str | None) -> str:
+    """Microseconds, or ISO 8601 text, as people read them: to the second, in UTC."""
+    if not at:
+        return "-"
+    text = iso(at // SECOND * SECOND) if isinstance(at, int) else at
+    return text[:19].replace("T", " ")
+
+
+def ago(at: int | None, now: int) -> str:
+    """How long ago `at` was: `3 min ago`."""
+    if not at:
+        return "never"
+    gap = now - at
+    if gap < 0:
+        return shown_time(at)
+    for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
+        if gap >= 2 * size:
+            return f"{gap // size} {unit} ago"
+    return "just now" if gap < 90 * SECOND else f"{gap // SECOND} s ago"
 
 
 def shown_id(identity: str | None) -> str:
@@ -45,9 +65,11 @@ def shown_id(identity: str | None) -> str:
 
 
 def number(value: Any) -> str:
-    """A number in at most four significant digits, with thousands apart."""
-    if value is None:
+    """A number in at most four significant digits, with thousands apart; a text that is no number as it is."""
+    if value is None or value == "":
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     try:
@@ -57,6 +79,34 @@ def number(value: Any) -> str:
     return f"{figure:,.0f}" if abs(figure) >= 10_000 else f"{figure:.4g}"
 
 
+def size(count: int) -> str:
+    """Bytes in the unit that suits them."""
+    figure = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if figure < 1000 or unit == "GB":
+            return f"{figure:.0f} {unit}" if unit == "B" or figure >= 100 else f"{figure:.1f} {unit}"
+        figure /= 1000
+    raise AssertionError
+
+
+def tone(state: Any) -> str:
+    """The class of a badge: how good a state is; empty when it says nothing."""
+    return next((kind for kind, states in _TONES.items() if str(state).lower() in states), "")
+
+
+def address(*parts: Any, **query: Any) -> str:
+    """A path of these parts, each quoted whole, and a query of those values that are not empty."""
+    path = "".join("/" + quote(str(part), safe="@") for part in parts)
+    asked = urlencode({name: value for name, value in query.items() if value not in ("", None, False)}, doseq=True)
+    return path + (f"?{asked}" if asked else "")
+
+
+@pass_context
+def _here(rendering: Rendering, *parts: Any, **query: Any) -> str:
+    """`address` within the project of the page."""
+    return address(rendering["project"], *parts, **query)
+
+
 _templates = Environment(
     loader=PackageLoader("everloop.server.web"),
     autoescape=True,
@@ -64,18 +114,18 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters |= {"time": shown_time, "id": shown_id, "number": number}
+_templates.filters |= {
+    "time": shown_time,
+    "id": shown_id,
+    "number": number,
+    "size": size,
+    "tone": tone,
+    "json": lambda value: json.dumps(value, separators=(",", ":"), allow_nan=False),
+    "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True),
+}
+_templates.globals |= {"at": _here, "ago": ago, "sections": SECTIONS, "version": __version__}
 
 
-def page(ctx: Context, template: str, *, title: str, here: str = "", status: int = 200, **values: Any) -> HTMLResponse:
-    """Render `template` with what every page needs; `here` is the section that the page belongs to."""
-    shared = {
-        "project": ctx.project,
-        "actor": ctx.actor,
-        "version": __version__,
-        "sections": SECTIONS,
-        "here": here,
-        "title": title,
-        "replayed": shown_time(ctx.now()) if abs(ctx.now() - ctx.wall()) > 60 * SECOND else "",
-    }
-    return HTMLResponse(_templates.get_template(template).render({**shared, **values}), status, headers=_HEADERS)
+def render(template: str, values: dict[str, Any], *, status: int = 200) -> HTMLResponse:
+    """Render a template; every text is escaped unless it says itself that it is HTML."""
+    return HTMLResponse(_templates.get_template(template).render(values), status, headers=HEADERS)

@@ -1,8 +1,10 @@
-"""The pages' addresses. Each page is a function from a context and a request to a response, run in a thread."""
+"""The pages' addresses. Each page is a function from a visit to a response, run in a thread."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -10,51 +12,144 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from everloop.catalog.context import Context
-from everloop.core.errors import EverloopError
-from everloop.server.web.pages import OpenContext, page
+from everloop.catalog import refs
+from everloop.core.errors import EverloopError, InvalidInput, NotAuthenticated, NotFound, PermissionDenied
+from everloop.server.web.events import Streams
+from everloop.server.web.pages import render
+from everloop.server.web.views import (
+    alarms,
+    audit,
+    changes,
+    data,
+    endpoints,
+    environments,
+    features,
+    models,
+    people,
+    runs,
+    versions,
+)
+from everloop.server.web.visit import OpenContext, Visit
 
-Page = Callable[[Context, Request], Response]
-_FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
+Page = Callable[[Visit], Response]
+_LARGEST_FORM = 256 << 10
+_A_DAY = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
+
+PAGES: tuple[tuple[str, Page], ...] = (
+    ("", environments.lanes),
+    ("/environments/{name:path}", environments.show),
+    ("/changes", changes.index),
+    ("/changes/{number:int}", changes.show),
+    ("/models", models.index),
+    ("/models/{name}", models.history),
+    ("/models/{name}/{number:int}", models.show),
+    ("/runs", runs.index),
+    ("/runs/{run}", runs.show),
+    ("/runs/{run}/artifacts/{path:path}", runs.preview),
+    ("/runs/{run}/raw/{path:path}", runs.raw),
+    ("/compare", runs.compare),
+    ("/lineage/{spec:path}", versions.lineage),
+    ("/versions/{spec:path}", versions.show),
+    ("/data", data.index),
+    ("/data/{name}", data.show),
+    ("/features", features.index),
+    ("/endpoints", endpoints.index),
+    ("/endpoints/{name}", endpoints.show),
+    ("/endpoints/{name}/stats", endpoints.stats),
+    ("/predictions/{id}", endpoints.prediction),
+    ("/alarms", alarms.index),
+    ("/alarms/{id}", alarms.show),
+    ("/audit", audit.index),
+    ("/account", people.account),
+)
+ACTS: tuple[tuple[str, Page, Page], ...] = (
+    ("/changes/{number:int}/{act}", changes.act, changes.show),
+    ("/alarms/{id}/{act}", alarms.act, alarms.show),
+    ("/environments/{name:path}/rollback", environments.rollback, environments.show),
+)
+"""Address of a form, what it does, and the page that says so when it is refused."""
 
 
 def web_routes(open_context: OpenContext, default_project: str) -> list[BaseRoute]:
     """All pages, the static files, and Plotly out of its wheel. Mount them last: pages catch what is left."""
 
     async def home(_request: Request) -> Response:
-        return RedirectResponse(f"/{default_project}")
+        return RedirectResponse(f"/{default_project}", headers={"Cache-Control": "no-store"})
+
+    streams = Streams()
+
+    async def events(request: Request) -> Response:
+        project = request.path_params["project"]
+        ctx = await run_in_threadpool(open_context, request, project)
+        return await streams.answer(ctx, request)
 
     return [
         Route("/", home),
         Route("/static/plotly.min.js", _plotly),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+        Route("/{project}/events", events),
+        *(Route("/{project}" + path, serve(open_context, show), methods=["GET"]) for path, show in PAGES),
+        *(Route("/{project}" + path, take(open_context, act, show), methods=["POST"]) for path, act, show in ACTS),
+        Route("/{project}/{rest:path}", serve(open_context, _nothing), methods=["GET"]),
     ]
 
 
 def serve(open_context: OpenContext, show: Page) -> Callable[..., object]:
     """Wrap a page: open the context, run it in a thread, show errors of ours as a page."""
 
-    def work(request: Request) -> Response:
-        ctx = open_context(request, request.path_params["project"])
-        try:
-            return show(ctx, request)
-        except EverloopError as error:
-            return page(
-                ctx,
-                "error.html",
-                title="Not found" if error.status == 404 else "Error",
-                error=error,
-                status=error.status,
-            )
-
     async def endpoint(request: Request) -> Response:
-        return await run_in_threadpool(work, request)
+        return await run_in_threadpool(_guarded, open_context, request, show)
 
     return endpoint
+
+
+def take(open_context: OpenContext, act: Page, show: Page) -> Callable[..., object]:
+    """Wrap a form: what is refused is said on the page that it came from."""
+
+    def work(visit: Visit) -> Response:
+        try:
+            return act(visit)
+        except EverloopError as error:
+            return show(replace(visit, refused=error))
+
+    async def endpoint(request: Request) -> Response:
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _LARGEST_FORM:
+                raise InvalidInput("the form is too large", hint=f"send at most {_LARGEST_FORM >> 10} kB")
+        form = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=100))
+        return await run_in_threadpool(_guarded, open_context, request, work, form)
+
+    return endpoint
+
+
+def _guarded(open_context: OpenContext, request: Request, work: Page, form: dict[str, str] | None = None) -> Response:
+    """Run a page for whoever asks; without a way in, say how to sign in."""
+    project = request.path_params["project"]
+    try:
+        ctx = open_context(request, project)
+    except NotAuthenticated as error:
+        return render("signin.html", {"error": error, "title": "Sign in"}, status=error.status)
+    except (InvalidInput, PermissionDenied) as error:
+        return render("outside.html", {"error": error, "title": "Refused"}, status=error.status)
+    visit = Visit(ctx, request, form or {})
+    try:
+        with ctx.read() as tx:
+            if not refs.all(tx, project, "env/"):
+                raise NotFound(f"there is no project {project!r} here", hint="check the address")
+        return work(visit)
+    except EverloopError as error:
+        title = {404: "Not found", 403: "Not permitted"}.get(error.status, "This did not work")
+        return visit.page("error.html", title=title, error=error, status=error.status)
+
+
+def _nothing(visit: Visit) -> Response:
+    raise NotFound(f"there is no page {visit.request.url.path}", hint="the sections above lead everywhere")
 
 
 async def _plotly(_request: Request) -> Response:
     found = find_spec("plotly")
     assert found is not None
     assert found.origin is not None
-    return FileResponse(Path(found.origin).parent / "package_data" / "plotly.min.js", headers=_FOREVER)
+    return FileResponse(Path(found.origin).parent / "package_data" / "plotly.min.js", headers=_A_DAY)

@@ -7,20 +7,23 @@ function colour(name) {
 
 function draw(element) {
   const { traces, layout } = JSON.parse(element.dataset.chart);
-  const line = { gridcolor: colour("--line"), zerolinecolor: colour("--line"), linecolor: colour("--line") };
+  const line = { gridcolor: colour("--line"), zerolinecolor: colour("--line"), linecolor: colour("--line"), automargin: true };
+  const axis = (given) => ({ ...line, ...given, title: { standoff: 8, ...given?.title } });
   const whole = {
-    margin: { l: 48, r: 14, t: 14, b: 40 },
-    height: element.clientHeight || 260,
+    margin: { l: 46, r: 12, t: 12, b: 40 },
+    height: element.clientHeight || 250,
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    font: { color: colour("--soft"), family: "inherit", size: 12 },
-    colorway: [colour("--accent"), colour("--warn"), colour("--bad"), "#6b7fd7", "#a05ec9", "#3aa0c9"],
-    legend: { orientation: "h", y: 1.12 },
+    font: { color: colour("--soft"), family: getComputedStyle(document.body).fontFamily, size: 12 },
+    colorway: ["--chart-1", "--chart-2", "--chart-3", "--chart-4", "--chart-5", "--chart-6"].map(colour),
+    legend: { orientation: "h", y: 1.14, x: 0 },
     hovermode: "x unified",
+    hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
     ...layout,
-    xaxis: { ...line, ...(layout?.xaxis ?? {}) },
-    yaxis: { ...line, ...(layout?.yaxis ?? {}) },
+    xaxis: axis(layout?.xaxis),
+    yaxis: axis(layout?.yaxis),
   };
+  for (const shape of whole.shapes ?? []) shape.line = { color: colour("--soft"), ...shape.line };
   window.Plotly.react(element, traces, whole, { displayModeBar: false, responsive: true });
 }
 

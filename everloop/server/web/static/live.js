@@ -1,16 +1,21 @@
-// Keeps marked parts of a page fresh: <section data-live="kind kind"> is fetched again when such a fact arrives.
+// Keeps marked parts of a page fresh: <section id="x" data-live="kind. kind."> is fetched again when such a fact arrives.
 // Without JavaScript every page still shows everything; it only does not move.
 
-const parts = [...document.querySelectorAll("[data-live]")];
+document.documentElement.classList.add("script");
+
+const parts = [...document.querySelectorAll("[data-live][id]")];
+
+// What a person is doing must not be taken away: a field with the focus, an opened fold.
+const busy = (part) => part.contains(document.activeElement) || part.querySelector("details[open]");
 
 async function refresh(ids) {
-  const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+  const answer = await fetch(document.body.dataset.address, { headers: { Accept: "text/html" } });
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const id of ids) {
     const [now, then] = [document.getElementById(id), page.getElementById(id)];
-    if (now && then && now.innerHTML !== then.innerHTML && !now.contains(document.activeElement)) {
-      now.innerHTML = then.innerHTML;
+    if (now && then && now.innerHTML !== then.innerHTML && !busy(now)) {
+      now.replaceChildren(...then.childNodes);
       document.dispatchEvent(new CustomEvent("everloop:refreshed", { detail: now }));
     }
   }
@@ -19,9 +24,10 @@ async function refresh(ids) {
 if (parts.length && window.EventSource) {
   const due = new Set();
   let timer = 0;
-  const source = new EventSource(`/${document.body.dataset.project}/events`);
+  const source = new EventSource(`${document.body.dataset.project}/events`);
+  addEventListener("pagehide", () => source.close());
   source.addEventListener("fact", (event) => {
-    const kind = JSON.parse(event.data).kind;
+    const { kind } = JSON.parse(event.data);
     for (const part of parts) {
       if (part.dataset.live.split(" ").some((wanted) => kind.startsWith(wanted))) due.add(part.id);
     }
@@ -30,7 +36,7 @@ if (parts.length && window.EventSource) {
         timer = 0;
         const ids = [...due];
         due.clear();
-        refresh(ids);
+        refresh(ids).catch(() => {});
       }, 400);
     }
   });

@@ -1,0 +1,116 @@
+// The endpoint's live charts (differences of the gateways' counters) and its form for trying a question.
+
+const frame = document.getElementById("live-charts");
+const KEPT = 90;
+const EVERY = 2000;
+
+// Latency buckets are a quarter of an octave wide; this is the end of bucket `index`, in milliseconds.
+const upper = (index) => ((4 + (index & 3) + 1) * 2 ** (index >> 2)) / 1000;
+
+function quantile(counts, share) {
+  const buckets = Object.entries(counts).map(([bucket, count]) => [Number(bucket), count]).filter(([, c]) => c > 0).sort((a, b) => a[0] - b[0]);
+  const wanted = share * buckets.reduce((sum, [, count]) => sum + count, 0);
+  let seen = 0;
+  for (const [bucket, count] of buckets) {
+    seen += count;
+    if (seen >= wanted) return upper(bucket);
+  }
+  return null;
+}
+
+function added(now, before) {
+  const found = {};
+  for (const [bucket, count] of Object.entries(now)) found[bucket] = count - (before[bucket] ?? 0);
+  return found;
+}
+
+const lines = new Map(); // chart id -> name -> {x, y}
+
+function push(chart, name, at, value) {
+  if (!lines.has(chart)) lines.set(chart, new Map());
+  const own = lines.get(chart);
+  if (!own.has(name)) own.set(name, { x: [], y: [] });
+  const line = own.get(name);
+  line.x.push(at);
+  line.y.push(value);
+  if (line.x.length > KEPT) {
+    line.x.shift();
+    line.y.shift();
+  }
+}
+
+function show() {
+  for (const [chart, own] of lines) {
+    const element = document.getElementById(chart);
+    const traces = [...own].map(([name, line]) => ({ type: "scatter", mode: "lines", name, x: line.x, y: line.y, line: { width: 1.8 } }));
+    const layout = { height: 190, showlegend: traces.length > 1, xaxis: { type: "date", nticks: 4 }, yaxis: { rangemode: "tozero" } };
+    element.dataset.chart = JSON.stringify({ traces, layout });
+    document.dispatchEvent(new CustomEvent("everloop:refreshed", { detail: element.parentElement }));
+  }
+}
+
+async function watch() {
+  let before = null;
+  const note = document.getElementById("live-note");
+  const calm = note.textContent;
+  for (;;) {
+    if (!document.hidden) {
+      try {
+        const answer = await fetch(frame.dataset.stats);
+        if (!answer.ok) throw new Error(answer.status);
+        const now = await answer.json();
+        const seconds = before ? (now.wall - before.wall) / 1e6 : 0;
+        const same = before && now.started.join() === before.started.join();
+        if (same && seconds > 0) {
+          const at = new Date(now.wall / 1000).toISOString();
+          for (const revision of now.revisions) {
+            const last = before.revisions.find((one) => one.label === revision.label);
+            if (!last) continue;
+            const latency = added(revision.latency, last.latency);
+            push("live-requests", revision.label, at, (revision.requests - last.requests) / seconds);
+            push("live-errors", revision.label, at, (revision.errors - last.errors) / seconds);
+            push("live-latency", `${revision.label} p50`, at, quantile(latency, 0.5));
+            push("live-latency", `${revision.label} p99`, at, quantile(latency, 0.99));
+          }
+          show();
+        }
+        before = now;
+        note.textContent = calm;
+      } catch {
+        note.textContent = "the server does not answer; trying again";
+      }
+    }
+    await new Promise((resolve) => setTimeout(resolve, EVERY));
+  }
+}
+
+if (frame) watch();
+
+const form = document.getElementById("try");
+
+form?.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const output = form.querySelector("output");
+  output.hidden = false;
+  try {
+    JSON.parse(form.elements.question.value);
+  } catch (error) {
+    output.textContent = `This is no JSON: ${error.message}`;
+    return;
+  }
+  output.textContent = "asking…";
+  const began = performance.now();
+  try {
+    const answer = await fetch(form.dataset.address, { method: "POST", headers: { "content-type": "application/json" }, body: form.elements.question.value });
+    const text = await answer.text();
+    let shown = text;
+    try {
+      shown = JSON.stringify(JSON.parse(text), null, 2);
+    } catch {
+      shown = text;
+    }
+    output.textContent = `${answer.status} in ${Math.round(performance.now() - began)} ms\n${shown}`;
+  } catch {
+    output.textContent = "The gateway does not answer.";
+  }
+});

@@ -1,0 +1,93 @@
+"""Data: the datasets, one version with its profile, a masked sample, and what differs between two versions."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+
+from everloop.server.web.charts import histogram, spark_bars
+from everloop.server.web.visit import Visit
+
+_HISTORY = 100
+_SAMPLE = 8
+_TOP = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnView:
+    """A column of a profile, ready to show."""
+
+    name: str
+    type: str
+    role: str
+    tag: str
+    nulls: float
+    """Share of rows without a value."""
+    distinct: int
+    low: Any
+    high: Any
+    mean: float | None
+    path: str
+    """A small histogram as SVG path data; empty for texts."""
+    label: str
+    top: tuple[tuple[str, int, float], ...]
+    """Most frequent values with rows and share."""
+
+
+def index(visit: Visit) -> Response:
+    """The newest version of every dataset, and where each is the head."""
+    environments = visit.ask("environments.list", sandboxes=False).environments
+    heads: dict[str, list[str]] = {}
+    for environment in environments:
+        for identity in environment.heads.values():
+            heads.setdefault(identity, []).append(environment.name)
+    return visit.page(
+        "data.html", title="Data", here="/data", items=visit.ask("data.list").items, heads=heads
+    )
+
+
+def show(visit: Visit) -> Response:
+    """One version of a dataset: the newest, or `?version=`; with `?against=` also what differs."""
+    name = visit.part("name")
+    history = visit.ask("data.list", name=name, limit=_HISTORY).items
+    chosen = visit.whole("version")
+    found = visit.ask("data.show", version=f"data/{name}@{chosen}" if chosen else f"data/{name}")
+    against = visit.whole("against")
+    difference = None
+    if against is not None:
+        difference = visit.ask("data.compare", old=f"data/{name}@{against}", new=found.id)
+    return visit.page(
+        "dataset.html",
+        title=f"{name} v{found.number}",
+        here="/data",
+        data=found,
+        history=history,
+        columns=[_column(column, found) for column in found.columns],
+        sample=visit.ask("data.sample", version=found.id, rows=_SAMPLE),
+        against=against,
+        difference=difference,
+    )
+
+
+def _column(column: dict[str, Any], found: Any) -> ColumnView:
+    rows = max(column.get("rows") or 0, 1)
+    bins = histogram(column.get("quantiles") or [])
+    roles = [
+        role
+        for role, held in (("key", found.key), ("event time", [found.event_time]), ("known", [found.known_time]))
+        if column["name"] in held
+    ]
+    return ColumnView(
+        column["name"],
+        column["type"],
+        ", ".join(roles),
+        found.tags.get(column["name"], ""),
+        (column.get("nulls") or 0) / rows,
+        column.get("distinct") or 0,
+        column.get("min"),
+        column.get("max"),
+        column.get("mean"),
+        spark_bars([share for _, _, share in bins]) if len(bins) > 1 else "",
+        f"{bins[0][0]:.4g} to {bins[-1][1]:.4g} in {len(bins)} bins" if bins else "",
+        tuple((str(value), count, count / rows) for value, count in (column.get("top") or [])[:_TOP]),
+    )

@@ -1,0 +1,162 @@
+"""Endpoints: what is wanted and what is observed, live counters, predictions, and what monitors found over time."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from everloop.catalog import versions
+from everloop.catalog.operating import alarms, predictions
+from everloop.catalog.operating.alarms import Evaluation
+from everloop.core.clock import DAY, HOUR, MINUTE, iso
+from everloop.core.errors import EverloopError, InvalidInput
+from everloop.core.grants import Target
+from everloop.serving.rollout import observe
+from everloop.server.web.charts import Chart, bar_chart, line_chart
+from everloop.server.web.visit import Visit, data_answer
+
+SPANS = {"2h": (2 * HOUR, 5 * MINUTE), "24h": (DAY, HOUR), "30d": (30 * DAY, DAY), "360d": (360 * DAY, 10 * DAY)}
+"""Span of the chart of predictions, and the width of its bars."""
+_RECENT = 20
+_WINDOWS = 400
+
+
+def index(visit: Visit) -> Response:
+    """Endpoints of the protected environments."""
+    environments = [e.name for e in visit.ask("environments.list", sandboxes=False).environments]
+    found = {name: visit.ask("endpoints.list", environment=name).endpoints for name in environments}
+    return visit.page("endpoints.html", title="Endpoints", here="/endpoints", found=found)
+
+
+def show(visit: Visit) -> Response:
+    """One endpoint."""
+    name, environment = visit.part("name"), visit.query("environment", "production")
+    endpoint = visit.ask("endpoints.show", name=name, environment=environment)
+    span = visit.query("span", "24h")
+    if span not in SPANS:
+        raise InvalidInput(f"{span!r} is no span", hint="one of " + ", ".join(SPANS))
+    ctx = visit.ctx
+    with ctx.read() as tx:
+        recent = predictions.newest(tx, ctx.project, name, _RECENT)
+        revisions = {r.id: f"v{r.number}" for r in endpoint.revisions}
+        held = {i: m for i, m in versions.manifests(tx, ctx.project, [*revisions]).items()}
+        ids = {i for m in held.values() for i in (*m.get("models", {}).values(), m.get("service") or "", m["endpoint"])}
+        labels = versions.labels(tx, ctx.project, {*ids, *(row.revision for row in recent)} - {""})
+        definitions = versions.manifests(tx, ctx.project, ids - {""})
+    return visit.page(
+        "endpoint.html",
+        title=f"Endpoint {name}",
+        here="/endpoints",
+        endpoint=endpoint,
+        manifests=held,
+        labels=labels,
+        recent=recent,
+        span=span,
+        spans=SPANS,
+        traffic=_traffic(visit, name, span),
+        monitors=[_monitor(visit, monitor) for monitor in _monitors(visit, name, environment)],
+        alarms=visit.ask("alarms.list", endpoint=name, all=True, limit=10).alarms,
+        example=json.dumps(_example(visit, recent, held.get(endpoint.serving, {}), definitions), indent=2),
+        host=visit.request.headers.get("host", ""),
+    )
+
+
+def stats(visit: Visit) -> Response:
+    """The counters of each live revision, added over the gateways: for the live charts."""
+    name, environment = visit.part("name"), visit.query("environment", "production")
+    endpoint = visit.ask("endpoints.show", name=name, environment=environment)
+    told = observe.gateways(visit.ctx.home, visit.ctx.wall())
+    revisions = []
+    for revision in endpoint.revisions:
+        seen = [said["endpoints"].get(endpoint.address, {}).get(revision.id) for said in told]
+        latency: dict[str, int] = {}
+        for its in filter(None, seen):
+            for bucket, count in its["latency"].items():
+                latency[bucket] = latency.get(bucket, 0) + count
+        totals = {key: sum(its[key] for its in filter(None, seen)) for key in ("requests", "errors", "fallbacks")}
+        revisions.append({"label": f"v{revision.number}", "weight": revision.weight, **totals, "latency": latency})
+    started = sorted(str(said["started"]) for said in told)
+    return data_answer(
+        {"wall": visit.ctx.wall(), "started": started, "phase": endpoint.phase, "revisions": revisions}
+    )
+
+
+def prediction(visit: Visit) -> Response:
+    """One prediction: what was asked and answered, and where the answer came from."""
+    identity = visit.part("id")
+    trace = visit.ask("predictions.trace", id=identity)
+    return visit.page(
+        "prediction.html", title=f"Prediction {identity[:12]}", here="/endpoints", trace=trace, asked=trace.prediction
+    )
+
+
+def _traffic(visit: Visit, name: str, span: str) -> Chart | None:
+    """Predictions by revision over the span that ends now, by event time."""
+    length, width = SPANS[span]
+    until = (visit.ctx.now() // width + 1) * width
+    starts = range(until - length, until, width)
+    with visit.ctx.read() as tx:
+        counted = [(at, predictions.counts(tx, visit.ctx.project, name, at, at + width)) for at in starts]
+        revisions = sorted({revision for _, counts in counted for revision in counts})
+        labels = versions.labels(tx, visit.ctx.project, revisions)
+    if not revisions:
+        return None
+    series = {
+        labels.get(revision, revision[:12]).rpartition(" ")[2]: [(iso(at), c.get(revision, 0)) for at, c in counted]
+        for revision in revisions
+    }
+    return bar_chart(series, x="time (UTC)", y="predictions", stacked=True, times=True)
+
+
+def _monitors(visit: Visit, endpoint: str, environment: str) -> list[str]:
+    held = visit.ask("environments.show", environment=environment)
+    ids = {key.partition("/")[2]: i for key, i in held.entries.items() if key.startswith("monitor/")}
+    with visit.ctx.read() as tx:
+        manifests = versions.manifests(tx, visit.ctx.project, ids.values())
+    return [name for name, i in sorted(ids.items()) if manifests.get(i, {}).get("endpoint") == endpoint]
+
+
+def _monitor(visit: Visit, name: str) -> dict[str, Any]:
+    """What a monitor found: newest look at each window, as charts of performance and of drift."""
+    visit.ctx.need("read", Target("monitor", name))
+    with visit.ctx.read() as tx:
+        found = alarms.evaluations(tx, visit.ctx.project, name, limit=_WINDOWS)
+    newest: dict[int, Evaluation] = {}
+    for evaluation in found:
+        newest.setdefault(evaluation.start, evaluation)
+    windows = sorted(newest.values(), key=lambda e: e.start)
+    known = {figure for window in windows for figure in window.figures}
+    skipped = {"flagged", "severity", "rows", "estimate_error"}
+    performance = {
+        figure: [(iso(w.start), w.figures[figure]) for w in windows if figure in w.figures]
+        for figure in sorted(known - skipped)
+    }
+    drift = {
+        figure: [(iso(w.start), w.figures[figure]) for w in windows if figure in w.figures]
+        for figure in ("flagged", "severity")
+        if figure in known
+    }
+    return {
+        "name": name,
+        "windows": windows[::-1][:12],
+        "performance": line_chart(performance, x="window", y="performance", times=True) if performance else None,
+        "drift": line_chart(drift, x="window", y="drift", times=True) if drift else None,
+    }
+
+
+def _example(
+    visit: Visit, recent: list[Any], revision: Mapping[str, Any], definitions: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """A question to start from: the newest one that was asked, or empty fields."""
+    service = definitions.get(str(revision.get("service") or ""), {})
+    wanted = [*service.get("entities", []), *service.get("request", [])]
+    empty: dict[str, Any] = dict.fromkeys(wanted, "")
+    if not recent or not visit.may("predictions.get", id=recent[0].id):
+        return empty
+    try:
+        last = visit.ask("predictions.get", id=recent[0].id)
+    except EverloopError:  # its log was erased or lies elsewhere
+        return empty
+    known = {**last.inputs, **last.keys}
+    return {name: known.get(name) for name in wanted} if wanted else known
