@@ -22,8 +22,7 @@ from everloop.core.clock import Micros, iso
 from everloop.core.errors import Conflict, InvalidInput
 from everloop.core.grants import Target
 from everloop.core.ids import manifest_id, short
-from everloop.watch.budget import advance
-from everloop.watch.definitions import duration
+from everloop.watch.definitions import advance, duration
 
 _REMEMBERED = 12
 """Windows of an alarm's history that are kept."""

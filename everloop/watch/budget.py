@@ -9,29 +9,25 @@ the rate of false alarms that the monitor would then have had.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri, ndtr, ndtri
 
 from everloop.core.clock import DAY, Micros
+from everloop.watch.definitions import ENTER, OF
 from everloop.watch.diagnoses import diagnose
 from everloop.watch.drift import Limits, column_tests
 from everloop.watch.reference import Column, Counts, Reference
 from everloop.watch.statistics import twosample
 
 QUARTER: Micros = 91 * DAY
-ENTER, OF, LEAVE = 2, 3, 3
-"""Enter on 2 flagged windows of 3, leave after 3 quiet ones."""
 
 _POINTS, _WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
 _STRICTEST, _LOOSEST = 1e-6, 0.01
 _KOLMOGOROV = ((0.5, 0.8276), (0.9, 1.2238))
 """Median and 90 % point of Kolmogorov's distribution."""
 _WIDER, _WIDENINGS = 1.6, 16
-
-Step = Literal["ok", "suspect", "alarm", "quiet"]
 
 
 def alpha(alarms_per_quarter: float, window: Micros, n: int, m: int) -> float:
@@ -61,20 +57,6 @@ def both_flagged(p: float, correlation: float) -> float:
     c = float(ndtri(1 - p))
     within = ndtr(-(c - np.sqrt(correlation) * _POINTS) / np.sqrt(1 - correlation))
     return float((_WEIGHTS * within**2).sum() / np.sqrt(2 * np.pi))
-
-
-def advance(history: str) -> Step:
-    """Where a cause stands after `history` (newest last; `1` flagged, `0` not), as far as windows decide it.
-
-    `alarm`: 2 of the last 3 are flagged. `quiet`: the last 3 are not. `suspect`: something is flagged, not
-    enough. `ok`: nothing flagged, fewer than three windows seen.
-    """
-    recent = history[-OF:]
-    if recent.count("1") >= ENTER:
-        return "alarm"
-    if "1" in recent:
-        return "suspect"
-    return "quiet" if len(recent) >= LEAVE else "ok"
 
 
 def alarms_started(flags: NDArray[np.bool_]) -> NDArray[np.int64]:

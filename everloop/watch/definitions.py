@@ -4,12 +4,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from everloop.core.clock import Micros, parse_duration
+from everloop.core.clock import Micros, iso, parse_duration
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import checked_name
 from everloop.core.version import Version
 
 When = Literal["every", "alarm", "rows"]
+Step = Literal["ok", "suspect", "alarm", "quiet"]
+
+ENTER, OF, LEAVE = 2, 3, 3
+"""An alarm: enter on 2 flagged windows of 3, leave after 3 quiet ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of event time, start included, until excluded."""
+
+    start: Micros
+    until: Micros
+
+    def __post_init__(self) -> None:
+        """Refuse an empty one."""
+        if self.until <= self.start:
+            raise InvalidInput("the window is empty", hint="its end lies after its start")
+
+    def earlier(self, by: Micros) -> "Window":
+        """The same length, `by` microseconds before."""
+        return Window(self.start - by, self.until - by)
+
+    def __str__(self) -> str:
+        """ISO times."""
+        return f"{iso(self.start)} to {iso(self.until)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,3 +221,17 @@ def duration(text: str) -> Micros:
         return parse_duration(text)
     except ValueError as error:
         raise InvalidInput(str(error), hint="a whole number and one of ms, s, m, h, d, w") from None
+
+
+def advance(history: str) -> Step:
+    """Where a cause stands after `history` (newest last; `1` flagged, `0` not), as far as windows decide it.
+
+    `alarm`: 2 of the last 3 are flagged. `quiet`: the last 3 are not. `suspect`: something is flagged, not
+    enough. `ok`: nothing flagged, fewer than three windows seen.
+    """
+    recent = history[-OF:]
+    if recent.count("1") >= ENTER:
+        return "alarm"
+    if "1" in recent:
+        return "suspect"
+    return "quiet" if len(recent) >= LEAVE else "ok"

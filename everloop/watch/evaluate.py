@@ -5,25 +5,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from everloop.catalog import facts, refs, versions
+from everloop.catalog import facts, versions
 from everloop.catalog.context import Context
-from everloop.catalog.engine import Tx
 from everloop.catalog.operating import alarms as rows
 from everloop.catalog.operating.alarms import Alarm, Evaluation
-from everloop.catalog.operation import Answer, Command, operation
 from everloop.checks.definitions import ObjectiveDef
 from everloop.core.errors import NotFound
-from everloop.core.grants import Target
 from everloop.core.version import Version
 from everloop.watch import alarms
 from everloop.watch.alarms import Sight, Signal
 from everloop.watch.baseline import Scorer, baseline_of, body_of
 from everloop.watch.budget import alpha
-from everloop.watch.definitions import MonitorDef
+from everloop.watch.definitions import MonitorDef, Window
 from everloop.watch.drift import ColumnDrift, Limits, compare
 from everloop.watch.judged import Judged, judge, metric_of
-from everloop.watch.observed import Observed, Window, observe
+from everloop.watch.observed import Observed, observe
 from everloop.watch.reference import SCORE
+from everloop.watch.triggers import defined
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,65 +187,3 @@ def _objective(ctx: Context, monitor: MonitorDef, environment: str) -> Objective
     with ctx.read() as tx:
         manifest = defined(tx, ctx.project, environment, f"objective/{monitor.objective}")
     return ObjectiveDef.from_manifest(manifest)
-
-
-def entries(tx: Tx, project: str, environment: str) -> dict[str, str]:
-    """The definitions that an environment holds, `kind/name` -> version id; empty for an environment that is not."""
-    snapshot = refs.get(tx, project, refs.env_ref(environment))
-    if snapshot is None:
-        return {}
-    found: Mapping[str, str] = versions.get(tx, project, snapshot).manifest["entries"]
-    return dict(found)
-
-
-def defined(tx: Tx, project: str, environment: str, key: str) -> Mapping[str, Any]:
-    """The manifest of a definition in an environment; raises `NotFound`."""
-    identity = entries(tx, project, environment).get(key)
-    if identity is None:
-        raise NotFound(f"{environment} holds no {key}", hint="`everloop environments` shows what it holds")
-    return versions.get(tx, project, identity).manifest
-
-
-class Evaluate(Command):
-    """Which window of which monitor; times in microseconds. Without times: the newest whole window."""
-
-    monitor: str
-    environment: str = "production"
-    start: int | None = None
-    until: int | None = None
-
-
-def _monitor(_ctx: Context, cmd: Evaluate) -> Target:
-    return Target("monitor", cmd.monitor, cmd.environment)
-
-
-class ReportView(Answer):
-    """What a look at a window found."""
-
-    monitor: str
-    start: int
-    until: int
-    state: str
-    summary: str
-    evidence: str
-    alarms: tuple[str, ...]
-
-
-@operation("watch.evaluate", needs="check.run", on=_monitor)
-def evaluate_window(ctx: Context, cmd: Evaluate) -> ReportView:
-    """Look at one window of a monitor now."""
-    with ctx.read() as tx:
-        manifest = defined(tx, ctx.project, cmd.environment, f"monitor/{cmd.monitor}")
-    monitor = MonitorDef.from_manifest(cmd.monitor, manifest)
-    until = cmd.until if cmd.until is not None else ctx.now() // monitor.length * monitor.length
-    start = cmd.start if cmd.start is not None else until - monitor.length
-    report = evaluate(ctx, monitor, Window(start, until), environment=cmd.environment, score=ctx.ports.get("scorer"))
-    return ReportView(
-        monitor=cmd.monitor,
-        start=start,
-        until=until,
-        state=report.state,
-        summary=report.summary,
-        evidence=report.evidence,
-        alarms=tuple(alarm.id for alarm in report.alarms),
-    )

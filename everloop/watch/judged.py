@@ -10,12 +10,12 @@ from everloop.catalog.context import Context
 from everloop.catalog.operating import alarms as rows
 from everloop.checks.definitions import ObjectiveDef
 from everloop.core.clock import Micros
-from everloop.watch import performance
 from everloop.watch.baseline import Baseline
-from everloop.watch.definitions import MonitorDef
-from everloop.watch.observed import Observed, Window, labels_of, observe
-from everloop.watch.performance import Figure, Standing
+from everloop.watch.definitions import MonitorDef, Window
+from everloop.watch.observed import Observed, labels_of, observe
+from everloop.watch.statistics import performance
 from everloop.watch.statistics.estimated import Calibrator, Estimate, estimate_accuracy, estimate_auc
+from everloop.watch.statistics.performance import Figure, Standing
 
 DEFAULT_METRIC = "roc_auc"
 _MOST_SLICES = 20

@@ -11,35 +11,13 @@ from numpy.typing import NDArray
 from everloop.catalog.context import Context
 from everloop.catalog.operating import predictions
 from everloop.catalog.operating.predictions import Label
-from everloop.core.clock import Micros, iso
-from everloop.core.errors import InvalidInput
+from everloop.core.clock import Micros
 from everloop.serving import reading
 
 Floats = NDArray[np.float64]
 
 _OURS = frozenset({"prediction_id", "at", "recorded", "revision", "micros", "fallback", "label", "label_at"})
 """Columns of a window that are about the prediction, not of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A stretch of event time, start included, until excluded."""
-
-    start: Micros
-    until: Micros
-
-    def __post_init__(self) -> None:
-        """Refuse an empty one."""
-        if self.until <= self.start:
-            raise InvalidInput("the window is empty", hint="its end lies after its start")
-
-    def earlier(self, by: Micros) -> "Window":
-        """The same length, `by` microseconds before."""
-        return Window(self.start - by, self.until - by)
-
-    def __str__(self) -> str:
-        """ISO times."""
-        return f"{iso(self.start)} to {iso(self.until)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ that names a fault is open on a rule's endpoints, nothing retrains the model on 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from everloop.catalog import facts, refs, tasks, versions
 from everloop.catalog.context import Context
@@ -13,15 +14,11 @@ from everloop.catalog.engine import Tx
 from everloop.catalog.operating import alarms as rows
 from everloop.catalog.operating import predictions
 from everloop.catalog.operating.alarms import Alarm, Firing
-from everloop.catalog.operation import Answer, Command, operation
 from everloop.catalog.versions import VersionRow
 from everloop.core.clock import Micros, iso
-from everloop.core.grants import Target
+from everloop.core.errors import NotFound
 from everloop.core.ids import short
-from everloop.watch.baseline import Scorer
-from everloop.watch.definitions import MonitorDef, RetrainDef, Trigger, duration
-from everloop.watch.evaluate import Report, entries, evaluate
-from everloop.watch.observed import Window
+from everloop.watch.definitions import MonitorDef, RetrainDef, Trigger, Window, duration
 
 TASK = "flow.retrain"
 """The kind of task that a firing makes; payload {model, reason, environment, from}."""
@@ -176,57 +173,25 @@ def due_windows(ctx: Context, monitor: MonitorDef) -> list[Window]:
         done = rows.evaluated_until(tx, ctx.project, monitor.name)
         if done is None:
             first = predictions.window(tx, ctx.project, monitor.endpoint, 0, ctx.now(), limit=1)
-            done = first[0].at // monitor.length * monitor.length if first else ctx.now()
+            # a window that the endpoint was not asked in from its start is not like the others
+            done = -(-first[0].at // monitor.length) * monitor.length if first else ctx.now()
     ended = ctx.now() // monitor.length * monitor.length
     starts = range(done, ended, monitor.length)[:_MOST_WINDOWS]
     return [Window(start, start + monitor.length) for start in starts]
 
 
-def tick(
-    ctx: Context, environment: str = "production", score: Scorer | None = None
-) -> tuple[list[Report], list[Firing]]:
-    """Look at every window that is due, then let the rules fire. What `everloop worker` does every so often."""
-    with ctx.read() as tx:
-        held = entries(tx, ctx.project, environment)
-        monitors = [
-            MonitorDef.from_manifest(key.partition("/")[2], versions.get(tx, ctx.project, identity).manifest)
-            for key, identity in held.items()
-            if key.startswith("monitor/")
-        ]
-    reports = [
-        evaluate(ctx, monitor, window, environment=environment, score=score)
-        for monitor in monitors
-        for window in due_windows(ctx, monitor)
-    ]
-    return reports, fire(ctx, environment)
+def entries(tx: Tx, project: str, environment: str) -> dict[str, str]:
+    """The definitions that an environment holds, `kind/name` -> version id; empty for an environment that is not."""
+    snapshot = refs.get(tx, project, refs.env_ref(environment))
+    if snapshot is None:
+        return {}
+    found: Mapping[str, str] = versions.get(tx, project, snapshot).manifest["entries"]
+    return dict(found)
 
 
-class Tick(Command):
-    """Everything that is due in an environment."""
-
-    environment: str = "production"
-
-
-class Ticked(Answer):
-    """What a tick did."""
-
-    evaluated: tuple[str, ...]
-    """Evidence ids."""
-    fired: tuple[str, ...]
-    """Reasons of the tasks that were made."""
-    blocked: tuple[str, ...]
-
-
-def _watched(ctx: Context, cmd: Tick) -> Target:
-    return Target("project", ctx.project, cmd.environment)
-
-
-@operation("watch.tick", needs="check.run", on=_watched)
-def tick_now(ctx: Context, cmd: Tick) -> Ticked:
-    """Look at every window that is due, then let the retrain rules fire."""
-    reports, fired = tick(ctx, cmd.environment, ctx.ports.get("scorer"))
-    return Ticked(
-        evaluated=tuple(report.evidence for report in reports),
-        fired=tuple(f.reason for f in fired if f.outcome == "enqueued"),
-        blocked=tuple(f.reason for f in fired if f.outcome == "blocked"),
-    )
+def defined(tx: Tx, project: str, environment: str, key: str) -> Mapping[str, Any]:
+    """The manifest of a definition in an environment; raises `NotFound`."""
+    identity = entries(tx, project, environment).get(key)
+    if identity is None:
+        raise NotFound(f"{environment} holds no {key}", hint="`everloop environments` shows what it holds")
+    return versions.get(tx, project, identity).manifest

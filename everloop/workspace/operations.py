@@ -17,8 +17,7 @@ _MODULES = (
     "everloop.changes.reviewing",
     "everloop.serving.operations",
     "everloop.watch.alarms",
-    "everloop.watch.evaluate",
-    "everloop.watch.triggers",
+    "everloop.watch.operations",
     "everloop.workspace.system",
 )
 

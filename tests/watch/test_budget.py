@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from everloop.core.clock import DAY, HOUR
-from everloop.watch.budget import advance, alarms_started, alpha, both_flagged, calibrate
+from everloop.watch.budget import alarms_started, alpha, both_flagged, calibrate
+from everloop.watch.definitions import advance
 from everloop.watch.drift import Limits, compare
 from everloop.watch.reference import profile
 from everloop.watch.statistics import twosample

@@ -9,7 +9,9 @@ from everloop.catalog.operation import invoke
 from everloop.core.clock import DAY
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.watch.baseline import baseline_of, model_scorer
-from everloop.watch.evaluate import Evaluate, Window, evaluate, evaluate_window
+from everloop.watch.definitions import Window
+from everloop.watch.evaluate import evaluate
+from everloop.watch.operations import Evaluate, evaluate_window
 from everloop.watch.triggers import due_windows
 
 

@@ -8,7 +8,8 @@ from everloop.core.clock import DAY, MINUTE
 from everloop.core.version import Version
 from everloop.watch.alarms import Resolve, Sight, Signal, record, resolve
 from everloop.watch.baseline import model_scorer
-from everloop.watch.triggers import TASK, Tick, due_windows, fire, tick, tick_now
+from everloop.watch.operations import Tick, tick, tick_now
+from everloop.watch.triggers import TASK, due_windows, fire
 
 
 def queued(world):

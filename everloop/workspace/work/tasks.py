@@ -10,7 +10,7 @@ from everloop.checks.request import CheckRequest
 from everloop.core.errors import InvalidInput
 from everloop.flows.assets import suggest
 from everloop.watch.baseline import model_scorer
-from everloop.watch.triggers import Tick, tick_now
+from everloop.watch.operations import Tick, tick_now
 from everloop.workspace.build import refresh
 from everloop.workspace.code import project_of
 from everloop.workspace.work.checking import run_change_check

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from everloop.watch.performance import auc
 from everloop.watch.statistics.estimated import ASSUMPTION, calibrator, estimate_accuracy, estimate_auc
+from everloop.watch.statistics.performance import auc
 
 
 def draw(rng, rows, shift=-1.0):
