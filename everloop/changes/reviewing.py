@@ -100,6 +100,24 @@ def pending_checks(ctx: Context, number: int, *, again: bool = False) -> tuple[C
         return standing(tx, ctx.project, open_change(tx, ctx.project, number)).pending(again=again)
 
 
+def due_check(ctx: Context, asked: CheckRequest) -> CheckRequest:
+    """The request for the same check as the catalog makes it now, for a worker that was asked to run `asked`.
+
+    What to judge, by whose code and objective, is never taken from who asks. Raises `Conflict` when the open change
+    does not need such a check: it was updated since, or the request was made up.
+    """
+    with ctx.read() as tx:
+        now = standing(tx, ctx.project, open_change(tx, ctx.project, asked.change))
+    wanted = (asked.delta_id, asked.check_id, asked.objective_id, asked.candidate)
+    for request in now.requests():
+        if (request.delta_id, request.check_id, request.objective_id, request.candidate) == wanted:
+            return request
+    raise Conflict(
+        f"change #{asked.change} does not need this {asked.name}",
+        hint="it was updated meanwhile; `everloop check` queues what it needs now",
+    )
+
+
 @operation("changes.approve", needs="change.approve", on=of_change)
 def approve(ctx: Context, cmd: Approve) -> ChangeView:
     """Approve a change: bound to its delta, the target's policy and the evidence of its checks.
@@ -127,7 +145,7 @@ def approve(ctx: Context, cmd: Approve) -> ChangeView:
     if undone:
         raise PolicyRefused(
             f"checks have not passed: {', '.join(undone)}",
-            hint="an approval binds to their evidence; run them first: everloop check",
+            hint=f"an approval binds to their evidence; run them first: everloop check {change.number}",
             reasons=undone,
         )
     row = ApprovalRow(

@@ -82,6 +82,10 @@ class Standing:
             if c.state.state not in done and not c.required.subjects.problems
         )
 
+    def requests(self) -> tuple[CheckRequest, ...]:
+        """Every required check that can run, whatever its result."""
+        return tuple(self._request(c.required) for c in self.checks if not c.required.subjects.problems)
+
     def _request(self, required: Required) -> CheckRequest:
         return CheckRequest(
             change=self.change.number,
@@ -127,7 +131,7 @@ def standing(tx: Tx, project: str, change: Change) -> Standing:
         *(f"check {c.required.label}: {p}" for c in checks for p in c.required.subjects.problems),
         *incoherences(tx, project, entries, delta),
     ]
-    notes = (*decision.notes, *needs.notes, *_said(checks, change))
+    notes = (*decision.notes, *needs.notes, *_said(checks))
     decision = Decision(decision.allowed and not blocking, (*blocking, *decision.reasons), decision.counted, notes)
     return Standing(
         change,
@@ -188,12 +192,6 @@ def _bound(row: ApprovalRow) -> Approval:
     return Approval(row.actor, row.roles, row.delta, row.policy, row.evidence, row.service)
 
 
-def _said(checks: tuple[Checked, ...], change: Change) -> list[str]:
+def _said(checks: tuple[Checked, ...]) -> list[str]:
     """What a reviewer should know though it blocks nothing."""
-    said = [f"data of {name} moved on since {c.required.label} ran" for c in checks for name in c.stale_heads]
-    said += [
-        f"{c.required.label} was run by {c.result.actor}, an author of this change"
-        for c in checks
-        if c.result is not None and c.result.actor in change.authors
-    ]
-    return said
+    return [f"data of {name} moved on since {c.required.label} ran" for c in checks for name in c.stale_heads]

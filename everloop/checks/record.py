@@ -76,9 +76,9 @@ def _target(_ctx: Context, cmd: RecordResult) -> Target:
     return Target("check", cmd.name, cmd.environment)
 
 
-@operation("checks.record", needs="check.run", on=_target)
+@operation("checks.record", needs="check.record", on=_target)
 def record(ctx: Context, cmd: RecordResult) -> ResultView:
-    """Record what a check found, with its evidence."""
+    """Record what a check found, with its evidence. Only workers may: whoever could write evidence could forge it."""
     pinned = {cmd.check_id, cmd.objective_id, *cmd.subjects.values(), *cmd.heads.values()} - {""}
     with ctx.read() as tx:
         manifests = versions.manifests(tx, ctx.project, pinned)
@@ -133,5 +133,5 @@ def record_finding(ctx: Context, request: CheckRequest, finding: Finding) -> Res
 
 
 def run_check(ctx: Context, request: CheckRequest, function: Callable[..., Any], resolve: Resolve) -> ResultView:
-    """Execute here and record: for callers that accept user code in their process."""
+    """Execute here and record: for workers, which accept user code in the process of a task."""
     return record_finding(ctx, request, execute(request, function, resolve))

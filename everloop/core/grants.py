@@ -109,8 +109,11 @@ ROLES: dict[str, tuple[str, ...]] = {
     "steward": ("read */*@*#*", "data.capture */*@*", "data.erase */*@*#*", "tag.write */*@*#*"),
     "auditor": ("read */*@*#*", "audit.read */*@*"),
     "admin": ("read */*@*", "audit.read */*@*", "access.write */*@*", "task.write */*@*", "system.write */*@*"),
+    "worker": ("check.record */*@*",),
 }
 """Roles are lists of grants; they add up. An admin manages access, and neither reads tagged data nor approves."""
+SYSTEM_ROLES = frozenset({"worker"})
+"""Roles that no user can be given: what a worker found out is evidence because nobody else can write it down."""
 
 
 def role_grants(role: str) -> tuple[Grant, ...]:

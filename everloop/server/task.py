@@ -11,12 +11,14 @@ import sys
 from everloop.catalog import tasks
 from everloop.catalog.context import Actor, Context
 from everloop.core.errors import EverloopError
+from everloop.core.grants import ROLES
 from everloop.core.settings import load
 from everloop.workspace.opened import OWNER, Workspace
 from everloop.workspace.operations import load_operations
 from everloop.workspace.work.tasks import perform
 
 GRANTS = (
+    *ROLES["worker"],
     "read */*@*#*",
     "run.write */*",
     "sandbox.write */*@sandbox/auto/*",
@@ -24,7 +26,8 @@ GRANTS = (
     "check.run */*@*",
     "data.capture */*@*",
 )
-"""What the system does by itself, as a service account. It can propose; it can neither approve nor merge."""
+"""What the system does by itself, as a service account. It records evidence, as nobody else can; it can propose, and
+neither approve nor merge."""
 
 
 def task_context(workspace: Workspace, project: str) -> Context:

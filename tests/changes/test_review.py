@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from everloop.catalog import refs, tasks
@@ -299,13 +301,28 @@ def test_checks_that_did_not_pass_can_be_asked_again(team):
         cmd = reviewing.RunChecks(number=change.number, again=again)
         assert len(invoke(team.by("ada"), reviewing.check, cmd).pending) == count
     (request,) = reviewing.pending_checks(team.root, change.number, again=True)
-    record_finding(team.by("cyd"), request, Finding("passed", "fine"))
+    record_finding(team.worker, request, Finding("passed", "fine"))
     team.approve("bob", change.number)
     assert team.merge("bob", change.number).state == "merged"
 
 
-def test_a_check_that_an_author_ran_is_marked(team):
+@pytest.mark.parametrize("person", ["ada", "bob", "cyd", "eve", "lone"])
+def test_nobody_but_a_worker_records_evidence(team, person):
     check = team.version("check/good", name="good", function="m:f", parameters=[], objective="", blocks=["production"])
     change = team.proposal("ada", check__good=check)
-    team.run_checks(change.number, person="ada")
-    assert team.show(change.number).notes == ["good was run by ada, an author of this change"]
+    (request,) = reviewing.pending_checks(team.root, change.number)
+    for kind in ("person", "service"):
+        with pytest.raises(PermissionDenied, match=r"may not check\.record"):
+            record_finding(team.by(person, kind), request, Finding("passed", "trust me"))
+    assert team.show(change.number).checks[0].state == "missing"
+
+
+def test_a_worker_runs_what_the_catalog_asks_for_not_what_the_task_says(team):
+    check = team.version("check/good", name="good", function="m:f", parameters=[], objective="", blocks=["production"])
+    change = team.proposal("ada", check__good=check)
+    (request,) = reviewing.pending_checks(team.root, change.number)
+    forged = replace(request, function="ada:always_true", origin_snapshot="", subjects={"delay": "b3:" + "0" * 64})
+    assert reviewing.due_check(team.worker, forged) == request
+    for wrong in (replace(request, delta_id="b3:" + "0" * 64), replace(request, check_id="b3:" + "0" * 64)):
+        with pytest.raises(Conflict, match="does not need this good"):
+            reviewing.due_check(team.worker, wrong)

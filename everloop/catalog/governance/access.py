@@ -21,7 +21,7 @@ from everloop.catalog.engine import Tx
 from everloop.catalog.tables.access import login_codes, sessions, tokens, user_roles, users
 from everloop.core.clock import Micros
 from everloop.core.errors import Conflict, InvalidInput, NotFound
-from everloop.core.grants import Grant, narrowed, role_grants
+from everloop.core.grants import SYSTEM_ROLES, Grant, narrowed, role_grants
 from everloop.core.ids import checked_name, fresh_id
 
 UserKind = Literal["person", "service"]
@@ -247,6 +247,10 @@ def _digest(secret: str) -> str:
 def _checked_roles(roles: Collection[str]) -> None:
     for role in roles:
         role_grants(role)
+        if role in SYSTEM_ROLES:
+            raise InvalidInput(
+                f"nobody can be given the role {role!r}", hint="workers hold it; evidence is what they found"
+            )
 
 
 def _write_roles(tx: Tx, name: str, roles: Collection[str]) -> None:

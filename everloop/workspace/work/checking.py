@@ -7,9 +7,10 @@ from typing import Any
 
 from everloop.catalog import versions
 from everloop.catalog.context import Context
+from everloop.changes.reviewing import due_check
 from everloop.checks.execute import execute
 from everloop.checks.record import ResultView, record_finding
-from everloop.checks.request import CheckRequest
+from everloop.checks.request import CheckRequest, Finding
 from everloop.core.errors import NotFound
 from everloop.core.ids import short
 from everloop.data.codec import read
@@ -37,11 +38,18 @@ class LoadedModel:
         return self.predictor.scores({name: frame[name].to_numpy() for name in names})
 
 
-def run_change_check(ctx: Context, request: CheckRequest) -> ResultView:
-    """Execute one check of a change with the code of its snapshot, and record the result.
+def run_change_check(ctx: Context, asked: CheckRequest) -> ResultView:
+    """Execute one check of a change as the catalog asks for it now, and record the result. Only workers may.
 
-    The check function is user code and runs here: call this in a task's process.
+    The check function is user code and runs here: call this in a task's process. Raises `Conflict` when the change
+    does not need the check that was asked for.
     """
+    request = due_check(ctx, asked)
+    return record_finding(ctx, request, examine(ctx, request))
+
+
+def examine(ctx: Context, request: CheckRequest) -> Finding:
+    """Execute one check with the code of its snapshot and record nothing; user code runs in this process."""
     module = request.function.partition(":")[0]
     project, _ = project_of(ctx, request.origin_snapshot or request.head, module)
     check = project.checks.get(request.name)
@@ -50,8 +58,7 @@ def run_change_check(ctx: Context, request: CheckRequest) -> ResultView:
             f"the code of this snapshot defines no check {request.name!r}",
             hint="was the project built with another module?",
         )
-    finding = execute(request, check.function, resolver(ctx))
-    return record_finding(ctx, request, finding)
+    return execute(request, check.function, resolver(ctx))
 
 
 def resolver(ctx: Context) -> Callable[[str, CheckRequest], Any]:
