@@ -10,7 +10,7 @@ from everloop.core.clock import HOUR, Micros
 from everloop.demo.arrivals import Arrivals
 from everloop.project import Project
 
-BLOCK: Micros = 6 * HOUR
+BLOCK: Micros = 12 * HOUR
 """Facts are pushed in blocks, ahead of the questions in them: a fact counts once it is known, not before."""
 _SEED = 2013
 
@@ -28,7 +28,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Six hours: facts by dataset, and the questions asked in them, by time."""
+    """Half a day: facts by dataset, and the questions asked in them, by time."""
 
     start: Micros
     facts: dict[str, list[dict[str, Any]]]

@@ -37,8 +37,8 @@ project = el.Project(''',
 def wrong_unit(turn: Turn) -> None:
     """Ada turns minutes into seconds in one dataset and widens the contract that was in the way; review stops it."""
     teller = turn.teller
-    project, origin = turn.variant("seconds", _SECONDS, _WIDER)
-    with teller.doing("Ada builds with departure delays in seconds"):
+    building = teller.doing("Ada builds with departure delays in seconds")
+    with turn.variant("seconds", _SECONDS, _WIDER) as (project, origin), building:
         built = turn.build("sandbox/ada/seconds", project=project, origin=origin, message="Delays in seconds")
     with teller.doing("checks"):
         change = turn.propose(built.environment, "Finer delays")
@@ -59,13 +59,10 @@ def broken_revision(turn: Turn, player: Player, asked: pl.DataFrame, now: Micros
     teller = turn.teller
     table = turn.stage.folder / "correction.txt"
     table.write_text("1.0", encoding="utf-8")
-    project, origin = turn.variant(
-        "corrected",
-        _FRAGILE,
-        ("return model.fit(", "return Corrected(model.fit("),
-        ('frame["late"].to_numpy())', f'frame["late"].to_numpy()), {str(table)!r})'),
-    )
-    with teller.doing("Ada builds a model that reads a file beside it"):
+    wrapped = ("return model.fit(", "return Corrected(model.fit(")
+    closed = ('frame["late"].to_numpy())', f'frame["late"].to_numpy()), {str(table)!r})')
+    building = teller.doing("Ada builds a model that reads a file beside it")
+    with turn.variant("corrected", _FRAGILE, wrapped, closed) as (project, origin), building:
         built = turn.build("sandbox/ada/corrected", project=project, origin=origin, message="Corrected answers")
     with teller.doing("checks"):
         change = turn.propose(built.environment, "Corrected answers")

@@ -42,7 +42,7 @@ class Stage:
             raise EverloopError(f"{folder} already holds a demo", hint="remove it, or choose another with --home")
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(Path(__file__).parent / "project" / "flights.py", folder)
-        self.settings = Settings(home=home, project=PROJECT, module="flights", port=port, replay=True)
+        self.settings = Settings(home=home, project=PROJECT, module="flights", port=port, workers=2, replay=True)
         initialise(self.settings, ADA, "team", folder)
         self.workspace = Workspace.open(self.settings)
         with self.workspace.catalog.write() as tx:

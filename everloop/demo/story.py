@@ -124,7 +124,9 @@ class Year:
         )
         before = grace.call("environments.show", environment="production")
         back = grace.call("environments.rollback", environment="production", reason="shown in the demo")
-        teller.say(f"production: snapshot {before.number} → {back.number} ({before.message!r} → {back.message!r})")
+        teller.say(f"back: production went from snapshot {before.number} to {back.number} ({back.message!r})")
+        again = grace.call("environments.rollback", environment="production", to=before.snapshot, reason="and forward")
+        teller.say(f"and forward again: snapshot {again.number} ({again.message!r})")
         for at, _number in self.merged[:3]:
             live = grace.call("environments.live_at", environment="production", time=iso(at + DAY))
             model = next((label for key, label in _by_key(live).items() if key == "model/delay"), "none")

@@ -1,5 +1,8 @@
 """One turn of the loop as people do it: build, propose, wait for the checks, approve, merge, see it roll out."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +97,12 @@ class Turn:
         task = self.ada.call("tasks.enqueue", kind=kind, payload=payload)
         return self.stage.task_done(self.ada, task.id)
 
-    def variant(self, name: str, *edits: tuple[str, str]) -> tuple[Project, Origin]:
-        """The project with its file edited, in a folder beside it; raises when an edit finds nothing to replace."""
+    @contextmanager
+    def variant(self, name: str, *edits: tuple[str, str]) -> Iterator[tuple[Project, Origin]]:
+        """The project with its file edited, in a folder beside it, as in another checkout.
+
+        It is the same module: inside the block the edited one is imported. Raises when an edit finds nothing to replace.
+        """
         text = (self.stage.folder / "flights.py").read_text(encoding="utf-8")
         for old, new in edits:
             if old not in text:
@@ -103,9 +110,14 @@ class Turn:
             text = text.replace(old, new)
         folder: Path = self.stage.folder / "variants" / name
         folder.mkdir(parents=True)
-        module = f"flights_{name}"
-        (folder / f"{module}.py").write_text(text, encoding="utf-8")
-        return load_project(folder, module), Origin(folder, module, PROJECT)
+        (folder / "flights.py").write_text(text, encoding="utf-8")
+        original = sys.modules.pop("flights")
+        sys.path.insert(0, str(folder))
+        try:
+            yield load_project(folder, "flights"), Origin(folder, "flights", PROJECT)
+        finally:
+            sys.path.remove(str(folder))
+            sys.modules["flights"] = original
 
     def _rows(self, identity: str) -> int:
         return int(self.ada.call("data.show", version=identity).rows)

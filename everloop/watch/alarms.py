@@ -117,11 +117,17 @@ def _counted(alarm: Alarm, signals: tuple[Signal, ...], sight: Sight, now: Micro
         last_window=sight.until,
         updated=now,
         kind="fault" if fault else alarm.kind,
-        blocks_retraining=alarm.blocks_retraining or any(s.blocks for s in signals),
     )
     if signals:
         severity = max(s.severity for s in signals)
-        after = replace(after, title=_title(signals, alarm.onset), severity=severity, evidence=sight.evidence)
+        blocks = any(s.blocks for s in signals)  # as it is now: a sensor that works again no longer blocks
+        after = replace(
+            after,
+            title=_title(signals, alarm.onset),
+            severity=severity,
+            evidence=sight.evidence,
+            blocks_retraining=blocks,
+        )
     step = advance(history)
     if after.state == "suspect" and (step == "alarm" or fault):
         return replace(after, state="alarm", opened=now)

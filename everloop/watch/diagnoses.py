@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from everloop.watch.reference import Column, Counts
+from everloop.watch.reference import SCORE, Column, Counts
 from everloop.watch.statistics.twosample import Floats
 
 Fault = Literal["null spike", "constant column", "unit change", "renamed level", "wrong type"]
@@ -30,16 +30,9 @@ _UNITS: tuple[tuple[str, float, float], ...] = (
     ("°F to °C", 5 / 9, -160 / 9),
     ("°C to K", 1.0, 273.15),
     ("K to °C", 1.0, -273.15),
-    ("miles to km", 1.609344, 0.0),
-    ("km to miles", 1 / 1.609344, 0.0),
-    ("feet to m", 0.3048, 0.0),
-    ("m to feet", 1 / 0.3048, 0.0),
-    ("inches to cm", 2.54, 0.0),
-    ("cm to inches", 1 / 2.54, 0.0),
-    ("lb to kg", 0.45359237, 0.0),
-    ("kg to lb", 1 / 0.45359237, 0.0),
-    ("sign flipped", -1.0, 0.0),
 )
+"""Conversions that no season makes. Factors such as 1.6 (miles to km) or 2.54 are not among them: delays and
+demand shrink and grow by as much by themselves, and a false diagnosis keeps a model from being retrained."""
 _FAR = 0.2
 """How far apart (Kolmogorov-Smirnov) the columns must be for a change of unit to be worth naming."""
 
@@ -66,7 +59,7 @@ def diagnose(column: Column, window: Counts, inflation: float = 1.0) -> Diagnosi
         _wrong_type(window)
         or _null_spike(column, window, inflation)
         or _constant(column, window, inflation)
-        or (_renamed(column, window) if column.kind == "levels" else _unit_change(column, window))
+        or (_renamed(column, window) if column.kind == "levels" else _rescaled(column, window))
     )
 
 
@@ -113,6 +106,11 @@ def _only_level(column: Column, window: Counts) -> str:
     return repr(column.levels[int(np.argmax(window.cells[:-1]))])
 
 
+def _rescaled(column: Column, window: Counts) -> Diagnosis | None:
+    """A score has no unit that somebody could have mistaken: when it moves, the model's inputs did."""
+    return None if column.name == SCORE else _unit_change(column, window)
+
+
 def _unit_change(column: Column, window: Counts) -> Diagnosis | None:
     if window.present < _LEAST_ROWS or column.counts.low == column.counts.high:
         return None
@@ -123,7 +121,7 @@ def _unit_change(column: Column, window: Counts) -> Diagnosis | None:
     rest, name, scale = min((_distance(before * scale + shift, now), name, scale) for name, scale, shift in _UNITS)
     # What remains must be noise: the critical distance at 1e-3 of the window's size, and the grid's own.
     noise = 1.95 / np.sqrt(min(window.present, column.counts.present)) + 1 / before.size
-    # Real growth may be by 2.4 as well as by 2.54; a factor of 1,000 leaves more room.
+    # A scale near 1 comes with an offset here, which leaves little room; a factor of 1,000 leaves more.
     slack = _SLACK_NEAR if 1 / _NEAR < abs(scale) < _NEAR else _SLACK_FAR
     wider = _spread(now) / max(_spread(before), 1e-300)
     if rest > noise or rest > apart / 3 or not 1 - slack < wider / abs(scale) < 1 + slack:

@@ -83,7 +83,6 @@ def fault_of(before, now):
         (lambda x: x * 60, "x60"),
         (lambda x: x * 1.8 + 32, "°C to °F"),
         (lambda x: (x - 32) / 1.8, "°F to °C"),
-        (lambda x: x * 1.609344, "miles to km"),
     ],
 )
 def test_a_change_of_unit_is_named(change, name):
@@ -92,6 +91,21 @@ def test_a_change_of_unit_is_named(change, name):
     found = fault_of(before, change(now))
     assert found.fault == "unit change"
     assert name in found.text
+
+
+@pytest.mark.parametrize("factor", [1.609344, 1 / 2.54, -1.0])
+def test_a_factor_that_seasons_make_is_drift_and_no_fault(factor):
+    rng = np.random.default_rng(4)
+    reference = profile({"x": rng.normal(12, 9, 20_000)})
+    (verdict,) = compare(reference, reference.count({"x": rng.normal(12, 9, 800) * factor}))
+    assert verdict.state == "drift"
+
+
+def test_a_score_has_no_unit():
+    rng = np.random.default_rng(4)
+    reference = profile({"prediction": rng.random(20_000)})
+    (verdict,) = compare(reference, reference.count({"prediction": rng.random(800) / 60}))
+    assert verdict.state == "drift"
 
 
 def test_real_drift_is_no_change_of_unit():
