@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -108,7 +107,7 @@ NOTHING = "[dim]-[/]"
 
 def plain(value: Any) -> Any:
     """JSON-ready form of answers, dataclasses and values in them."""
-    if isinstance(value, BaseModel):
+    if hasattr(value, "model_dump"):  # an answer; pydantic itself is not loaded to say the version
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}

@@ -4,12 +4,13 @@ import getpass
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from everloop.catalog.context import Actor, Context
 from everloop.catalog.governance import access
+from everloop.cli.options import given
 from everloop.client import Client, connect, local
 from everloop.core.errors import NotAuthenticated
 from everloop.core.settings import Settings, load
@@ -23,7 +24,7 @@ CONFIG = "everloop.toml"
 class Session:
     """The options before the command; commands read them from here."""
 
-    flags: dict[str, Any] = field(default_factory=dict)
+    flags: dict[str, Any]
 
     @property
     def settings(self) -> Settings:
@@ -60,7 +61,7 @@ class Session:
         return Path.cwd()
 
 
-session = Session()
+session = Session(given)
 
 
 def user_name() -> str:
