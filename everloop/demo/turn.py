@@ -101,7 +101,8 @@ class Turn:
     def variant(self, name: str, *edits: tuple[str, str]) -> Iterator[tuple[Project, Origin]]:
         """The project with its file edited, in a folder beside it, as in another checkout.
 
-        It is the same module: inside the block the edited one is imported. Raises when an edit finds nothing to replace.
+        It is the same module: inside the block the edited one is imported. Raises when an edit finds nothing to
+        replace.
         """
         text = (self.stage.folder / "flights.py").read_text(encoding="utf-8")
         for old, new in edits:

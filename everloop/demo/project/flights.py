@@ -236,4 +236,4 @@ endpoint = project.endpoint(
 project.monitor(
     endpoint, label=el.Late(departures, "late", delay="36h"), objective=on_time, window="7d", alarms_per_quarter=1
 )
-project.retrain(delay, when=[el.every("90d"), el.on_alarm(endpoint)])
+project.retrain(delay, when=[el.every("90d"), el.on_alarm(endpoint)], cooldown="60d")
