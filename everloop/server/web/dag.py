@@ -13,6 +13,8 @@ NODE_WIDTH = 170
 NODE_HEIGHT = 46
 GAP_X = 56
 GAP_Y = 18
+BEND_HEIGHT = 12
+"""What an edge takes of a layer that it only passes through."""
 _SWEEPS = 6
 
 
@@ -106,14 +108,19 @@ def _untangle(rows: list[list[str]], links: Sequence[tuple[str, str]]) -> None:
 
 
 def _spots(rows: Sequence[Sequence[str]]) -> dict[str, Placed]:
-    tallest = max((len(row) for row in rows), default=0)
-    step = NODE_HEIGHT + GAP_Y
+    heights = [sum(_height(node) + GAP_Y for node in row) - GAP_Y for row in rows]
+    tallest = max(heights, default=0)
     spots: dict[str, Placed] = {}
     for column, row in enumerate(rows):
-        top = (tallest - len(row)) * step // 2
-        for i, node in enumerate(row):
-            spots[node] = Placed(column * (NODE_WIDTH + GAP_X), top + i * step)
+        top = (tallest - heights[column]) // 2
+        for node in row:
+            spots[node] = Placed(column * (NODE_WIDTH + GAP_X), top)
+            top += _height(node) + GAP_Y
     return spots
+
+
+def _height(node: str) -> int:
+    return BEND_HEIGHT if node.startswith("\0") else NODE_HEIGHT
 
 
 def svg(nodes: Sequence[Node], edges: Mapping[tuple[str, str], str] | Sequence[tuple[str, str]]) -> str:
@@ -124,7 +131,9 @@ def svg(nodes: Sequence[Node], edges: Mapping[tuple[str, str], str] | Sequence[t
     titles = dict(edges) if isinstance(edges, Mapping) else dict.fromkeys(edges, "")
     placed, bends = place([n.id for n in nodes], list(titles))
     width = max((p.x for p in placed.values()), default=0) + NODE_WIDTH + 4
-    height = max((p.y for p in placed.values()), default=0) + NODE_HEIGHT + 4
+    lowest = [p.y + NODE_HEIGHT for p in placed.values()]
+    lowest += [p.y + BEND_HEIGHT for stops in bends.values() for p in stops]
+    height = max(lowest, default=0) + 4
     size = f'viewBox="-2 -2 {width} {height}" width="{width}" height="{height}"'
     parts = [f'<svg class="dag" {size} role="img" aria-label="graph of {len(nodes)} nodes">']
     parts += [_edge(placed[a], bends[a, b], placed[b], titles[a, b]) for a, b in bends]
@@ -136,7 +145,8 @@ def _edge(start: Placed, through: Sequence[Placed], end: Placed, title: str) -> 
     half = NODE_HEIGHT // 2
     stops = [(start.x + NODE_WIDTH, start.y + half)]
     for bend in through:
-        stops += [(bend.x, bend.y + half), (bend.x + NODE_WIDTH, bend.y + half)]
+        middle = bend.y + BEND_HEIGHT // 2
+        stops += [(bend.x, middle), (bend.x + NODE_WIDTH, middle)]
     stops.append((end.x, end.y + half))
     path = f"M{stops[0][0]} {stops[0][1]}"
     for (x0, y0), (x1, y1) in pairwise(stops):

@@ -89,6 +89,13 @@ def size(count: int) -> str:
     raise AssertionError
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: `1 policy`, `2 policies`."""
+    if count == 1 or noun in {"code", "data"}:
+        return f"{count} {noun}"
+    return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
+
+
 def tone(state: Any) -> str:
     """The class of a badge: how good a state is; empty when it says nothing."""
     return next((kind for kind, states in _TONES.items() if str(state).lower() in states), "")
@@ -120,6 +127,7 @@ _templates.filters |= {
     "number": number,
     "size": size,
     "tone": tone,
+    "counted": counted,
     "json": lambda value: json.dumps(value, separators=(",", ":"), allow_nan=False),
     "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True),
 }

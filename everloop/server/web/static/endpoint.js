@@ -75,7 +75,7 @@ async function watch() {
           show();
         }
         before = now;
-        note.textContent = calm;
+        note.textContent = now.started.length ? calm : "no gateway runs here now";
       } catch {
         note.textContent = "the server does not answer; trying again";
       }

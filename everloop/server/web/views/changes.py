@@ -2,6 +2,8 @@
 
 from starlette.responses import Response
 
+from everloop.catalog.governance import results
+from everloop.changes.views import CheckView
 from everloop.core.errors import NotFound
 from everloop.server.web.differences import differences
 from everloop.server.web.visit import Visit
@@ -44,10 +46,10 @@ def show(visit: Visit) -> Response:
         title=f"#{number} {change.title}",
         here="/changes",
         change=change,
+        checks=change.checks if change.state == "open" else _recorded(visit, change.delta_id),
         parts=differences(visit.ctx, change.differences),
         may=may,
         own=visit.ctx.actor.name in change.authors,
-        refused_act=visit.request.path_params.get("act", ""),
     )
 
 
@@ -74,3 +76,27 @@ def act(visit: Visit) -> Response:
     else:
         raise NotFound(f"nothing can be done to a change by {wanted!r}", hint="use the buttons of its page")
     return visit.go("changes", number)
+
+
+def _recorded(visit: Visit, delta: str) -> list[CheckView]:
+    """The newest result of each check for a delta, for a change that is over: its standing is not asked any more."""
+    with visit.ctx.read() as tx:
+        found = results.of(tx, visit.ctx.project, delta)
+    newest = {(one.check_id, one.objective_id): one for one in reversed(found)}
+    return [
+        CheckView(
+            label=one.name,
+            name=one.name,
+            state=one.state,
+            summary=one.summary,
+            figures=dict(one.figures),
+            evidence=one.evidence,
+            origin="target",
+            reason="recorded when it was decided",
+            problems=[],
+            moved_heads=[],
+            run_by=one.actor,
+            at=one.at,
+        )
+        for one in sorted(newest.values(), key=lambda one: one.name)
+    ]
