@@ -4,7 +4,6 @@ import getpass
 import json
 import os
 import sys
-from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +14,7 @@ from everloop.changes.access import link
 from everloop.cli.output import output
 from everloop.cli.session import session
 from everloop.core.errors import EverloopError, InvalidInput
-from everloop.core.settings import Settings
+from everloop.core.settings import Settings, to_environment
 from everloop.server.auth import is_loopback
 from everloop.server.up import LINK
 from everloop.workspace import home as layout
@@ -82,16 +81,9 @@ def up(
 
 def become_supervisor(settings: Settings, path: str) -> None:
     """Replace this process by the supervisor, which loads next to nothing."""
-    env = {**os.environ, **environment_of(settings), LINK: path}
+    env = {**os.environ, **to_environment(settings), LINK: path}
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-m", "everloop.server.up"], env)  # noqa: S606 - our own interpreter and module
-
-
-def environment_of(settings: Settings) -> dict[str, str]:
-    """The settings as environment variables, for child processes."""
-    values = {f"EVERLOOP_{field.name.upper()}": getattr(settings, field.name) for field in fields_of(Settings)}
-    values["EVERLOOP_HOME"] = settings.home.resolve()
-    return {name: str(value) for name, value in values.items() if value not in ("", None)}
 
 
 def verify() -> None:

@@ -64,6 +64,13 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None
     return Settings(**values)
 
 
+def to_environment(settings: Settings) -> dict[str, str]:
+    """The settings as environment variables, for child processes; `load` reads them back."""
+    values = {field.name: getattr(settings, field.name) for field in fields(Settings)}
+    values["home"] = settings.home.resolve()
+    return {f"EVERLOOP_{name.upper()}": str(value) for name, value in values.items() if value not in ("", None)}
+
+
 def _typed(name: str, value: Any, origin: str) -> Any:
     default = getattr(Settings(), name)
     try:

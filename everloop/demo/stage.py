@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -21,7 +20,7 @@ from everloop.changes.access import OWNER_ROLES, link
 from everloop.client import Client, connect
 from everloop.core.clock import Micros, iso
 from everloop.core.errors import EverloopError, Unavailable
-from everloop.core.settings import Settings
+from everloop.core.settings import Settings, to_environment
 from everloop.workspace.initial import initialise
 from everloop.workspace.opened import Workspace
 
@@ -57,7 +56,7 @@ class Stage:
     def __enter__(self) -> Self:
         self.running = subprocess.Popen(
             [sys.executable, "-m", "everloop.server.up"],
-            env={**os.environ, **_environment(self.settings)},
+            env={**os.environ, **to_environment(self.settings)},
             stdout=subprocess.DEVNULL,
             cwd=self.folder,
             process_group=0,
@@ -143,12 +142,6 @@ def wait_for(probe: Callable[[], T], within: float, what: str) -> T:
         f"waited {within:.0f} s for: {what}",
         hint="is the machine very busy? the logs are in the workspace's run folder",
     )
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    values = {f"EVERLOOP_{field.name.upper()}": getattr(settings, field.name) for field in fields_of(Settings)}
-    values["EVERLOOP_HOME"] = settings.home.resolve()
-    return {name: str(value) for name, value in values.items() if value not in ("", None)}
 
 
 def day(at: Micros) -> str:
