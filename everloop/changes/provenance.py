@@ -37,6 +37,8 @@ class Provenance:
     at: int = 0
     statement: str = ""
     """Object with the DSSE envelope of the outcome; empty in a workspace without a key."""
+    merged: str = ""
+    """The snapshot that the merge made; not `snapshot` where a roll-back went there under a newer policy."""
     envelope: dict[str, Any] | None = None
     """The envelope itself, for those who will verify it without the catalog."""
 
@@ -158,6 +160,7 @@ def _provenance(tx: Tx, project: str, environment: str, snapshot: str) -> Proven
             change.merged_by,
             change.merged_at or 0,
             change.statement,
+            snapshot,
         )
     held = snapshot_of(tx, project, snapshot)
     first = _first_move(tx, project, environment)

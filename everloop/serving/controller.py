@@ -4,6 +4,9 @@
 gateways observed, takes one step of each endpoint's state machine, records it with its facts in one
 transaction, and then writes the routing table if it differs. A crash between the two is repaired by the next
 call, for the table follows from the recorded state alone.
+
+A snapshot is followed only when a merge, a roll-back or genesis put the pointer there (`rollout.trust`). Otherwise what
+serves goes on serving, guarded as ever, and the endpoints say why they are blocked.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +29,7 @@ from everloop.serving import table as tables
 from everloop.serving.rollout import entries as revision_entries
 from everloop.serving.rollout.observe import Observer
 from everloop.serving.rollout.state import Event, Plan, Rollout, step
+from everloop.serving.rollout.trust import refusal
 from everloop.serving.table import LOADER, Revision, Route, Table
 
 Materialize = Callable[[Mapping[str, Any], Blobs, Path], Any]
@@ -51,6 +55,8 @@ class Controller:
         self._observer = Observer()
         self._entries: dict[tuple[str, str], Revision] = {}
         self._table: Table | None = None
+        self._trusted: set[tuple[str, str, str]] = set()
+        self._refused: dict[tuple[str, str], str] = {}
 
     def reconcile(
         self,
@@ -87,6 +93,10 @@ class Controller:
             states = {n: Rollout.from_told(t) for n, t in rollouts.of(tx, ctx.project, environment).items()}
             names = [key.partition("/")[2] for key in entries if key.startswith("endpoint/")]
             manifests = _manifests(ctx, tx, entries, names)
+        refused = self._refusal(ctx, environment, snapshot) if snapshot else ""
+        if refused:
+            known = {**dict.fromkeys(names, Rollout()), **states}
+            return [self._held(ctx, environment, name, state, refused) for name, state in known.items()]
         for gone in states.keys() - set(names):
             with ctx.write() as tx:
                 rollouts.delete(tx, ctx.project, environment, gone)
@@ -120,6 +130,49 @@ class Controller:
         observed = self._observer.observed(f"{ctx.project}.{name}")
         state, events = step(before, version.id if version else "", plan, observed, ctx.now())
         state = state.with_blocked(blocked)
+        self._save(ctx, environment, name, (before, state), events=events, version=version)
+        return state, events
+
+    def _held(
+        self, ctx: Context, environment: str, name: str, before: Rollout, refused: str
+    ) -> tuple[str, Mapping[str, Any], Rollout, tuple[Event, ...]]:
+        """A step that follows nothing new: by the definition of the revision that is rolled out already."""
+        state, events, endpoint = before, tuple[Event, ...](), dict[str, Any]()
+        if before.target:
+            with ctx.read() as tx:
+                revision = versions.get(tx, ctx.project, before.target).manifest
+                endpoint = dict(versions.get(tx, ctx.project, revision["endpoint"]).manifest)
+            observed = self._observer.observed(f"{ctx.project}.{name}")
+            state, events = step(before, "", Plan.from_manifest(endpoint), observed, ctx.now())
+        state = state.with_blocked(refused)
+        self._save(ctx, environment, name, (before, state), events=events)
+        return name, endpoint, state, events
+
+    def _refusal(self, ctx: Context, environment: str, snapshot: str) -> str:
+        """Why the pointer is not followed; each refusal is a fact once. A merge never unhappens, so trust is kept."""
+        if (ctx.project, environment, snapshot) in self._trusted:
+            return ""
+        refused = refusal(ctx, environment, snapshot, self._key.public)
+        if not refused:
+            self._trusted.add((ctx.project, environment, snapshot))
+        elif self._refused.get((ctx.project, environment)) != snapshot:
+            payload = {"snapshot": snapshot, "reason": refused}
+            with ctx.write() as tx:
+                facts.append(tx, ctx.project, ctx.fact("rollout.refused", environment, payload))
+        self._refused[ctx.project, environment] = snapshot if refused else ""
+        return refused
+
+    @staticmethod
+    def _save(
+        ctx: Context,
+        environment: str,
+        name: str,
+        moved: tuple[Rollout, Rollout],
+        *,
+        events: tuple[Event, ...],
+        version: Version | None = None,
+    ) -> None:
+        before, state = moved
         if state != before:
             with ctx.write() as tx:
                 if version is not None:
@@ -128,7 +181,6 @@ class Controller:
                 for event in events:
                     payload = {"environment": environment, **event.payload}
                     facts.append(tx, ctx.project, ctx.fact(f"rollout.{event.kind}", name, payload))
-        return state, events
 
     def _files(self, ctx: Context, revision: Mapping[str, Any], manifests: revisions.Manifests) -> None:
         for identity in revision["models"].values():
@@ -140,7 +192,7 @@ class Controller:
         return self._home / "serving" / "models" / model.removeprefix("b3:")
 
     def _route(self, ctx: Context, name: str, endpoint: Mapping[str, Any], state: Rollout) -> Route | None:
-        weights = state.weights(Plan.from_manifest(endpoint))
+        weights = state.weights(Plan.from_manifest(endpoint)) if endpoint else []
         if not weights:
             return None
         return Route(

@@ -3,17 +3,21 @@
 import hashlib
 import pickle
 import time
+from dataclasses import replace
 
 import msgspec
 import pytest
 import serving_models
 from serving_house import Place
+from sqlalchemy import update
 
 from everloop.catalog import refs, versions
 from everloop.catalog.governance import access
 from everloop.catalog.operation import invoke
+from everloop.catalog.tables.changes import changes as changes_table
+from everloop.changes import environments, merging, proposing, provenance, reviewing
 from everloop.core.clock import MINUTE, ReplayClock
-from everloop.core.errors import NotFound
+from everloop.core.errors import NotFound, PolicyRefused
 from everloop.core.grants import Grant
 from everloop.core.snapshot import Snapshot
 from everloop.core.version import Version
@@ -55,21 +59,38 @@ class Shop:
     def __init__(self, ctx, place, endpoint, inputs=NUMBERS):
         self.ctx, self.place, self.endpoint, self.inputs = ctx, place, endpoint, inputs
         self.controller = Controller(place.home, place.key, replay=True)
-        self.head = None
+        environments.create_workspace_environments(ctx, "solo")
+        self.released = 0
+
+    @property
+    def head(self):
+        with self.ctx.read() as tx:
+            return refs.get(tx, "shop", "env/production")
 
     def release(self, estimator, *others, **model):
-        ctx = self.ctx
-        definition = Version("endpoint", self.endpoint.name, self.endpoint.manifest())
-        trained = model_version(ctx, "delay", estimator, self.inputs, **model)
-        entries = {v.key: v.id for v in (definition, trained, *others)}
-        snapshot = Snapshot(entries, (self.head,) if self.head else (), authors=("ada",))
+        """Through a sandbox, a change, a review and a merge, as everybody does; returns production's snapshot."""
+        trained = model_version(self.ctx, "delay", estimator, self.inputs, **model)
+        return self.merge(Version("endpoint", self.endpoint.name, self.endpoint.manifest()), trained, *others)
+
+    def merge(self, *held):
+        ctx, sandbox = self.ctx, f"sandbox/ada/r{self.released}"
+        self.released += 1
         with ctx.write() as tx:
-            versions.put_many(
-                tx, ctx.project, [definition, trained, *others, snapshot.version()], actor="ada", at=ctx.now()
-            )
-            refs.move(tx, ctx.project, "env/production", old=self.head, new=snapshot.id, actor="ada", at=ctx.now())
-        self.head = snapshot.id
-        return snapshot
+            versions.put_many(tx, ctx.project, held, actor="ada", at=ctx.now())
+        invoke(ctx, environments.create_sandbox, environments.CreateSandbox(environment=sandbox))
+        entries = {version.key: version.id for version in held}
+        invoke(ctx, environments.commit, environments.Commit(environment=sandbox, entries=entries))
+        wanted = proposing.Propose(source=sandbox, target="production", title="release", enqueue=False)
+        number = invoke(ctx, proposing.propose, wanted).number
+        invoke(ctx, reviewing.approve, reviewing.Approve(number=number))
+        return invoke(ctx, merging.merge, proposing.Numbered(number=number)).merge_snapshot
+
+    def point_by_hand(self, snapshot):
+        """What somebody with the database can do."""
+        ctx = self.ctx
+        with ctx.write() as tx:
+            versions.put(tx, ctx.project, snapshot.version(), actor="eve", at=ctx.now())
+            refs.move(tx, ctx.project, "env/production", old=self.head, new=snapshot.id, actor="eve", at=ctx.now())
 
     def reconcile_until(self, condition, seconds=20.0, each=None):
         end = time.monotonic() + seconds
@@ -97,7 +118,7 @@ def clock():
 @pytest.fixture
 def shop(context_of, sqlite_catalog, clock, tmp_path):
     place = Place(tmp_path)
-    ctx = context_of(sqlite_catalog, clock=clock, project="shop")
+    ctx = replace(context_of(sqlite_catalog, clock=clock, project="shop"), key=place.key)
     endpoint = EndpointDef("delay", "delay", rollout=Canary([50, 100], hold="10m"), guardrails=Guardrails("5%"))
     yield Shop(ctx, place, endpoint)
     place.close()
@@ -160,13 +181,12 @@ def test_a_revision_that_cannot_load_never_gets_traffic(shop, clock):
 
 def test_rolling_the_environment_back_is_instant(shop, clock):
     gateway = shop.place.gateway()
-    before = shop.release(serving_models.Values(1.0))
+    shop.release(serving_models.Values(1.0))
     first = shop.reconcile_until(lambda s: s and s.phase == "live").target
     shop.endpoint = EndpointDef("delay", "delay", rollout=AllAtOnce())
     shop.release(serving_models.Values(2.0))
     shop.reconcile_until(lambda s: s.phase == "live" and s.target != first)
-    with shop.ctx.write() as tx:
-        refs.move(tx, "shop", "env/production", old=shop.head, new=before.id, actor="ada", at=clock.now())
+    invoke(shop.ctx, provenance.rollback, provenance.Rollback(environment="production"))
     shop.controller.reconcile([shop.ctx])
     assert shop.shown().serving == first
     assert "rollout.rolled_back" in kinds(shop.ctx)
@@ -176,14 +196,34 @@ def test_rolling_the_environment_back_is_instant(shop, clock):
 
 
 def test_an_endpoint_without_its_model_says_so(shop):
-    ctx = shop.ctx
-    definition = Version("endpoint", "delay", shop.endpoint.manifest())
-    snapshot = Snapshot({definition.key: definition.id})
-    with ctx.write() as tx:
-        versions.put_many(tx, "shop", [definition, snapshot.version()], actor="ada", at=1)
-        refs.move(tx, "shop", "env/production", old=None, new=snapshot.id, actor="ada", at=1)
-    shop.controller.reconcile([ctx])
-    assert "needs model/delay" in shop.shown().blocked
+    with pytest.raises(PolicyRefused, match="does not hold"):  # review stops it
+        shop.merge(Version("endpoint", "delay", shop.endpoint.manifest()))
+
+
+def test_a_pointer_that_no_merge_put_there_is_not_served(shop, clock):
+    shop.place.gateway()
+    shop.release(serving_models.Values(1.0))
+    good = shop.reconcile_until(lambda s: s and s.phase == "live")
+    reviewed = shop.head
+    evil = model_version(shop.ctx, "delay", serving_models.Values(666.0), NUMBERS)
+    with shop.ctx.read() as tx:
+        entries = dict(Snapshot.from_manifest(versions.get(tx, "shop", reviewed).manifest).entries)
+    with shop.ctx.write() as tx:
+        versions.put(tx, "shop", evil, actor="eve", at=clock.now())
+    shop.point_by_hand(Snapshot({**entries, evil.key: evil.id}, (reviewed,), "nothing to see", ("ada",)))
+    for _ in range(3):
+        shop.controller.reconcile([shop.ctx])
+    shown = shop.shown()
+    assert shown.serving == good.serving
+    assert "which no merge put there" in shown.blocked
+    assert kinds(shop.ctx).count("rollout.refused") == 1
+    table = tables.load(shop.place.home / "serving" / "routes.json", shop.place.key.public)
+    assert [r.id for route in table.routes for r in route.revisions] == [good.serving]
+    with shop.ctx.catalog.write() as tx:  # nor one that a row written by hand vouches for: no statement does
+        tx.execute(update(changes_table).values(merge_snapshot=refs.get(tx, "shop", "env/production")))
+    shop.controller.reconcile([shop.ctx])
+    assert shop.shown().blocked == "the signed statement of change #1 is about something else"
+    assert shop.shown().serving == good.serving
 
 
 def test_predictions_with_features_are_logged_ingested_labelled_and_traced(shop, clock):
