@@ -28,9 +28,6 @@ from everloop.data.sources.call import CallSource
 from everloop.data.sources.files import FileSource
 from everloop.data.sources.sql import SqlSource
 
-PROFILED_ROWS = 4_000_000
-"""Tables up to this size are profiled when they are captured; larger ones when somebody asks."""
-
 
 @dataclass(frozen=True, slots=True)
 class Captured:
@@ -58,14 +55,15 @@ def open_source(ctx: Context, source: SourceDef, root: Path | None = None) -> So
 
 
 def capture(
-    ctx: Context, source: SourceDef, environment: str = "", *, root: Path | None = None, profile: bool = True
+    ctx: Context, source: SourceDef, environment: str = "", *, root: Path | None = None, profile: bool = False
 ) -> Captured:
     """Read a source into a version of kind `data`, and move the environment's head to it.
 
-    Nothing is recorded unless all of it is: on an error no version, no placement and no head has changed. Raises
-    `DataError` (file and line where there are any), `InvalidInput` (no such binding), `NotFound` (no such file),
-    `StorageFull`, `Unavailable` (the database does not answer), and `PolicyRefused` when a blocking expectation fails:
-    then the version is kept for inspection and the head stays.
+    The version's profile is made when somebody first asks for it (`profile_of`), for it costs more than all the rest;
+    with `profile` it is made now. Nothing is recorded unless all of it is: on an error no version, no placement and no
+    head has changed. Raises `DataError` (file and line where there are any), `InvalidInput` (no such binding),
+    `NotFound` (no such file), `StorageFull`, `Unavailable` (the database does not answer), and `PolicyRefused` when a
+    blocking expectation fails: then the version is kept for inspection and the head stays.
     """
     began, cpu = time.perf_counter(), time.process_time()
     opened = open_source(ctx, source, root)
@@ -88,7 +86,7 @@ def capture(
             cpu_seconds=time.process_time() - cpu,
         )
         found = _record(ctx, definition, version, placed, row)
-    if profile and found.rows <= PROFILED_ROWS:
+    if profile:
         profile_of(ctx, found.id)
     if not environment:
         return found

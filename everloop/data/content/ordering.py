@@ -27,6 +27,7 @@ from everloop.data.failures import full_disk_is_storage_full
 MEMORY = 512 * 2**20
 """Bytes of Arrow data that are sorted in memory; more goes through the disk."""
 SMALLEST_CUT, LARGEST_CUT = 8_192, 65_536
+_SAMPLE = 1_024
 
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 
@@ -93,11 +94,9 @@ def _checked(table: pa.Table, key: Sequence[str]) -> pa.Table:
 
 def _sorted_in_memory(table: pa.Table, key: Sequence[str]) -> pa.Table:
     table = table.combine_chunks()
-    in_order, ties = _adjacent(table, key)
-    if not in_order:
+    if not _in_order(table, key):
         table = table.take(_order(table, key))
-        _, ties = _adjacent(table, key)
-    if ties:
+    if _shares_keys(table, key):
         table = table.take(_order(table, _sort_columns(table.schema, key)))
     return table
 
@@ -112,17 +111,36 @@ def _sort_columns(schema: pa.Schema, key: Sequence[str]) -> list[str]:
     return [*key, *(f.name for f in rest)]
 
 
-def _adjacent(table: pa.Table, key: Sequence[str]) -> tuple[bool, bool]:
-    """Whether the rows are in the order of their keys, and whether neighbours share a key."""
+def _in_order(table: pa.Table, key: Sequence[str]) -> bool:
+    """Whether the rows are in the order of their keys; by blocks, so that a table in no order is found out at once."""
+    for start in range(0, table.num_rows, BLOCK):
+        block = table.slice(start, BLOCK + 1)  # one row of the next block, too
+        ascending, tie = pa.scalar(False), pa.scalar(True)
+        for name in key:
+            above, below = _neighbours(block, name)
+            ascending = pc.or_(ascending, pc.and_(tie, pc.less(above, below)))
+            tie = pc.and_(tie, pc.equal(above, below))
+        if block.num_rows > 1 and not pc.all(pc.or_(ascending, tie)).as_py():
+            return False
+    return True
+
+
+def _shares_keys(table: pa.Table, key: Sequence[str]) -> bool:
+    """Whether neighbours share a key. The last column goes first: it tells most rows of a sorted table apart."""
     if table.num_rows < 2:
-        return True, False
-    ascending, tie = pa.scalar(False), pa.scalar(True)
-    for name in key:
-        column = table[name].chunk(0)
-        above, below = column[:-1], column[1:]
-        ascending = pc.or_(ascending, pc.and_(tie, pc.less(above, below)))
-        tie = pc.and_(tie, pc.equal(above, below))
-    return bool(pc.all(pc.or_(ascending, tie)).as_py()), bool(pc.any(tie).as_py())
+        return False
+    *others, last = key
+    above, below = _neighbours(table, last)
+    rows = pc.indices_nonzero(pc.equal(above, below))
+    for name in reversed(others):
+        above, below = _neighbours(table, name)
+        rows = rows.filter(pc.equal(above.take(rows), below.take(rows)))
+    return len(rows) > 0
+
+
+def _neighbours(table: pa.Table, name: str) -> tuple[pa.Array, pa.Array]:
+    column = table[name].chunk(0)
+    return column[:-1], column[1:]
 
 
 # --- on disk
@@ -284,6 +302,14 @@ def words(array: pa.Array) -> Words:
 
 
 def _text_words(array: pa.Array) -> Words:
+    if len(array) > _SAMPLE and pc.count_distinct(array[:_SAMPLE]).as_py() * 8 <= _SAMPLE:  # codes: a word for each
+        coded = array.dictionary_encode()
+        found: Words = _spelled(coded.dictionary)[coded.indices.to_numpy(zero_copy_only=False)]
+        return found
+    return _spelled(array)
+
+
+def _spelled(array: pa.Array) -> Words:
     offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
     lengths = np.diff(offsets)
     result = lengths.astype(np.uint64)
@@ -305,6 +331,9 @@ def _powers(count: int) -> Words:
 
 def mixed(values: Words) -> Words:
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input moves every bit of the output."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    values = values ^ (values >> np.uint64(30))
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values

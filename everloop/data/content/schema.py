@@ -12,6 +12,7 @@
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -149,7 +150,13 @@ def _plain_or_named(field: pa.Field) -> pa.DataType:
 
 def schema_fields(schema: pa.Schema) -> list[list[str]]:
     """`[[name, logical type], …]` in the order of the columns, as manifests hold it."""
-    return [[field.name, _name(field.type)] for field in plain_schema(schema)]
+    return [[name, type_] for name, type_ in _schema_fields(schema)]
+
+
+@lru_cache(maxsize=64)
+def _schema_fields(schema: pa.Schema) -> tuple[tuple[str, str], ...]:
+    """Every part of a table asks for these again, and naming twenty types costs as much as hashing their values."""
+    return tuple((field.name, _name(field.type)) for field in plain_schema(schema))
 
 
 def unwrapped(array: pa.Array) -> pa.Array:
