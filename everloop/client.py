@@ -6,7 +6,7 @@ client.changes.propose(source="sandbox/ada/tuning", target="staging", title="Dee
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 from pydantic import BaseModel, ValidationError
@@ -23,10 +23,21 @@ _TIMEOUT = 60.0
 class Client:
     """`client.<area>.<verb>(**fields)` runs the operation `<area>.<verb>`; `dir(client.changes)` lists verbs."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, close: Callable[[], None] = lambda: None) -> None:
         """Use `connect` (HTTP) or `local` (in process)."""
         load_operations()
         self._call = call
+        self._close = close
+
+    def close(self) -> None:
+        """Give connections back; a client is also a context manager that does."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     def call(self, name: str, /, **fields: Any) -> Any:
         """Run one operation and return its answer, a frozen pydantic model.
@@ -88,7 +99,7 @@ def connect(url: str, *, token: str = "", project: str = "default", at: str = ""
             raise _error(answer)
         return op.answer.model_validate_json(answer.content)
 
-    return Client(call)
+    return Client(call, http.close)
 
 
 def first_problem(error: ValidationError) -> str:

@@ -36,7 +36,8 @@ class Session:
         """A client of the server that the settings name, else of the workspace in `home`."""
         settings = self.settings
         if settings.server:
-            yield connect(settings.server, token=settings.token, project=settings.project)
+            with connect(settings.server, token=settings.token, project=settings.project) as client:
+                yield client
             return
         with self.workspace() as workspace:
             yield local(self.context(workspace))
