@@ -194,6 +194,8 @@ class Year:
             turn.tell(change)
             if all(check.state == "passed" for check in change.checks):
                 turn.land(change)
+                with teller.doing("canary starts"):
+                    turn.settled("canary")
                 self.merged.append((self.stage.workspace.clock.now(), change.number))
                 teller.note(
                     f"retrained in {day(self.stage.workspace.clock.now())[:7]}, AUC on the holdout",

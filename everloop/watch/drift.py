@@ -194,7 +194,7 @@ def _range(column: Column, window: Counts, limits: Limits) -> Comparison:
     # The next value is beyond the smallest and largest of m with probability 2 / (m + 1).
     share, p = twosample.unseen(2, column.counts.present, window.outside, window.present)
     low, high = column.counts.low, column.counts.high
-    text = f"{share:.1%} outside {low:g}..{high:g}: {window.low:g}..{window.high:g}"
+    text = f"{share:.1%} well outside {low:g}..{high:g}: {window.low:g}..{window.high:g}"
     return Comparison(column.name, "range", p, share, limits.share, "share", text if window.outside else "within range")
 
 

@@ -18,6 +18,8 @@ from everloop.core.errors import DataError
 
 Kind = Literal["numeric", "discrete", "levels"]
 Values = NDArray[Any]
+_MARGIN = 0.05
+"""By how much of its width a value must lie beyond the range of training to count as outside."""
 SCORE = "prediction"
 """The name under which the model's output is watched, as one more column."""
 
@@ -99,7 +101,10 @@ class Column:
         if self.kind == "levels":
             return _count_levels(self.levels, array_of(values))
         numbers, nulls, invalid = _numbers(array_of(values))
-        return _count_numbers(self.edges, numbers, nulls, invalid, (self.counts.low, self.counts.high))
+        # the range was learned, not declared: a record set by a little is no violation
+        margin = _MARGIN * (self.counts.high - self.counts.low)
+        bounds = (self.counts.low - margin, self.counts.high + margin)
+        return _count_numbers(self.edges, numbers, nulls, invalid, bounds)
 
 
 @dataclass(frozen=True, slots=True)
