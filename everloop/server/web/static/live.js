@@ -2,6 +2,7 @@
 // Without JavaScript every page still shows everything; it only does not move.
 
 document.documentElement.classList.add("script");
+document.querySelector(".bar nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 
 const parts = [...document.querySelectorAll("[data-live][id]")];
 

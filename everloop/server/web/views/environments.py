@@ -11,6 +11,7 @@ from everloop.server.web.visit import Visit
 
 _SANDBOXES = 12
 _MOVES = 8
+_FACTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def lanes(visit: Visit) -> Response:
         more=max(0, len(sandboxes) - _SANDBOXES),
         alarms=visit.ask("alarms.list", limit=10).alarms,
         waiting=waiting,
-        facts=visit.ask("audit.facts", limit=12).facts if visit.may("audit.facts") else None,
+        facts=_told(visit) if visit.may("audit.facts") else None,
         moves=_moves(visit, [e.name for e in shown]),
     )
 
@@ -97,3 +98,9 @@ def _moves(visit: Visit, names: list[str]) -> list[dict[str, Any]]:
         for move in visit.ask("environments.log", environment=name, limit=_MOVES).moves
     ]
     return sorted(found, key=lambda entry: -entry["move"].at)[:_MOVES]
+
+
+def _told(visit: Visit) -> list[Any]:
+    """The newest facts that say what changed; who called which operation is for the audit."""
+    found = visit.ask("audit.facts", limit=80).facts
+    return [fact for fact in found if not fact.kind.startswith("audit.")][:_FACTS]
