@@ -96,7 +96,7 @@ class Stage:
         """Move the replay's clock forward."""
         self.workspace.clock.advance(at)  # type: ignore[attr-defined]
 
-    def task_done(self, client: Client, task: str, within: float = 120.0) -> Any:
+    def task_done(self, client: Client, task: str, within: float = 300.0) -> Any:
         """Wait for a task and return its result; raises `EverloopError` when it failed."""
 
         def ended() -> Any:

@@ -119,6 +119,8 @@ class Year:
     def rewind(self) -> None:
         """Production goes back with one command; what was live when is a query."""
         teller, grace = self.teller, self.turn.grace
+        sealed = self.turn.run_task("predictions.seal", {})
+        teller.say(f"the year's predictions are sealed into {len(sealed['delay'])} dataset versions")
         teller.chapter(
             "5. Going back", "An environment is a pointer: rolling back is one compare-and-swap, and history answers."
         )

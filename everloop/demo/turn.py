@@ -61,7 +61,7 @@ class Turn:
             change = self.grace.call("changes.show", number=number)
             return change if all(c.state in _CHECKED for c in change.checks) else None
 
-        return wait_for(probe, 120, f"the checks of change #{number}")
+        return wait_for(probe, 300, f"the checks of change #{number}")
 
     def tell(self, change: Any) -> None:
         """Say what the checks found."""

@@ -74,7 +74,7 @@ class Child:
                 stderr=output,
                 # own group: a Ctrl-C in the terminal reaches the supervisor alone, which stops the rest in order
                 process_group=0,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, before any thread exists
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, before any thread exists
             )
         self.started = now
 
@@ -137,7 +137,7 @@ def pids_file(path: Path, children: Sequence[Child]) -> None:
     fresh.replace(path)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """On Linux: be told to end when the supervisor is killed outright, so nothing is left behind."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

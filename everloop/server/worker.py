@@ -11,24 +11,29 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO, Any
 
 from everloop.catalog import chain, refs, tasks
+from everloop.catalog.operating import rollouts
 from everloop.catalog.tasks import Task
-from everloop.core.clock import SECOND
+from everloop.core.clock import HOUR, SECOND
 from everloop.core.errors import Conflict, EverloopError
 from everloop.core.settings import load
+from everloop.server.supervisor import die_with_parent
 from everloop.serving.controller import Controller
 from everloop.serving.ingest import ingest
 from everloop.workspace.opened import Workspace
 
-KINDS = ("checks.run", "flow.retrain", "data.refresh", "watch.tick")
+KINDS = ("checks.run", "flow.retrain", "data.refresh", "predictions.seal", "watch.tick")
 LEASE_SECONDS = 30.0
-_TICK = 0.04
+_TICK = 0.05
+_CLAIM_SECONDS = 0.2
 _WATCH_SECONDS = 60.0
+_CHECKPOINT_SECONDS = 600.0
 
 
 @dataclass
@@ -48,8 +53,9 @@ class Running:
 
     task: Task
     child: subprocess.Popen[bytes]
+    output: IO[bytes]
+    """Where the child writes its answer; a file, so that a long one never waits for a reader."""
     renewed: float
-    output: bytes = field(default=b"")
 
 
 class Worker:
@@ -64,11 +70,13 @@ class Worker:
         self._lock: IO[str] = (workspace.home / "run" / "duties.lock").open("w")
         self._leads = False
         self.duties = [
-            Duty("seal", 0.05, lambda: chain.seal(workspace.catalog, workspace.clock)),
+            Duty("seal", 0.1, lambda: chain.seal(workspace.catalog, workspace.clock)),
             Duty("ingest", 0.5, lambda: ingest(workspace.catalog, workspace.home)),
             Duty("rollout", 0.25, self._roll),
             Duty("watch", _WATCH_SECONDS, self._watch),
+            Duty("checkpoint", _CHECKPOINT_SECONDS, self._checkpoint),
         ]
+        self._asks = Duty("claim", _CLAIM_SECONDS, lambda: None)
 
     def run(self) -> None:
         """Work until told to stop; the task in hand is handed back."""
@@ -113,39 +121,61 @@ class Worker:
             say(f"rollout: {event}")
 
     def _watch(self) -> None:
+        """Have monitors look, and predictions of past hours sealed, where there is something to look at."""
         if self.workspace.settings.replay:
             return  # the replayer says when
         ctx = self.workspace.system()
+        hour = ctx.wall() // HOUR
+        with self.workspace.catalog.read() as tx:
+            served = [name for name in refs.projects(tx) if rollouts.of(tx, name, "production")]
+        for project in served:
+            wanted: tuple[tuple[str, dict[str, str], str], ...] = (
+                ("watch.tick", {"environment": "production"}, "watch"),
+                ("predictions.seal", {}, f"seal/{hour}"),
+            )
+            with self.workspace.catalog.write() as tx:
+                for kind, payload, dedupe in wanted:
+                    tasks.enqueue(tx, project, kind, payload, actor=ctx.actor.name, now=ctx.wall(), dedupe=dedupe)
+
+    def _checkpoint(self) -> None:
+        """Sign the heads of the chains of facts, so that a tail that is cut off later shows."""
         with self.workspace.catalog.read() as tx:
             projects = refs.projects(tx)
         for project in projects:
             with self.workspace.catalog.write() as tx:
-                payload = {"environment": "production"}
-                tasks.enqueue(tx, project, "watch.tick", payload, actor=ctx.actor.name, now=ctx.wall(), dedupe="watch")
+                chain.checkpoint(tx, project, self.workspace.key, at=self.workspace.clock.wall())
 
     def _tend(self, now: float) -> None:
         """Take a task when idle; renew the lease of the one in hand; record what came out of it."""
         if self.running is None:
+            if now < self._asks.due:
+                return
+            self._asks.due = now + self._asks.every
             task = tasks.claim(self.workspace.catalog, self.name, KINDS, LEASE_SECONDS, self.workspace.clock.wall())
             if task is not None:
-                self.running = Running(task, self._start(task), now)
+                self.running = self._start(task, now)
             return
         held = self.running
         if held.child.poll() is None:
             if now - held.renewed > LEASE_SECONDS / 3:
                 self._renew(held, now)
             return
-        self.running = None
-        assert held.child.stdout is not None
-        self._record(held.task, held.child.stdout.read(), held.child.returncode)
+        self.running, self._asks.due = None, now
+        with held.output as output:
+            output.seek(0)
+            said = output.read()
+        self._record(held.task, said, held.child.returncode)
 
-    def _start(self, task: Task) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(  # noqa: S603 - our own interpreter and module, ids from the catalog
+    def _start(self, task: Task, now: float) -> Running:
+        output = tempfile.TemporaryFile(dir=self.workspace.home / "run")  # noqa: SIM115 - closed when the task ended
+        child = subprocess.Popen(  # noqa: S603 - our own interpreter and module, ids from the catalog
             [sys.executable, "-m", "everloop.server.task", task.id, task.project],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=output,
             process_group=0,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, before any thread exists
         )
+        return Running(task, child, output, now)
 
     def _renew(self, held: Running, now: float) -> None:
         held.renewed = now

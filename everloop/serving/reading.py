@@ -10,13 +10,14 @@ from everloop.catalog import facts, placements, versions
 from everloop.catalog.context import Context
 from everloop.catalog.operating import predictions
 from everloop.catalog.operating.predictions import Label, PredictionRow
-from everloop.core.clock import Micros, iso
+from everloop.core.clock import DAY, HOUR, Micros, iso, parse_time
 from everloop.data.codec import DataCodec
 from everloop.data.definitions import Contract
 from everloop.serving.log import Entry
 from everloop.serving.segments import answers_of, entries, inputs_of
 
 _TIME = pl.Datetime("us", "UTC")
+_LONGEST: Micros = 31 * DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +93,20 @@ def seal(ctx: Context, endpoint: str, start: Micros, until: Micros) -> Sealed:
             span = {"from": iso(start), "until": iso(until), "rows": len(frame), "version": saved.version.id}
             facts.append(tx, ctx.project, ctx.fact("predictions.sealed", endpoint, span))
     return Sealed(saved.version.id, len(frame))
+
+
+def seal_whole_hours(ctx: Context, endpoint: str) -> list[Sealed]:
+    """Seal what was predicted since the last sealing, up to the last full hour; a month at most in one version."""
+    with ctx.read() as tx:
+        last = facts.tail(tx, ctx.project, kinds=("predictions.sealed",), subject=endpoint, limit=1)
+        first = predictions.window(tx, ctx.project, endpoint, 0, ctx.now(), limit=1)
+    if not first:
+        return []
+    start = parse_time(last[0].payload["until"]) if last else first[0].at // HOUR * HOUR
+    ended = ctx.now() // HOUR * HOUR
+    made = []
+    while start < ended:
+        until = min(start + _LONGEST, ended)
+        made.append(seal(ctx, endpoint, start, until))
+        start = until
+    return made

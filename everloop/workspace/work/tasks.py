@@ -5,10 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from everloop.catalog.context import Context
+from everloop.catalog.operating import rollouts
 from everloop.catalog.operation import invoke
 from everloop.checks.request import CheckRequest
 from everloop.core.errors import InvalidInput
 from everloop.flows.assets import suggest
+from everloop.serving.reading import seal_whole_hours
 from everloop.watch.baseline import model_scorer
 from everloop.watch.operations import Tick, tick_now
 from everloop.workspace.build import refresh
@@ -50,9 +52,17 @@ def _watch(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
     return invoke(ready, tick_now, Tick(environment=payload["environment"])).model_dump(mode="json")
 
 
+def _seal(ctx: Context, _payload: Mapping[str, Any], _uri: str) -> Any:
+    with ctx.read() as tx:
+        endpoints = list(rollouts.of(tx, ctx.project, "production"))
+    made = {name: seal_whole_hours(ctx, name) for name in endpoints}
+    return {name: [sealed.id for sealed in parts if sealed.id] for name, parts in made.items()}
+
+
 HANDLERS: Mapping[str, Handler] = {
     "checks.run": _check,
     "flow.retrain": _retrain,
     "data.refresh": _refresh,
+    "predictions.seal": _seal,
     "watch.tick": _watch,
 }
