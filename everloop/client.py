@@ -12,11 +12,11 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from everloop.catalog.context import Context
-from everloop.catalog.operation import Operation, find_operation, invoke, operations
+from everloop.catalog.operation import Command, Operation, find_operation, invoke, operations
 from everloop.core.errors import EverloopError, InvalidInput, NotFound, Unavailable, from_problem
 from everloop.workspace.operations import load_operations
 
-Call = Callable[[Operation, BaseModel], BaseModel]
+Call = Callable[[Operation, Command], BaseModel]
 _TIMEOUT = 60.0
 
 
@@ -88,7 +88,7 @@ def connect(url: str, *, token: str = "", project: str = "default", at: str = ""
         headers["Everloop-Time"] = at
     http = httpx2.Client(base_url=url.rstrip("/"), headers=headers, timeout=_TIMEOUT)
 
-    def call(op: Operation, command: BaseModel) -> BaseModel:
+    def call(op: Operation, command: Command) -> BaseModel:
         try:
             answer = http.post(
                 f"/rest/v1/{project}/{op.name}", content=_body(command), headers={"Content-Type": "application/json"}
@@ -109,7 +109,7 @@ def first_problem(error: ValidationError) -> str:
     return f"{place}: {problem['msg']}" if place else str(problem["msg"])
 
 
-def _body(command: BaseModel) -> bytes:
+def _body(command: Command) -> bytes:
     # secrets travel in the clear inside the request: pydantic masks them in a plain dump
     return json.dumps(command.model_dump(mode="json", context={"reveal": True})).encode()
 

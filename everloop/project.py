@@ -119,7 +119,7 @@ class Project:
         plain = _at_caller(lambda: FeatureViewDef(name, table.name, columns, tuple(features)))
         if slack is not None:
             plain = _at_caller(lambda: replace(plain, slack=slack))  # type: ignore[arg-type]
-        made = _at_caller(lambda: plain.validate(table))  # type: ignore[arg-type]
+        made = _at_caller(lambda: plain.validate(table))
         self._add("view", name, self.views, made)
         return made
 

@@ -1,5 +1,6 @@
 """A wrong definition is refused at once, with file, line and a hint; a right one costs next to nothing."""
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import everloop as el
 from everloop.core.errors import DefinitionError
 from everloop.project import load_project
 
@@ -34,7 +36,8 @@ def define(tmp_path, body, name):
             "in a circle: data/a -> data/b -> data/a",
         ),
         (
-            "@project.dataset(key='id')\ndef plain(flights): ...\nproject.feature_view('v', source=plain, entity='id', features=[el.count(over='1h')])\n",
+            "@project.dataset(key='id')\ndef plain(flights): ...\n"
+            "project.feature_view('v', source=plain, entity='id', features=[el.count(over='1h')])\n",
             "has no event time",
         ),
         (
@@ -96,3 +99,9 @@ def test_defining_has_no_side_effects(tmp_path):
     project = load_project(tmp_path, "quiet_project")
     assert list(project.assets()) == ["data/flights", "data/d"]
     assert [p for p in sorted(p.name for p in tmp_path.iterdir()) if p != "__pycache__"] == before
+
+
+def test_type_checkers_see_what_authors_can_use():
+    stub = Path(el.__file__).with_suffix(".pyi").read_text()
+    assert sorted(re.findall(r" import \w+ as (\w+)", stub)) == [name for name in dir(el) if not name.startswith("_")]
+    assert all(getattr(el, name) is not None for name in dir(el))

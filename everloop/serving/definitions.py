@@ -88,7 +88,7 @@ def _node(node: Any) -> dict[str, Any]:
 class Canary:
     """Traffic moves to a new revision in steps (percent, rising, the last is 100)."""
 
-    steps: tuple[int, ...] = (5, 25, 100)
+    steps: tuple[int, ...] | list[int] = (5, 25, 100)
     hold: str | int = "10m"
     """How long each step lasts: a duration by the workspace's clock, or a number of answered requests."""
 

@@ -1,0 +1,27 @@
+# What type checkers and editors see of `import everloop as el`; at run time each name is loaded when it is first used.
+from everloop.checks import verdicts as verdicts
+from everloop.checks.definitions import Candidate as Candidate
+from everloop.checks.definitions import Objective as Objective
+from everloop.checks.definitions import Verdict as Verdict
+from everloop.data import expect as expect
+from everloop.data.definitions import SQL as SQL
+from everloop.data.definitions import Call as Call
+from everloop.data.definitions import Files as Files
+from everloop.features.definitions import count as count
+from everloop.features.definitions import last as last
+from everloop.features.definitions import max as max  # noqa: A004 - reads as authors say it: el.max(…)
+from everloop.features.definitions import mean as mean
+from everloop.features.definitions import min as min  # noqa: A004 - el.min(…)
+from everloop.features.definitions import sum as sum  # noqa: A004 - el.sum(…)
+from everloop.project import Project as Project
+from everloop.serving.definitions import AllAtOnce as AllAtOnce
+from everloop.serving.definitions import Canary as Canary
+from everloop.serving.definitions import Guardrails as Guardrails
+from everloop.serving.definitions import Lookup as Lookup
+from everloop.serving.definitions import Sequence as Sequence
+from everloop.watch.definitions import Late as Late
+from everloop.watch.definitions import every as every
+from everloop.watch.definitions import on_alarm as on_alarm
+from everloop.watch.definitions import on_new_rows as on_new_rows
+
+__version__: str
