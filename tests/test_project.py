@@ -36,8 +36,10 @@ def define(tmp_path, body, name):
             "in a circle: data/a -> data/b -> data/a",
         ),
         (
-            "@project.dataset(key='id')\ndef plain(flights): ...\n"
-            "project.feature_view('v', source=plain, entity='id', features=[el.count(over='1h')])\n",
+            (
+                "@project.dataset(key='id')\ndef plain(flights): ...\n"
+                "project.feature_view('v', source=plain, entity='id', features=[el.count(over='1h')])\n"
+            ),
             "has no event time",
         ),
         (
