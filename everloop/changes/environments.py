@@ -190,6 +190,20 @@ def commit(ctx: Context, cmd: Commit) -> EnvironmentView:
     raise Conflict(f"{cmd.environment} kept moving", hint="somebody else works in this sandbox; use one of your own")
 
 
+@operation("environments.reset", needs="sandbox.write", on=_on)
+def reset(ctx: Context, cmd: CreateSandbox) -> EnvironmentView:
+    """Point a sandbox at what its base holds now, as if it were new; what it held stays in its log."""
+    if not is_sandbox(checked_environment(cmd.environment)):
+        raise InvalidInput(f"{cmd.environment} is protected: it moves by changes only", hint="reset a sandbox")
+    with ctx.read() as tx:
+        old, new = (head_of(tx, ctx.project, name) for name in (cmd.environment, cmd.base))
+    if old != new:
+        with ctx.write() as tx:
+            move(tx, ctx, cmd.environment, old=old, new=new, reason=f"reset to {cmd.base}")
+    with ctx.read() as tx:
+        return view(tx, ctx.project, cmd.environment)
+
+
 @operation("environments.list", needs="read", reads=True)
 def list_environments(ctx: Context, cmd: ListEnvironments) -> EnvironmentList:
     """All environments and what they hold."""

@@ -3,6 +3,7 @@
 Updating, closing and reverting are here too: they make or unmake proposals.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,8 +17,9 @@ from everloop.catalog.governance.changes import Change
 from everloop.catalog.operation import Command, operation
 from everloop.changes.ancestry import Relation, relate, snapshot_of
 from everloop.changes.policies import check_delta, checked_environment, effective_policy, head_of, is_sandbox
-from everloop.changes.standing import standing
+from everloop.changes.standing import Standing, standing
 from everloop.changes.views import ChangeView, change_view
+from everloop.checks.request import CheckRequest
 from everloop.core.errors import Conflict, InvalidInput
 from everloop.core.grants import Target
 from everloop.core.ids import is_id
@@ -71,10 +73,24 @@ def propose(ctx: Context, cmd: Propose) -> ChangeView:
     if is_sandbox(checked_environment(cmd.target)):
         raise InvalidInput(f"{cmd.target} needs no change", hint="commit to a sandbox directly")
     with ctx.read() as tx:
-        head = cmd.source if is_id(cmd.source) else head_of(tx, ctx.project, cmd.source)
-        found = _difference(tx, ctx.project, head, cmd.target, cmd.on_conflict)
-        authors = _authors(tx, ctx.project, found) | {ctx.actor.name}
-    change = Change(
+        change = _proposed(tx, ctx, cmd)
+    return _opened(ctx, change, enqueue=cmd.enqueue)
+
+
+def preview(ctx: Context, cmd: Propose) -> Standing:
+    """Where the change would stand if it were opened: its delta, and the checks that the target's policy asks for.
+
+    Nothing is written. Raises what `propose` raises; the change in the answer has the number 0.
+    """
+    with ctx.read() as tx:
+        return standing(tx, ctx.project, _proposed(tx, ctx, cmd))
+
+
+def _proposed(tx: Tx, ctx: Context, cmd: Propose) -> Change:
+    head = cmd.source if is_id(cmd.source) else head_of(tx, ctx.project, cmd.source)
+    found = _difference(tx, ctx.project, head, cmd.target, cmd.on_conflict)
+    authors = _authors(tx, ctx.project, found) | {ctx.actor.name}
+    return Change(
         number=0,
         title=cmd.title,
         description=cmd.description,
@@ -90,7 +106,6 @@ def propose(ctx: Context, cmd: Propose) -> ChangeView:
         at=ctx.now(),
         updated=ctx.now(),
     )
-    return _opened(ctx, change, enqueue=cmd.enqueue)
 
 
 @operation("changes.update", needs="change.propose", on=of_change)
@@ -189,12 +204,14 @@ def enqueue_checks(ctx: Context, number: int, *, again: bool = False) -> int:
         wanted = standing(tx, ctx.project, rows.get(tx, ctx.project, number)).pending(again=again)
     if wanted:
         with ctx.write() as tx:
-            for request in wanted:
-                key = f"{request.delta_id}:{request.check_id}:{request.objective_id}:{request.candidate}"
-                tasks.enqueue(
-                    tx, ctx.project, CHECK_TASK, request.to_json(), actor=ctx.actor.name, now=ctx.wall(), dedupe=key
-                )
+            _enqueue(ctx, tx, wanted)
     return len(wanted)
+
+
+def _enqueue(ctx: Context, tx: Tx, wanted: Sequence[CheckRequest]) -> None:
+    for request in wanted:
+        key = f"{request.delta_id}:{request.check_id}:{request.objective_id}:{request.candidate}"
+        tasks.enqueue(tx, ctx.project, CHECK_TASK, request.to_json(), actor=ctx.actor.name, now=ctx.wall(), dedupe=key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +274,7 @@ def _opened(ctx: Context, change: Change, *, enqueue: bool) -> ChangeView:
         rows.create(tx, ctx.project, change)
         payload = {"title": change.title, "target": change.target, "delta": change.delta_id, "reverts": change.reverts}
         facts.append(tx, ctx.project, ctx.fact("change.proposed", f"#{change.number}", payload))
-    if enqueue:
-        enqueue_checks(ctx, change.number)
+        if enqueue:  # in the same transaction: a change that came through a crash has its checks
+            _enqueue(ctx, tx, standing(tx, ctx.project, change).pending(again=False))
     with ctx.read() as tx:
         return change_view(tx, ctx.project, change.number)

@@ -62,6 +62,8 @@ class Standing:
     approvals: tuple[ApprovalRow, ...]
     subject: Subject
     decision: Decision
+    blocking: tuple[str, ...] = ()
+    """Reasons against the merge that neither a check's run nor an approval would take away."""
 
     @property
     def evidence(self) -> str:
@@ -146,6 +148,7 @@ def standing(tx: Tx, project: str, change: Change) -> Standing:
         approvals,
         subject,
         decision,
+        tuple(blocking),
     )
 
 

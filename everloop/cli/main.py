@@ -36,6 +36,9 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "refresh": "Bring an environment's data up to date; heads move when the blocking expectations pass.",
         "reproduce": "Run the recorded recipe again in a clean process and compare what comes out, byte by byte.",
     },
+    "ci": {
+        "ci": "All of a project's checks for a CI: definitions, data contracts, tests, a build, the target's checks."
+    },
     "changes": {
         "propose": "Open a change: what the source would make different in the target, with the checks that it needs.",
         "approve": "Approve a change as it stands now; the approval dies when its content, policy or evidence changes.",

@@ -1,0 +1,1 @@
+"""`everloop ci`: everything that a team's CI asks of a project, in one run, with a report and an exit code."""
