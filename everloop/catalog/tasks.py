@@ -135,6 +135,17 @@ def heartbeat(tx: Tx, task: Task, *, lease_seconds: float, now: Micros) -> None:
     _fenced(tx, task, {"lease_until": until})
 
 
+def owners(tx: Tx) -> set[str]:
+    """Who works on something now, in every project."""
+    return set(tx.execute(select(tasks.c.owner).where(tasks.c.state == "running").distinct()).scalars())
+
+
+def release(tx: Tx, owner: str) -> int:
+    """End the leases of an owner that is known to be dead, so that its tasks are taken up at once; returns how many."""
+    held = and_(tasks.c.state == "running", tasks.c.owner == owner)
+    return int(tx.execute(update(tasks).where(held).values(lease_until=0)).rowcount)
+
+
 def finish(tx: Tx, task: Task, result: Any = None, *, now: Micros) -> None:
     """Record success, in the transaction of what the task did. Raises `Conflict` when the claim is lost."""
     _fenced(tx, task, {"state": "done", "result": json.dumps(result), "finished": now, "error": None})

@@ -171,6 +171,6 @@ class RunSink(Protocol):
         """Open a run and return its id."""
         ...
 
-    def finish(self, run: str, *, status: str, metrics: Mapping[str, float]) -> None:
-        """Close it with `FINISHED`, `FAILED` or `KILLED`."""
+    def finish(self, run: str, *, status: str, metrics: Mapping[str, float], tx: Any = None) -> None:
+        """Close it with `FINISHED`, `FAILED` or `KILLED`; as a part of the transaction `tx` when there is one."""
         ...

@@ -275,13 +275,12 @@ class _Run:
             self._end_run(run, "KILLED", {})
             raise
         self._record(replace(row, at=self.ctx.now()), outcome)
-        self._end_run(run, "FINISHED", outcome.saved.metrics)
         self.progress(asset.key, "done", outcome.seconds)
         return Done(asset.key, key, outcome.saved.version.id, False, outcome.seconds, run)
 
-    def _end_run(self, run: str, status: str, metrics: Mapping[str, float]) -> None:
+    def _end_run(self, run: str, status: str, metrics: Mapping[str, float], tx: Any = None) -> None:
         if self.runs is not None and run:
-            self.runs.finish(run, status=status, metrics=metrics)
+            self.runs.finish(run, status=status, metrics=metrics, tx=tx)
 
     def _job(self, asset: Asset, key: str, inputs: Mapping[str, str], run: str) -> Job:
         with self.ctx.read() as tx:
@@ -325,7 +324,7 @@ class _Run:
         )
 
     def _record(self, row: StepRow, outcome: Outcome) -> None:
-        """One transaction: the version with its lineage, its placements and the step, or none of them."""
+        """One transaction: the version with its lineage, its placements, step and end of the run, or none of them."""
         made = outcome.saved.version
         lineage = dict.fromkeys([*made.inputs, *row.inputs.items(), ("code", row.code), ("runtime", row.runtime)])
         version = Version(made.kind, made.name, made.manifest, tuple(lineage))
@@ -341,6 +340,7 @@ class _Run:
             versions.put(tx, self.ctx.project, version, actor=self.ctx.actor.name, at=row.at)
             placements.put(tx, self.ctx.project, outcome.saved.placements)
             steps.record(tx, self.ctx.project, finished)
+            self._end_run(row.run, "FINISHED", outcome.saved.metrics, tx)
 
     def _put_code(self, asset: Asset) -> None:
         """Make sure that code and runtime are in the catalog before a row names them."""

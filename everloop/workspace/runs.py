@@ -2,15 +2,19 @@
 
 import secrets
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from everloop.catalog.context import Context
+from everloop.catalog.engine import Tx
 from everloop.catalog.governance import access
 from everloop.catalog.tracking import experiments, points, runs
 from everloop.catalog.tracking.rows import Point
 from everloop.core.clock import DAY
 from everloop.core.errors import NotFound
 
+RECIPE = "everloop.recipe"
+"""The tag that holds a step's recipe key."""
 _LIFE = DAY
 
 
@@ -27,6 +31,9 @@ class TrackedRuns:
         ctx, name = self._ctx, step.partition("/")[2]
         identity = secrets.token_hex(16)
         with ctx.write() as tx:
+            # a recipe is worked on once at a time: another run of it that is open is that of a process that died
+            for left in runs.open_with(tx, ctx.project, RECIPE, tags.get(RECIPE, "")):
+                runs.finish(tx, ctx.project, left, status="KILLED", at=ctx.now())
             try:
                 experiment = experiments.by_name(tx, ctx.project, name).id
             except NotFound:
@@ -44,15 +51,15 @@ class TrackedRuns:
             runs.log_params(tx, run, [(key, str(value)) for key, value in params.items()])
         return identity
 
-    def finish(self, run: str, *, status: str, metrics: Mapping[str, float]) -> None:
+    def finish(self, run: str, *, status: str, metrics: Mapping[str, float], tx: Tx | None = None) -> None:
         """Record what was measured and close the run."""
         ctx = self._ctx
         rows = [Point(key, float(value), ctx.now()) for key, value in sorted(metrics.items())]
-        with ctx.write() as tx:
-            found = runs.find(tx, ctx.project, run)
+        with ctx.write() if tx is None else nullcontext(tx) as inside:
+            found = runs.find(inside, ctx.project, run)
             if rows:
-                points.log(tx, ctx.project, found.number, rows)
-            runs.finish(tx, ctx.project, run, status=status, at=ctx.now())
+                points.log(inside, ctx.project, found.number, rows)
+            runs.finish(inside, ctx.project, run, status=status, at=ctx.now())
 
     def environ(self, _step: str, run: str) -> dict[str, str]:
         """The variables by which an ordinary mlflow client inside the step finds its run, and may write no other."""

@@ -181,7 +181,7 @@ def test_tracked_kinds_are_runs(author):
             self.seen.append(("start", step, dict(params), set(tags)))
             return "run-1"
 
-        def finish(self, run, *, status, metrics):
+        def finish(self, run, *, status, metrics, tx=None):
             self.seen.append(("finish", run, status, dict(metrics)))
 
     project, sink = author(CHAIN), Sink()

@@ -113,14 +113,23 @@ def by_merge(tx: Tx, project: str, snapshot: str) -> Change | None:
 
 
 def find(
-    tx: Tx, project: str, *, state: str = "", target: str = "", limit: int = 100, before: int | None = None
+    tx: Tx,
+    project: str,
+    *,
+    state: str = "",
+    target: str = "",
+    source: str = "",
+    limit: int = 100,
+    before: int | None = None,
 ) -> list[Change]:
-    """Changes, newest first; empty `state` and `target` mean any."""
+    """Changes, newest first; empty `state`, `target` and `source` mean any."""
     query = select(changes).where(changes.c.project == project)
     if state:
         query = query.where(changes.c.state == state)
     if target:
         query = query.where(changes.c.target == target)
+    if source:
+        query = query.where(changes.c.source == source)
     if before is not None:
         query = query.where(changes.c.number < before)
     return [_change(row) for row in tx.execute(query.order_by(desc(changes.c.number)).limit(limit))]

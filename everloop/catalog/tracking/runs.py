@@ -130,6 +130,13 @@ def change(tx: Tx, project: str, identity: str, *, status: str = "", end: Micros
     return replace(run, **values)
 
 
+def open_with(tx: Tx, project: str, key: str, value: str) -> list[str]:
+    """Ids of running, active runs whose tag `key` holds `value`."""
+    tagged = select(run_tags.c.parent).where(run_tags.c.key == key, run_tags.c.value == value)
+    which = [runs.c.project == project, runs.c.status == "RUNNING", runs.c.stage == "active", runs.c.number.in_(tagged)]
+    return list(tx.execute(select(runs.c.id).where(*which)).scalars())
+
+
 def finish(tx: Tx, project: str, identity: str, *, status: str, at: Micros) -> Run:
     """Close a run with `FINISHED`, `FAILED` or `KILLED`."""
     return change(tx, project, identity, status=status, end=at)

@@ -5,6 +5,7 @@ from typing import Any
 
 from everloop.catalog import facts, refs, versions
 from everloop.catalog.context import Context
+from everloop.catalog.governance import changes
 from everloop.catalog.operation import invoke
 from everloop.changes import proposing
 from everloop.changes.ancestry import snapshot_of
@@ -51,6 +52,10 @@ def live_code(ctx: Context, model: str) -> tuple[str, str]:
 
 def _proposed(ctx: Context, model: str, built: Built, reason: str) -> dict[str, Any]:
     made = built.results.outputs[f"model/{model}"]
+    with ctx.read() as tx:  # the sandbox is this task's own: its change is there when an earlier attempt opened it
+        before = changes.find(tx, ctx.project, source=built.environment, limit=1)
+    if before:
+        return {"model": made, "change": before[0].number, "reason": reason}
     command = Propose(
         source=built.environment,
         target=PRODUCTION,
