@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from everloop.catalog.engine import Catalog
 from everloop.core.clock import SystemClock
 from everloop.core.signing import SigningKey
 from everloop.store import DirectoryStore
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import loop_story  # beside this file: the line above makes it importable
 
 # real databases answer in milliseconds, not microseconds: few examples, no deadline
 settings.register_profile(
@@ -159,3 +164,12 @@ def _fresh_database(server, options):
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     admin.dispose()
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory):
+    """One whole turn of the loop on the tiny project, with its processes still up: see `loop_story`."""
+    told = loop_story.tell(tmp_path_factory.mktemp("loop"))
+    yield told
+    assert told.shop.down() == 0
+    told.shop.close()
