@@ -1,8 +1,11 @@
 """Serving: what an endpoint is, how it answers, how a new revision takes over, what was answered.
 
 Definitions are pure values and load at once; everything else is imported from its own module by the
-process that needs it (the gateway must never load SQL, Polars or mlflow).
+process that needs it (the gateway must never load SQL, Polars or mlflow). `reading` loads Polars on first use.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from everloop.serving.definitions import (
     AllAtOnce,
@@ -14,4 +17,14 @@ from everloop.serving.definitions import (
     Sequence,
 )
 
-__all__ = ["AllAtOnce", "Canary", "EndpointDef", "Guardrails", "Lookup", "Model", "Sequence"]
+if TYPE_CHECKING:
+    from everloop.serving import reading
+
+__all__ = ["AllAtOnce", "Canary", "EndpointDef", "Guardrails", "Lookup", "Model", "Sequence", "reading"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the module that reads predictions back when it is first used."""
+    if name == "reading":
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,23 +1,21 @@
-"""What the kinds of tasks do. A task runs in a process of its own, for it may import a project's code."""
+"""What the kinds of tasks do. A task runs in a process of its own, for it may import a project's code.
+
+The process loads what its kind needs and no more: monitors are asked every minute, and mostly nothing is due.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from everloop import serving, watch
 from everloop.catalog.context import Context
 from everloop.catalog.operating import rollouts
 from everloop.catalog.operation import invoke
 from everloop.checks.request import CheckRequest
 from everloop.core.errors import InvalidInput
 from everloop.flows.assets import suggest
-from everloop.serving.reading import seal_whole_hours
-from everloop.watch.baseline import model_scorer
 from everloop.watch.operations import Tick, tick_now
-from everloop.workspace.build import refresh
-from everloop.workspace.code import project_of
-from everloop.workspace.work.checking import run_change_check
-from everloop.workspace.work.executors import ByKind
-from everloop.workspace.work.retraining import live_code, retrain
+from everloop.workspace import work
 
 Handler = Callable[[Context, Mapping[str, Any], str], Any]
 
@@ -30,32 +28,29 @@ def perform(ctx: Context, kind: str, payload: Mapping[str, Any], tracking_uri: s
 
 
 def _check(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
-    return run_change_check(ctx, CheckRequest.from_json(payload)).model_dump(mode="json")
+    return work.checking.run_change_check(ctx, CheckRequest.from_json(payload)).model_dump(mode="json")
 
 
 def _retrain(ctx: Context, payload: Mapping[str, Any], uri: str) -> Any:
-    return retrain(ctx, payload, tracking_uri=uri)
+    return work.retraining.retrain(ctx, payload, tracking_uri=uri)
 
 
 def _refresh(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
-    project, origin = project_of(ctx, *live_code(ctx, payload["model"]))
-    executor = ByKind(project.assets(), ctx.store, ctx.home / "run")
-    try:
-        made = refresh(ctx, project, origin, payload["environment"], executor=executor)
-    finally:
-        executor.close()
-    return {name: identity for name, (identity, _) in made.items()}
+    return work.refreshing.refresh_live(ctx, payload)
 
 
 def _watch(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
-    ready = replace(ctx, ports={**ctx.ports, "scorer": model_scorer(ctx)})
+    def score(model: Any, frame: Any) -> Any:
+        return watch.baseline.model_scorer(ctx)(model, frame)
+
+    ready = replace(ctx, ports={**ctx.ports, "scorer": score})
     return invoke(ready, tick_now, Tick(environment=payload["environment"])).model_dump(mode="json")
 
 
 def _seal(ctx: Context, _payload: Mapping[str, Any], _uri: str) -> Any:
     with ctx.read() as tx:
         endpoints = list(rollouts.of(tx, ctx.project, "production"))
-    made = {name: seal_whole_hours(ctx, name) for name in endpoints}
+    made = {name: serving.reading.seal_whole_hours(ctx, name) for name in endpoints}
     return {name: [sealed.id for sealed in parts if sealed.id] for name, parts in made.items()}
 
 
