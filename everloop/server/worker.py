@@ -82,6 +82,7 @@ class Worker:
         """Work until told to stop; the task in hand is handed back."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        self._take_over()
         while not self.stopping:
             now = time.monotonic()
             if self._lead():
@@ -91,6 +92,14 @@ class Worker:
             time.sleep(_TICK)
         if self.running is not None:
             self._end_child(self.running.child)
+
+    def _take_over(self) -> None:
+        """Do not wait for the leases of workers of this machine that are dead."""
+        with self.workspace.catalog.read() as tx:
+            dead = [owner for owner in tasks.owners(tx) if _is_dead(owner)]
+        for owner in dead:
+            with self.workspace.catalog.write() as tx:
+                tasks.release(tx, owner)
 
     def _stop(self, _number: int, _frame: Any) -> None:
         self.stopping = True
@@ -210,6 +219,20 @@ class Worker:
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+
+
+def _is_dead(owner: str) -> bool:
+    """Whether `name@node:pid` was a process of this machine and is one no more."""
+    place, _, pid = owner.rpartition(":")
+    if place.rpartition("@")[2] != os.uname().nodename or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def say(text: str) -> None:
