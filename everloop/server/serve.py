@@ -22,8 +22,9 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"server: {error.message} ({error.hint})\n")
         return 2
     with workspace:
+        app = build_app(workspace)
         config = uvicorn.Config(
-            build_app(workspace),
+            app,
             uds=path,
             loop="uvloop",
             http="httptools",
@@ -36,7 +37,9 @@ def main(arguments: list[str]) -> int:
             proxy_headers=False,
             timeout_graceful_shutdown=5,
         )
-        uvicorn.Server(config).run()
+        server = uvicorn.Server(config)
+        app.state.stopping = lambda: server.should_exit  # streams of events end by themselves
+        server.run()
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import isfinite
 from typing import Any
 
@@ -53,12 +54,18 @@ def line_chart(
             for at, _ in marks
         ]
         layout["annotations"] = [
-            {"xref": "paper", "x": 1, "y": at, "text": text, "showarrow": False, "xanchor": "right", "yanchor": "bottom"}
+            {
+                "xref": "paper",
+                "x": 1,
+                "y": at,
+                "text": text,
+                "showarrow": False,
+                "xanchor": "right",
+                "yanchor": "bottom",
+            }
             for at, text in marks
         ]
-    return Chart(
-        {"traces": traces, "layout": layout}, (x, *series), _table(series), f"{y} by {x}: {', '.join(series)}"
-    )
+    return Chart({"traces": traces, "layout": layout}, (x, *series), _table(series), f"{y} by {x}: {', '.join(series)}")
 
 
 def bar_chart(
@@ -76,9 +83,7 @@ def bar_chart(
         "barmode": "stack" if stacked else "group",
         "bargap": 0.15,
     }
-    return Chart(
-        {"traces": traces, "layout": layout}, (x, *series), _table(series), f"{y} by {x}: {', '.join(series)}"
-    )
+    return Chart({"traces": traces, "layout": layout}, (x, *series), _table(series), f"{y} by {x}: {', '.join(series)}")
 
 
 def histogram(quantiles: Sequence[float], bins: int = 24) -> list[tuple[float, float, float]]:
@@ -90,7 +95,7 @@ def histogram(quantiles: Sequence[float], bins: int = 24) -> list[tuple[float, f
     width = (high - low) / bins
     shares = [0.0] * bins
     weight = 1 / (len(edges) - 1)
-    for left, right in zip(edges, edges[1:], strict=False):
+    for left, right in pairwise(edges):
         first, last = min(int((left - low) / width), bins - 1), min(int((right - low) / width), bins - 1)
         if first == last or left == right:
             shares[first] += weight

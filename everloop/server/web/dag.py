@@ -160,7 +160,7 @@ def _box(node: Node, spot: Placed) -> str:
     label, note = _cut(node.label, 22), _cut(node.note, 28)
     text = (
         f'<rect width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="8"/>'
-        + f'<text x="12" y="{20 if note else 28}">{escape(label)}</text>'
+        f'<text x="12" y="{20 if note else 28}">{escape(label)}</text>'
         + (f'<text class="note" x="12" y="36">{escape(note)}</text>' if note else "")
         + f"<title>{escape(node.label)} {escape(node.note)}</title>"
     )

@@ -1,4 +1,4 @@
-"""What a change differs in, made readable: files of code by line, metrics and rows side by side, fields of manifests."""
+"""What a change differs in, made readable: files of code by line, metrics side by side, fields of manifests."""
 
 import difflib
 from collections.abc import Iterable, Mapping

@@ -131,7 +131,7 @@ _templates.filters |= {
     "json": lambda value: json.dumps(value, separators=(",", ":"), allow_nan=False),
     "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True),
 }
-_templates.globals |= {"at": _here, "ago": ago, "sections": SECTIONS, "version": __version__}
+_templates.globals |= {"at": _here, "ago": ago, "sections": SECTIONS, "release": __version__}
 
 
 def render(template: str, values: dict[str, Any], *, status: int = 200) -> HTMLResponse:

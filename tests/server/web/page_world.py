@@ -120,6 +120,9 @@ def make_world(folder, policy="team"):
     for number, topic in enumerate(("second", "third", "fourth"), 2):
         title = f"Learn faster {ATTACK}" if number == 2 else f"Learn faster still, {topic} try"
         made = {"model/delay": models[number - 1], "code/shop": code.id}
+        if number == 4:  # touches what the others leave alone, so that it stays open whatever is merged
+            (other,) = world.put(Version("dataset", "landings", {"function": "shop:landings", "upstream": {}}))
+            made = {"dataset/landings": other}
         world.check(world.propose(topic, title, **made), "passed" if number < 4 else "failed")
     world.ask("ada", "changes.comment", number=2, text=f"Look at this: {ATTACK}")
     _watch(world, now)
@@ -129,7 +132,12 @@ def make_world(folder, policy="team"):
 
 def _data(world, folder):
     source = SourceDef(
-        "flights", Files(str(folder / "flights.csv")), key="id", event_time="at", tags={"tail": "pseudonymous"}, expect=()
+        "flights",
+        Files(str(folder / "flights.csv")),
+        key="id",
+        event_time="at",
+        tags={"tail": "pseudonymous"},
+        expect=(),
     )
     world.put(source.version())
     rng = np.random.default_rng(7)
@@ -159,7 +167,10 @@ def _runs(world):
             curve = [
                 Point(key, value, start + step * 1_000_000, step)
                 for step in range(40)
-                for key, value in (("loss", math.exp(-rate * step) + 0.02 * number), ("roc_auc", 0.8 - 0.2 / (step + 1)))
+                for key, value in (
+                    ("loss", math.exp(-rate * step) + 0.02 * number),
+                    ("roc_auc", 0.8 - 0.2 / (step + 1)),
+                )
             ]
             points.log(tx, "shop", run.number, curve)
             for path, content in _files().items():
@@ -242,7 +253,10 @@ def _serving(world, entries):
     state = Rollout(new.id, old.id, "canary", since=now - 4 * 60_000_000)
     with world.workspace.catalog.write() as tx:
         rollouts.save(tx, "shop", "production", "delay", state.told(), updated=now)
-    layout, outputs = Layout.from_pairs([["distance", "FP64"], ["origin_load__count_1h", "FP64"]]), (Output("late", "FP64"),)
+    layout, outputs = (
+        Layout.from_pairs([["distance", "FP64"], ["origin_load__count_1h", "FP64"]]),
+        (Output("late", "FP64"),),
+    )
     appender = log.Appender(world.workspace.home / "serving" / "log" / "g0")
     for number in range(60):
         at = now - number * 20 * 60_000_000
@@ -251,9 +265,22 @@ def _serving(world, entries):
         revision = (old, new)[number % 7 == 0].id
         appender.append(
             log.Entry(
-                f"p{number:04d}", at, at, "shop", "delay", revision, 1, log.raw(layout.pairs()), question,
-                log.raw([outputs[0].listed()]), answer, {"origin": [ATTACK if number == 0 else "EWR"]}, 2500 + number, "", "predict",
-            )  # fmt: skip
+                f"p{number:04d}",
+                at,
+                at,
+                "shop",
+                "delay",
+                revision,
+                1,
+                log.raw(layout.pairs()),
+                question,
+                log.raw([outputs[0].listed()]),
+                answer,
+                {"origin": [ATTACK if number == 0 else "EWR"]},
+                2500 + number,
+                "",
+                "predict",
+            )
         )
     appender.close()
     ingest(world.workspace.catalog, world.workspace.home)
@@ -277,7 +304,14 @@ def _watch(world, now):
                 "fault": None,
                 "tests": [{"what": "shift", "text": f"p = 3e-9, effect 0.31 {ATTACK}"}],
             },
-            {"column": "distance", "state": "ok", "severity": 0.1, "text": "as in training", "fault": None, "tests": []},
+            {
+                "column": "distance",
+                "state": "ok",
+                "severity": 0.1,
+                "text": "as in training",
+                "fault": None,
+                "tests": [],
+            },
         ],
         "performance": {"roc_auc": 0.71},
     }

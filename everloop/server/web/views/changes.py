@@ -16,6 +16,7 @@ _ACTS: dict[str, dict[str, str]] = {
     "merge": {},
     "close": {},
     "check": {},
+    "update": {},
     "revert": {},
 }
 """What a page offers, and what each needs beside the number to be asked about."""
@@ -54,7 +55,7 @@ def show(visit: Visit) -> Response:
 
 
 def act(visit: Visit) -> Response:
-    """Approve, comment, merge, close, revert, check again; the operations decide who may."""
+    """Approve, comment, merge, update, close, revert, check again; the operations decide who may."""
     number, wanted = int(visit.part("number")), visit.part("act")
     form = visit.form
     if wanted == "approve":
@@ -71,7 +72,7 @@ def act(visit: Visit) -> Response:
         return visit.go("changes", visit.ask("changes.revert", number=number).number)
     elif wanted == "check":
         visit.ask("changes.check", number=number, again=True)
-    elif wanted in ("merge", "close"):
+    elif wanted in ("merge", "close", "update"):
         visit.ask(f"changes.{wanted}", number=number)
     else:
         raise NotFound(f"nothing can be done to a change by {wanted!r}", hint="use the buttons of its page")

@@ -41,9 +41,7 @@ def index(visit: Visit) -> Response:
     for environment in environments:
         for identity in environment.heads.values():
             heads.setdefault(identity, []).append(environment.name)
-    return visit.page(
-        "data.html", title="Data", here="/data", items=visit.ask("data.list").items, heads=heads
-    )
+    return visit.page("data.html", title="Data", here="/data", items=visit.ask("data.list").items, heads=heads)
 
 
 def show(visit: Visit) -> Response:

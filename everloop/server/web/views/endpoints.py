@@ -12,9 +12,9 @@ from everloop.catalog.operating.alarms import Evaluation
 from everloop.core.clock import DAY, HOUR, MINUTE, iso
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.core.grants import Target
-from everloop.serving.rollout import observe
 from everloop.server.web.charts import Chart, bar_chart, line_chart
 from everloop.server.web.visit import Visit, data_answer
+from everloop.serving.rollout import observe
 
 SPANS = {"2h": (2 * HOUR, 5 * MINUTE), "24h": (DAY, HOUR), "30d": (30 * DAY, DAY), "360d": (360 * DAY, 10 * DAY)}
 """Span of the chart of predictions, and the width of its bars."""
@@ -39,8 +39,7 @@ def show(visit: Visit) -> Response:
     ctx = visit.ctx
     with ctx.read() as tx:
         recent = predictions.newest(tx, ctx.project, name, _RECENT)
-        revisions = {r.id: f"v{r.number}" for r in endpoint.revisions}
-        held = {i: m for i, m in versions.manifests(tx, ctx.project, [*revisions]).items()}
+        held = versions.manifests(tx, ctx.project, [revision.id for revision in endpoint.revisions])
         ids = {i for m in held.values() for i in (*m.get("models", {}).values(), m.get("service") or "", m["endpoint"])}
         labels = versions.labels(tx, ctx.project, {*ids, *(row.revision for row in recent)} - {""})
         definitions = versions.manifests(tx, ctx.project, ids - {""})
@@ -77,9 +76,7 @@ def stats(visit: Visit) -> Response:
         totals = {key: sum(its[key] for its in filter(None, seen)) for key in ("requests", "errors", "fallbacks")}
         revisions.append({"label": f"v{revision.number}", "weight": revision.weight, **totals, "latency": latency})
     started = sorted(str(said["started"]) for said in told)
-    return data_answer(
-        {"wall": visit.ctx.wall(), "started": started, "phase": endpoint.phase, "revisions": revisions}
-    )
+    return data_answer({"wall": visit.ctx.wall(), "started": started, "phase": endpoint.phase, "revisions": revisions})
 
 
 def prediction(visit: Visit) -> Response:
@@ -132,7 +129,7 @@ def _monitor(visit: Visit, name: str) -> dict[str, Any]:
         figure: [(iso(w.start), w.figures[figure]) for w in windows if figure in w.figures]
         for figure in sorted(known - skipped)
     }
-    drift = {
+    drift: dict[str, list[tuple[str, float]]] = {
         figure: [(iso(w.start), w.figures[figure]) for w in windows if figure in w.figures]
         for figure in ("flagged", "severity")
         if figure in known

@@ -66,4 +66,10 @@ def _length(micros: Any) -> str:
     if not isinstance(micros, int) or micros <= 0:
         return ""
     hours = micros / _HOUR
-    return f" over {hours / 24:g} d" if hours >= 48 else f" over {hours:g} h" if hours >= 1 else f" over {hours * 60:g} min"
+    return (
+        f" over {hours / 24:g} d"
+        if hours >= 48
+        else f" over {hours:g} h"
+        if hours >= 1
+        else f" over {hours * 60:g} min"
+    )

@@ -129,7 +129,7 @@ def preview(visit: Visit) -> Response:
 
 
 def raw(visit: Visit) -> Response:
-    """The bytes of a file. Pictures are shown in place, all else is saved; nothing in it ever runs as a page of ours."""
+    """The bytes of a file. Pictures are shown in place, all else is saved; nothing in it runs as a page of ours."""
     _, artifact = _artifact(visit)
     kind = _kind(artifact.path)
     shown = kind in _PICTURES and "download" not in visit.request.query_params
@@ -184,7 +184,9 @@ def _cell(run: Any, column: str) -> Any:
 
 def _orders(order: str, metrics: list[str]) -> list[tuple[str, str]]:
     offered = list(_ORDERS)
-    offered += [(f"metrics.`{m}` {way}", f"{m} {sign}") for m in metrics[:12] for way, sign in (("DESC", "↓"), ("ASC", "↑"))]
+    offered += [
+        (f"metrics.`{m}` {way}", f"{m} {sign}") for m in metrics[:12] for way, sign in (("DESC", "↓"), ("ASC", "↑"))
+    ]
     if order and order not in {value for value, _ in offered}:
         offered.append((order, order))
     return offered
