@@ -7,6 +7,7 @@ started it holds the lease and records the outcome, so that a task whose worker 
 import json
 import os
 import sys
+import traceback
 
 from everloop.catalog import tasks
 from everloop.catalog.context import Actor, Context
@@ -51,6 +52,10 @@ def main(arguments: list[str]) -> int:
             answer = {"result": perform(ctx, task.kind, task.payload, uri)}
         except EverloopError as error:
             answer = {"error": error.problem()}
+        except Exception as error:  # noqa: BLE001 - the edge of the process: the queue must hear of it
+            traceback.print_exc()
+            fault = EverloopError(f"{type(error).__name__}: {error}", hint="the worker's log shows where")
+            answer = {"error": fault.problem()}
     with os.fdopen(answer_to, "w") as pipe:
         pipe.write(json.dumps(answer) + "\n")
     return 0

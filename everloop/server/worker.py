@@ -20,7 +20,7 @@ from typing import IO, Any
 from everloop.catalog import chain, refs, tasks
 from everloop.catalog.operating import rollouts
 from everloop.catalog.tasks import Task
-from everloop.core.clock import HOUR, SECOND
+from everloop.core.clock import HOUR
 from everloop.core.errors import Conflict, EverloopError
 from everloop.core.settings import load
 from everloop.server.supervisor import die_with_parent
@@ -205,11 +205,13 @@ class Worker:
             if "result" in answer:
                 tasks.finish(tx, task, answer["result"], now=wall)
             elif "error" in answer:
-                tasks.fail(tx, task, json.dumps(answer["error"]), now=wall)
+                # what is not there now may be there later; everything else would fail again
+                later = tasks.back_off(task.attempt, wall) if answer["error"].get("status") == 503 else None
+                tasks.fail(tx, task, json.dumps(answer["error"]), now=wall, retry_at=later)
                 say(f"task {task.kind}: {answer['error'].get('detail')}")
             else:
-                retry = wall + int(2**task.attempt * SECOND)
-                tasks.fail(tx, task, f"its process ended with status {status}", now=wall, retry_at=retry)
+                later = tasks.back_off(task.attempt, wall)
+                tasks.fail(tx, task, f"its process ended with status {status}", now=wall, retry_at=later)
 
     def _end_child(self, child: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
