@@ -50,7 +50,7 @@ def _refuse_unless_allowed(now: Standing) -> None:
         number = now.change.number
         raise PolicyRefused(
             f"change #{number} cannot be merged into {now.change.target}: {'; '.join(now.decision.reasons)}",
-            hint=f"everloop change show {number} says what is missing",
+            hint=f"everloop changes show {number} says what is missing",
             reasons=list(now.decision.reasons),
         )
 

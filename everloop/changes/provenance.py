@@ -91,7 +91,7 @@ def rollback(ctx: Context, cmd: Rollback) -> EnvironmentView:
         wanted = _wanted(tx, ctx.project, environment, head, cmd.to)
         restored = _with_policy(tx, ctx, environment, head=head, wanted=wanted)
     if restored.id == head:
-        raise Conflict(f"{environment} holds that already", hint="`everloop log` shows what was live before")
+        raise Conflict(f"{environment} holds that already", hint="`everloop env log` shows what was live before")
     words = f"rollback to {short(wanted)}" + (f": {cmd.reason}" if cmd.reason else "")
     with ctx.write() as tx:
         if restored.id != wanted:

@@ -114,7 +114,7 @@ def due_check(ctx: Context, asked: CheckRequest) -> CheckRequest:
             return request
     raise Conflict(
         f"change #{asked.change} does not need this {asked.name}",
-        hint="it was updated meanwhile; `everloop check` queues what it needs now",
+        hint="it was updated meanwhile; `everloop check N` queues what it needs now",
     )
 
 

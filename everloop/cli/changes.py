@@ -14,7 +14,7 @@ changes = typer.Typer(help="Changes to protected environments.", no_args_is_help
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    for command in (propose, approve, merge, revert, diff):
+    for command in (propose, check, approve, merge, revert, diff):
         app.command()(command)
     app.add_typer(changes, name="changes")
 
@@ -35,6 +35,19 @@ def propose(
             description=description,
         )
     _show(made)
+
+
+def check(
+    number: Number,
+    again: Annotated[bool, typer.Option("--again", help="Also what failed or raised.")] = False,
+) -> None:
+    """Queue the checks that a change still needs; a worker runs them: only workers record evidence."""
+    with session.client() as client:
+        found = client.call("changes.check", number=_number(number), again=again)
+    rows = [{"check": request["name"], "looks_at": request["candidate"]} for request in found.pending]
+    output.rows(rows, ["check", "looks_at"], empty="every check that it needs has a result")
+    if rows:
+        output.say("a worker runs them: everloop up has one, everloop worker is one")
 
 
 def approve(number: Number, comment: Annotated[str, typer.Option()] = "") -> None:

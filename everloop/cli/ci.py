@@ -20,7 +20,7 @@ RED, WRONG = 1, 2
 
 def add_to(app: typer.Typer) -> None:
     """Register the command of this module."""
-    app.command()(ci)
+    app.command(epilog="Exit code 0: green; 1: red; 2: cannot be asked so (no workspace, no such environment).")(ci)
 
 
 def ci(  # noqa: PLR0917 - typer's way: one parameter an option
@@ -35,10 +35,7 @@ def ci(  # noqa: PLR0917 - typer's way: one parameter an option
     ] = "",
     title: Annotated[str, typer.Option(help="Title of the change.")] = "",
 ) -> None:
-    """All of a project's checks for a CI: definitions, data contracts, tests, a build, the target's checks.
-
-    Exit code 0: green; 1: red; 2: it could not be asked that way (no workspace, no such environment).
-    """
+    """All of a project's checks for a CI: definitions, data contracts, tests, a build, the target's checks."""
     try:
         found = _run(target, sandbox, title, propose=propose)
     except EverloopError as error:

@@ -26,6 +26,16 @@ def list_data(name: Annotated[str, typer.Argument(help="A dataset; empty lists a
     output.rows(rows, ["name", "number", "rows", "at", "actor", "id"], empty="no data yet: everloop run")
 
 
+@data.command("capture")
+def capture(
+    source: Annotated[str, typer.Argument(help="A source that a build has recorded.")],
+    environment: Annotated[str, typer.Option("--env", help="Whose head moves; none when left out.")] = "",
+) -> None:
+    """Read a source into a version; what did not change is not read again."""
+    with session.client() as client, output.progress(f"capturing {source}"):
+        output.show(client.call("data.capture", source=source, environment=environment))
+
+
 @data.command("show")
 def show(version: Version, environment: Where = "production") -> None:
     """One version: schema, parts, profile."""

@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     "system": {
         "init": "Make a workspace here: catalog, object store, signing key, environments with their first policy.",
         "up": "Start server, worker and gateway behind one address, until Ctrl-C.",
+        "worker": "Do tasks (checks, retraining, refreshing) and the loop's duties, until Ctrl-C; `up` has some too.",
         "verify": "Walk objects, versions, lineage, pointers and the audit chain; exit code 1 names the first broken "
         "link.",
         "operations": "Everything that Everloop can be asked, with the permission that it needs.",
@@ -41,6 +42,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     },
     "changes": {
         "propose": "Open a change: what the source would make different in the target, with the checks that it needs.",
+        "check": "Queue the checks that a change still needs; a worker runs them: only workers record evidence.",
         "approve": "Approve a change as it stands now; the approval dies when its content, policy or evidence changes.",
         "merge": "Merge a change whose checks passed and approvals hold.",
         "revert": "Open a change that takes back a merged one.",

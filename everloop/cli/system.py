@@ -27,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
     app.command()(init)
     app.command()(up)
+    app.command()(worker)
     app.command()(verify)
     app.command(name="operations")(list_operations)
     app.command()(call)
@@ -77,6 +78,15 @@ def up(
             "not a loopback address: every request needs a token, and traffic is not encrypted; put TLS before it"
         )
     become_supervisor(settings, path)
+
+
+def worker() -> None:
+    """Do tasks (checks, retraining, refreshing) and the loop's duties, until Ctrl-C; `up` has some too."""
+    settings = session.settings
+    check_home(settings.home)
+    env = {**os.environ, **to_environment(settings)}
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", "everloop.server.worker"], env)  # noqa: S606 - as above
 
 
 def become_supervisor(settings: Settings, path: str) -> None:

@@ -105,7 +105,7 @@ def pinned(ctx: Context, environment: str, kind: str) -> dict[str, tuple[str, Ma
     with ctx.read() as tx:
         snapshot = refs.get(tx, ctx.project, refs.env_ref(environment))
         if snapshot is None:
-            raise NotFound(f"there is no environment {environment!r}", hint="`everloop environments list` shows them")
+            raise NotFound(f"there is no environment {environment!r}", hint="`everloop env list` shows them")
         entries: Mapping[str, str] = versions.get(tx, ctx.project, snapshot).manifest["entries"]
         wanted = {key.removeprefix(f"{kind}/"): i for key, i in entries.items() if key.startswith(f"{kind}/")}
         manifests = versions.manifests(tx, ctx.project, set(wanted.values()))
@@ -185,7 +185,8 @@ def _fill(ctx: Context, environment: str, pin: tuple[str, FeatureViewDef], up_to
     version = head(ctx, environment, view.source)
     if version is None:
         raise NotFound(
-            f"{environment} holds no data of {view.source!r}", hint="capture it first: everloop data capture"
+            f"{environment} holds no data of {view.source!r}",
+            hint=f"bring it up to date first: everloop refresh --env {environment}",
         )
     online = features.online.OnlineView.of(ctx.project, identity, view)
     done = features.history.materialize(online_store(ctx), online, data.paths(ctx, version), up_to)

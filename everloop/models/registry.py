@@ -155,7 +155,7 @@ def find_model(tx: Tx, project: str, text: str) -> VersionRow:
             raise
         row = versions.find(tx, project, text)
     if row.kind != "model":
-        raise InvalidInput(f"{text} is a {row.kind}, not a model", hint="`everloop models` lists the models")
+        raise InvalidInput(f"{text} is a {row.kind}, not a model", hint="`everloop models list` shows the models")
     return row
 
 

@@ -342,7 +342,7 @@ def snooze(ctx: Context, cmd: Snooze) -> AlarmView:
 
 def _open(tx: Tx, project: str, identity: str) -> Alarm:
     if not identity:
-        raise InvalidInput("no alarm is named", hint="`everloop alarms` lists them")
+        raise InvalidInput("no alarm is named", hint="`everloop alarms list` shows them")
     alarm = rows.get(tx, project, identity)
     if alarm.state == "resolved":
         raise Conflict(f"alarm {identity} is resolved already", hint="a new one opens if its cause goes on")

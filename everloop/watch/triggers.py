@@ -193,5 +193,5 @@ def defined(tx: Tx, project: str, environment: str, key: str) -> Mapping[str, An
     """The manifest of a definition in an environment; raises `NotFound`."""
     identity = entries(tx, project, environment).get(key)
     if identity is None:
-        raise NotFound(f"{environment} holds no {key}", hint="`everloop environments` shows what it holds")
+        raise NotFound(f"{environment} holds no {key}", hint="`everloop env show` says what it holds")
     return versions.get(tx, project, identity).manifest

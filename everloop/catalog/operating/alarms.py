@@ -104,7 +104,7 @@ def get(tx: Tx, project: str, identity: str) -> Alarm:
         select(alarm_rows).where(alarm_rows.c.project == project, alarm_rows.c.id == identity)
     ).one_or_none()
     if row is None:
-        raise NotFound(f"there is no alarm {identity!r} in project {project}", hint="`everloop alarms` lists them")
+        raise NotFound(f"there is no alarm {identity!r} in project {project}", hint="`everloop alarms list` shows them")
     return _alarm(row)
 
 
