@@ -23,6 +23,7 @@ RULE = 1
 BLOCK = 65_536
 Array = np.ndarray[Any, np.dtype[Any]]
 Buffer = bytes | memoryview | Array
+_INFINITY = {2: 0x7C00, 4: 0x7F800000, 8: 0x7FF0000000000000}
 _NAN = {2: 0x7E00, 4: 0x7FC00000, 8: 0x7FF8000000000000}
 
 
@@ -63,8 +64,7 @@ class Hasher:
         """The digest of all rows so far; nothing may be added after."""
         self._flush()
         columns = tuple(stream.hexdigest(length=16) for stream in self._streams)
-        identity = {"rule": RULE, "fields": self._fields, "rows": self._rows, "columns": list(columns)}
-        return Digest(manifest_id(identity), self._rows, columns, tuple(self._nulls))
+        return assembled(self._fields, self._rows, columns, tuple(self._nulls))
 
     def _flush(self) -> None:
         for index, stream in enumerate(self._streams):
@@ -76,6 +76,38 @@ class Hasher:
                     stream.update(piece)  # type: ignore[arg-type]  # a NumPy array is a buffer
         self._rows += self._held
         self._waiting, self._held = [], 0
+
+
+class ColumnHasher:
+    """The digest of one column of numbers without nulls, whose values come as unsigned integers of any count."""
+
+    def __init__(self, type_: pa.DataType) -> None:
+        """Begin a column of that plain type."""
+        self._stream = blake3()
+        self._width = type_.byte_width
+        self._floats = pa.types.is_floating(type_)
+        self._held = 0
+
+    def update(self, values: Array) -> None:
+        """Add values, little-endian."""
+        while len(values):
+            piece = values[: BLOCK - self._held]
+            values = values[len(piece) :]
+            if not self._held:
+                self._stream.update(b"\x00")
+            self._held = (self._held + len(piece)) % BLOCK
+            found = _one_zero_one_nan(piece, self._width) if self._floats else piece
+            self._stream.update(found.view(np.uint8))  # type: ignore[arg-type]  # a NumPy array is a buffer
+
+    def hexdigest(self) -> str:
+        """32 hexadecimal digits."""
+        return self._stream.hexdigest(length=16)
+
+
+def assembled(fields: list[list[str]], rows: int, columns: tuple[str, ...], nulls: tuple[int, ...]) -> Digest:
+    """The digest of a table from those of its columns; `fields` as `schema_fields` gives them."""
+    identity = {"rule": RULE, "fields": fields, "rows": rows, "columns": list(columns)}
+    return Digest(manifest_id(identity), rows, columns, nulls)
 
 
 _NULL = pa.null().id
@@ -157,9 +189,12 @@ def _fixed(array: pa.Array, mask: Array | None) -> Array:
 def _one_zero_one_nan(values: Array, width: int) -> Array:
     """The bits of floats with -0.0 made +0.0 and every NaN the same one.
 
-    Two passes that allocate nothing tell whether there is either: as an integer -0.0 is the smallest there is, and a
-    NaN shows in the maximum.
+    Passes that allocate nothing tell whether there is either. As unsigned integers, what has a sign is larger than what
+    has none, and a NaN than infinity: one pass will do where all is positive. As an integer -0.0 is the smallest there
+    is, and a NaN shows in the maximum.
     """
+    if int(values.max()) <= _INFINITY[width]:
+        return values
     floats = values.view(np.dtype(f"<f{width}"))
     with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
         smallest = int(values.view(np.dtype(f"<i{width}")).min())
