@@ -37,11 +37,15 @@ INSERT = (
     "VALUES ({0}, {0}, {0}, {0}, {0}, {0}, '', '')"
 )
 
+Ready = Callable[[], float]
+"""Wait until every process is connected; when to stop. Opening a database is not counted."""
 
-def ours(url: str, name: str, ids: tuple[str, str], until: float) -> int:
+
+def ours(url: str, name: str, ids: tuple[str, str], ready: Ready) -> int:
     """Move through the catalog."""
     catalog = Catalog.open(url)
     old, new, moves = ids[0], ids[1], 0
+    until = ready()
     while time.monotonic() < until:
         with catalog.write() as tx:
             refs.move(tx, PROJECT, name, old=old, new=new, actor="ada", at=moves)
@@ -50,13 +54,14 @@ def ours(url: str, name: str, ids: tuple[str, str], until: float) -> int:
     return moves
 
 
-def bare_sqlite(url: str, name: str, ids: tuple[str, str], until: float) -> int:
+def bare_sqlite(url: str, name: str, ids: tuple[str, str], ready: Ready) -> int:
     """The same by sqlite3."""
     connection = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30, isolation_level=None)
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("PRAGMA foreign_keys=ON")
     update, insert = UPDATE.format("?"), INSERT.format("?")
     old, new, moves = ids[0], ids[1], 0
+    until = ready()
     while time.monotonic() < until:
         connection.execute("BEGIN IMMEDIATE")
         assert connection.execute(update, (new, PROJECT, name, old)).rowcount == 1
@@ -67,11 +72,12 @@ def bare_sqlite(url: str, name: str, ids: tuple[str, str], until: float) -> int:
     return moves
 
 
-def bare_postgresql(url: str, name: str, ids: tuple[str, str], until: float) -> int:
+def bare_postgresql(url: str, name: str, ids: tuple[str, str], ready: Ready) -> int:
     """The same by psycopg."""
     update, insert = UPDATE.format("%s"), INSERT.format("%s")
     old, new, moves = ids[0], ids[1], 0
     with psycopg.connect(url) as connection:
+        until = ready()
         while time.monotonic() < until:
             assert connection.execute(update, (new, PROJECT, name, old)).rowcount == 1
             connection.execute(insert, (PROJECT, name, old, new, "ada", moves))
@@ -80,7 +86,7 @@ def bare_postgresql(url: str, name: str, ids: tuple[str, str], until: float) -> 
     return moves
 
 
-Mover = Callable[[str, str, tuple[str, str], float], int]
+Mover = Callable[[str, str, tuple[str, str], Ready], int]
 
 
 def crowd(mover: Mover, url: str, seconds: float, label: str) -> float:
@@ -96,8 +102,13 @@ def crowd(mover: Mover, url: str, seconds: float, label: str) -> float:
     catalog.close()
     fork = multiprocessing.get_context("fork")
     counts = fork.Queue()
-    until = time.monotonic() + 0.3 + seconds
-    members = [fork.Process(target=lambda name=name: counts.put(mover(url, name, pair, until))) for name in names]
+    together = fork.Barrier(PROCESSES)
+
+    def ready() -> float:
+        together.wait(60)
+        return time.monotonic() + seconds
+
+    members = [fork.Process(target=lambda name=name: counts.put(mover(url, name, pair, ready))) for name in names]
     for member in members:
         member.start()
     moved = sum(counts.get(timeout=seconds + 60) for _ in members)
@@ -108,7 +119,7 @@ def crowd(mover: Mover, url: str, seconds: float, label: str) -> float:
         logged = sum(len(refs.log(tx, PROJECT, name, limit=10**9)) - 1 for name in names)
     catalog.close()
     assert logged == moved, f"{moved} moves were acknowledged, {logged} are in the log"
-    return moved / (seconds + 0.3)
+    return moved / seconds
 
 
 def report(name: str, url: str, bare: Mover, *, rounds: int, seconds: float) -> bool:
