@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from itertools import pairwise
 from math import isfinite
 from typing import Any
 
 _MOST_ROWS = 400
+_LONGEST = 36
+"""Characters of a label in a legend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,7 @@ class Chart:
     head: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...] = field(default=())
     label: str = ""
+    title: str = ""
 
 
 def line_chart(
@@ -35,14 +39,14 @@ def line_chart(
         trace = {
             "type": "scatter",
             "mode": "lines+markers" if len(points) <= 60 else "lines",
-            "name": name,
+            "name": _plain(name),
             "x": [at for at, _ in points],
             "y": values,
             "line": {"width": 1.8},
             "marker": {"size": 5},
         }
         traces.append(trace)
-    layout: dict[str, Any] = {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
+    layout: dict[str, Any] = {"xaxis": {"title": {"text": _plain(x)}}, "yaxis": {"title": {"text": _plain(y)}}}
     layout["showlegend"] = len(series) > 1
     if integers:
         layout["xaxis"] |= {"tickformat": "d", "dtick": _step([at for points in series.values() for at, _ in points])}
@@ -73,12 +77,12 @@ def bar_chart(
 ) -> Chart:
     """Bars over one axis."""
     traces = [
-        {"type": "bar", "name": name, "x": [at for at, _ in points], "y": [value for _, value in points]}
+        {"type": "bar", "name": _plain(name), "x": [at for at, _ in points], "y": [value for _, value in points]}
         for name, points in series.items()
     ]
     layout: dict[str, Any] = {
-        "xaxis": {"title": {"text": x}, **({"type": "date"} if times else {})},
-        "yaxis": {"title": {"text": y}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": _plain(x)}, **({"type": "date"} if times else {})},
+        "yaxis": {"title": {"text": _plain(y)}, "rangemode": "tozero"},
         "showlegend": len(series) > 1,
         "barmode": "stack" if stacked else "group",
         "bargap": 0.15,
@@ -115,6 +119,11 @@ def spark_bars(shares: Sequence[float], *, width: int = 120, height: int = 28) -
         tall = max(share / most * (height - 1), 0.6 if share else 0.0)
         parts.append(f"M{index * step:.1f} {height}v{-tall:.1f}h{max(step - 0.8, 0.6):.1f}v{tall:.1f}z")
     return "".join(parts)
+
+
+def _plain(text: str) -> str:
+    """A label that Plotly shows as it is: it takes some HTML in labels for markup, links among it."""
+    return escape(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…", quote=False)
 
 
 def _finite(value: Any) -> bool:

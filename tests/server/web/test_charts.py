@@ -39,6 +39,12 @@ def test_long_series_are_thinned_in_the_table_only():
     assert len(chart.rows) <= 400
 
 
+def test_labels_hold_no_markup():
+    chart = line_chart({'<a href="https://evil.example">x</a>': [(0, 1.0)]}, x="<b>x</b>", y="y")
+    assert "<" not in json.dumps(chart.spec)
+    assert chart.head[1].startswith("<a")  # the table beside it is escaped by its template
+
+
 def test_values_as_people_read_them():
     assert number(1234567) == "1,234,567"
     assert number(0.123456) == "0.1235"

@@ -65,7 +65,7 @@ async function watch() {
           const at = new Date(now.wall / 1000).toISOString();
           for (const revision of now.revisions) {
             const last = before.revisions.find((one) => one.label === revision.label);
-            if (!last) continue;
+            if (!last || (revision.weight === 0 && revision.requests === last.requests && !lines.get("live-requests")?.has(revision.label))) continue;
             const latency = added(revision.latency, last.latency);
             push("live-requests", revision.label, at, (revision.requests - last.requests) / seconds);
             push("live-errors", revision.label, at, (revision.errors - last.errors) / seconds);

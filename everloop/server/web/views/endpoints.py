@@ -95,8 +95,9 @@ def _traffic(visit: Visit, name: str, span: str) -> Chart | None:
     starts = range(until - length, until, width)
     with visit.ctx.read() as tx:
         counted = [(at, predictions.counts(tx, visit.ctx.project, name, at, at + width)) for at in starts]
-        revisions = sorted({revision for _, counts in counted for revision in counts})
-        labels = versions.labels(tx, visit.ctx.project, revisions)
+        known = {revision for _, counts in counted for revision in counts}
+        labels = versions.labels(tx, visit.ctx.project, known)
+        revisions = sorted(known, key=lambda i: (len(labels.get(i) or i), labels.get(i) or i))  # v9 before v10
     if not revisions:
         return None
     series = {
