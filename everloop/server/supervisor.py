@@ -106,15 +106,18 @@ class Child:
         self.process = None
 
 
-def supervise(children: Sequence[Child], say: Callable[[str], None], on_ready: Callable[[], bool]) -> int:
+def supervise(
+    children: Sequence[Child], say: Callable[[str], None], on_ready: Callable[[], bool], on_change: Callable[[], None]
+) -> int:
     """Keep `children` running until SIGINT or SIGTERM, then stop them in order; returns the exit status.
 
-    `on_ready` is asked at every tick until it first returns True (when `/health` answers).
+    `on_ready` is asked at every tick until it first returns True (when `/health` answers), `on_change` is called
+    whenever other processes run than before.
     """
     stopping: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: stopping.append(received))
-    ready = False
+    ready, running = False, list[int]()
     for child in children:
         child.start(time.monotonic())
     while not stopping:
@@ -122,6 +125,10 @@ def supervise(children: Sequence[Child], say: Callable[[str], None], on_ready: C
             note = child.tend(time.monotonic())
             if note:
                 say(note)
+        alive = [child.process.pid for child in children if child.process]
+        if alive != running:
+            running = alive
+            on_change()
         ready = ready or on_ready()
         time.sleep(_TICK)
     for child in children:

@@ -32,15 +32,12 @@ def main() -> int:
     run = settings.home / "run"
     children = processes(settings, listener.fileno(), port)
     began = time.monotonic()
-    written: list[object] = []
+    warned: list[bool] = []
 
     def ready() -> bool:
-        pids = [c.process.pid if c.process else 0 for c in children]
-        if written != pids:
-            written[:] = pids
-            pids_file(run / "pids", children)
         if not healthy(settings.host, port):
-            if time.monotonic() - began > _READY_WITHIN:
+            if not warned and time.monotonic() - began > _READY_WITHIN:
+                warned.append(True)
                 say(f"not answering after {_READY_WITHIN:.0f} s; see the logs in {run}")
             return False
         say(f"Everloop answers at http://{_shown(settings.host)}:{port} after {time.monotonic() - began:.1f} s")
@@ -49,7 +46,7 @@ def main() -> int:
         return True
 
     try:
-        return supervise(children, say, ready)
+        return supervise(children, say, ready, lambda: pids_file(run / "pids", children))
     finally:
         (run / "pids").unlink(missing_ok=True)
         listener.close()
