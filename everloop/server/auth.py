@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from everloop.catalog.context import Actor
@@ -29,6 +29,7 @@ from everloop.catalog.engine import Catalog
 from everloop.catalog.governance import access
 from everloop.core.clock import DAY, MINUTE, Clock, Micros
 from everloop.core.errors import InvalidInput, NotAuthenticated, PermissionDenied
+from everloop.server.web.pages import render
 
 COOKIE = "everloop_session"
 SESSION_LIFE: Micros = 14 * DAY
@@ -194,7 +195,7 @@ def login_routes(auth: Authenticator) -> list[BaseRoute]:
         try:
             secret = await run_in_threadpool(auth.login, code, address_of(request))
         except NotAuthenticated as error:
-            return HTMLResponse(_PAGE.format(message=error.message, hint=error.hint), 401, headers=_PRIVATE)
+            return render("signin.html", {"error": error, "title": "Sign in"}, status=401)
         answer = RedirectResponse("/", 303, headers=_PRIVATE)
         answer.set_cookie(
             COOKIE,
@@ -219,7 +220,6 @@ def login_routes(auth: Authenticator) -> list[BaseRoute]:
 
 
 _PRIVATE = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-_PAGE = "<!doctype html><meta charset=utf-8><title>Everloop</title><p>{message}.</p><p>{hint}.</p>"
 
 
 def address_of(request: Request) -> str:

@@ -196,6 +196,15 @@ def test_an_address_that_demands_tokens_explains_the_way_in(world, tmp_path):
     assert "everloop up" in answer.text
 
 
+def test_a_used_link_says_how_to_get_another(http, world):
+    path = world.ask("bob", "access.login_link").path
+    assert http().get(path, follow_redirects=False).status_code == 303
+    answer = http().get(path)
+    assert answer.status_code == 401
+    assert "this link was used already" in answer.text
+    assert "everloop access login-link" in answer.text
+
+
 def test_sessions_end(http, world, site):
     client = http("bob", headers={"Origin": site})
     assert "bob" in client.get("/shop/account").text
