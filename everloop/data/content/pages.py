@@ -23,6 +23,7 @@ _CODECS = {"SNAPPY": "snappy", "ZSTD": "zstd", "GZIP": "gzip", "BROTLI": "brotli
 _DATA, _DICTIONARY, _DATA_2 = 0, 2, 3  # kinds of pages
 _PLAIN, _PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY = 0, 2, 3, 8  # encodings
 _TRUTHS, _INTEGERS, _TEXT, _STRUCT = (1, 2), (4, 5, 6), 8, 12  # kinds of thrift's fields
+_MORE = 128
 _HEADER = 512
 """Bytes within which the header of a page of numbers ends."""
 _RUNS = 512
@@ -197,7 +198,11 @@ def _struct(view: bytes | memoryview, position: int) -> tuple[dict[int, Any], in
         else:
             number, position = _signed(view, position)
         if kind in _INTEGERS:
-            fields[number], position = _signed(view, position)
+            small = view[position]
+            if small < _MORE:  # most are, and a call costs more than the number
+                fields[number], position = (small >> 1) ^ -(small & 1), position + 1
+            else:
+                fields[number], position = _signed(view, position)
         elif kind in _TRUTHS:
             fields[number] = kind == 1
         elif kind == _STRUCT:

@@ -137,8 +137,9 @@ def cut_by_count(tables: Iterable[pa.Table], schema: pa.Schema, size: int) -> It
 class Encoding:
     """How the parts of one table are written as Parquet: settled once, by the first that is written.
 
-    LZ4 costs half of what Zstandard at its lowest level does, and a quarter more bytes on tables of codes and small
-    integers. Statistics cost a tenth of the writing and serve who looks for keys and times; other columns have none.
+    LZ4 takes a quarter less time than Zstandard at its lowest level, and a quarter more bytes on tables of codes and
+    small integers. Statistics cost a tenth of the writing and serve who looks for keys and times; other columns have
+    none.
     """
 
     repetitive: tuple[str, ...]
