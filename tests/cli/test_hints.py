@@ -8,9 +8,9 @@ import pytest
 from everloop.cli.main import COMMANDS, assemble
 
 ROOT = Path(__file__).parent.parent.parent
-NAMED = re.compile(r"(?<![\w./-])everloop ((?:--?[a-z]+(?: [^\s-]\S*)? )*)([a-z][a-z-]*)(?: ([a-z][a-z-]*))?")
-PROSE = {"import", "as", "is", "package", "itself", "takes"}
-"""What may follow the name in a sentence."""
+NAMED = re.compile(r"(?<![\w./-])everloop ((?:--json |--[a-z]+ \S+ )*)([a-z][a-z-]*)(?: ([a-z][a-z-]*))?")
+PROSE = {"as", "import", "scikit-learn"}
+"""What may follow the name in an import, or in a line for pip."""
 
 
 def commands():
