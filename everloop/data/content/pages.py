@@ -26,6 +26,8 @@ _TRUTHS, _INTEGERS, _TEXT, _STRUCT = (1, 2), (4, 5, 6), 8, 12  # kinds of thrift
 _MORE = 128
 _HEADER = 512
 """Bytes within which the header of a page of numbers ends."""
+_LARGEST = 1 << 28
+"""Bytes of a page; writers make them of about 1 MiB."""
 _RUNS = 512
 """Runs in a page beyond which Python would be slower than PyArrow."""
 
@@ -44,7 +46,8 @@ def straight(file: pq.ParquetFile, source: pa.MemoryMappedFile, index: int, type
             for values in _chunk_values(chunk, source, _Shape(width, about.max_definition_level == 1)):
                 hasher.update(values)
                 rows += len(values)
-    except (DataError, pa.ArrowException, OSError, IndexError, ValueError):  # PyArrow says better what is wrong with it
+    except (DataError, pa.ArrowException, OSError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError):
+        # a damaged header may say anything; PyArrow says better what is wrong with it
         return None
     return hasher.hexdigest() if rows == file.metadata.num_rows else None
 
@@ -79,6 +82,8 @@ def _chunk_values(chunk: Any, source: pa.MemoryMappedFile, shape: _Shape) -> Ite
     while position < len(view):
         header, size = _struct(bytes(view[position : position + _HEADER]), 0)
         position += size
+        if not 0 <= header[3] <= len(view) - position or not 0 <= header[2] <= _LARGEST:
+            raise _unusual("sizes that do not fit")
         body = buffer.slice(position, header[3])
         position += header[3]
         if header[1] == _DICTIONARY:
@@ -102,6 +107,8 @@ def _page(
             raise _unusual("nulls")
         packed = about.get(7, True)
         content = memoryview(_plain_bytes(body.slice(levels), codec if packed else None, header[2] - levels))
+    if about[1] > _LARGEST // shape.width:
+        raise _unusual("more values than a page holds")
     if encoding == _PLAIN:
         return np.frombuffer(content, f"<u{shape.width}", about[1])
     if encoding in (_PLAIN_DICTIONARY, _RLE_DICTIONARY) and dictionary is not None:
