@@ -97,6 +97,8 @@ class Catalog:
             raise translated(error, self.shown) from error
         except sqlite3.Error as error:  # from starting a transaction
             raise translated(DBAPIError("BEGIN", None, error), self.shown) from error
+        except OverflowError as error:  # SQLite's driver says it before the database could
+            raise InvalidInput("a number does not fit into 64 bits", hint="give it as text") from error
         except PoolTimeout as error:
             raise Unavailable(
                 f"no connection to {self.shown} came free within {BUSY_SECONDS} s",

@@ -1,8 +1,8 @@
 """What a database's failure means to Everloop: the one translation from drivers' errors to the error tree."""
 
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from everloop.core.errors import Conflict, CorruptObject, EverloopError, StorageFull, Unavailable
+from everloop.core.errors import Conflict, CorruptObject, EverloopError, InvalidInput, StorageFull, Unavailable
 
 _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_READONLY, _SQLITE_IOERR = 5, 6, 8, 10
 _SQLITE_CORRUPT, _SQLITE_FULL, _SQLITE_CANTOPEN, _SQLITE_NOTADB = 11, 13, 14, 26
@@ -56,7 +56,13 @@ def _of_postgresql(state: str, text: str, shown: str) -> EverloopError | None:
     return None
 
 
+def _unfit(text: str) -> InvalidInput:
+    return InvalidInput(f"the database cannot hold a value: {text.splitlines()[0]}", hint="64 bits, text without NUL")
+
+
 def _other(error: DBAPIError) -> EverloopError:
+    if isinstance(error, DataError):  # of PostgreSQL, or of psycopg, which refuses NUL in text itself
+        return _unfit(str(error.orig))
     if isinstance(error, IntegrityError):
         return Conflict(
             f"the database refuses the row: {_line(error.orig)}",

@@ -3,16 +3,19 @@
 from collections.abc import Callable
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from everloop.catalog.context import Context
 from everloop.core.clock import Micros, parse_time
 from everloop.core.errors import EverloopError, InvalidInput
+from everloop.core.ids import checked_name
 from everloop.server.auth import Authenticator, login_routes
 from everloop.server.mlflow.routes import mlflow_routes
-from everloop.server.rest import PREFIX, answer_error, rest_app
+from everloop.server.rest import PREFIX, answer_error, problem_response, rest_app
 from everloop.server.web.routes import web_routes
 from everloop.workspace.opened import Workspace
 from everloop.workspace.operations import load_operations
@@ -33,7 +36,27 @@ def build_app(workspace: Workspace, names: frozenset[str] = frozenset()) -> Star
         *mlflow_routes(lambda request: open_context(request, _mlflow_project(request, workspace))),
         *web_routes(open_context, workspace.settings.project),
     ]
-    return Starlette(routes=routes, exception_handlers={EverloopError: answer_error})
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(_InPlace, auth=auth)],
+        exception_handlers={EverloopError: answer_error},
+    )
+
+
+class _InPlace:
+    """Refuses a foreign Host or Origin before any route sees the request, whatever the method."""
+
+    def __init__(self, app: ASGIApp, auth: Authenticator) -> None:
+        self._app = app
+        self._auth = auth
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/health":  # whoever asks that has no name for us
+            try:
+                self._auth.check_place(Request(scope))
+            except EverloopError as error:
+                return await problem_response(error)(scope, receive, send)
+        return await self._app(scope, receive, send)
 
 
 def context_opener(workspace: Workspace, auth: Authenticator) -> Callable[[Request, str], Context]:
@@ -43,6 +66,7 @@ def context_opener(workspace: Workspace, auth: Authenticator) -> Callable[[Reque
     """
 
     def open_context(request: Request, project: str) -> Context:
+        checked_name(project)
         actor = auth.actor(request, project)
         return workspace.context(actor, project, at=_time(request))
 

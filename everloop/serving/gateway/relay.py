@@ -7,6 +7,7 @@ the caller.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -29,6 +30,9 @@ _OURS = frozenset(
 )
 _CHUNK = 64 * 1024
 _CONNECT_SECONDS = 10.0
+_RESTART_SECONDS = 5.0
+"""How long a request waits for a server that does not listen: nothing of it was sent, so waiting is safe."""
+_AGAIN_SECONDS = 0.1
 
 
 def _named_in_connection(headers: Headers) -> set[bytes]:
@@ -102,10 +106,7 @@ class _Response:
 
 async def relay(path: str, scope: Scope, receive: Receive, send: Send) -> None:
     """Pass one request to the server at UNIX socket `path`; raises `Unavailable` before anything was answered."""
-    try:
-        reader, writer = await asyncio.wait_for(asyncio.open_unix_connection(path), _CONNECT_SECONDS)
-    except (OSError, TimeoutError) as error:
-        raise Unavailable("the server does not answer", hint="it may be starting; try again") from error
+    reader, writer = await _connected(path, patient=scope["path"] != "/health")
     head, chunked = request_head(scope)
     gone = asyncio.create_task(_send_body(head, chunked, receive, writer))
     answer = asyncio.create_task(_pass_answer(reader, scope["method"], send))
@@ -122,6 +123,18 @@ async def relay(path: str, scope: Scope, receive: Receive, send: Send) -> None:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+async def _connected(path: str, *, patient: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to the server; a patient caller waits for one that is being restarted. Raises `Unavailable`."""
+    until = time.monotonic() + (_RESTART_SECONDS if patient else 0.0)
+    while True:
+        try:
+            return await asyncio.wait_for(asyncio.open_unix_connection(path), _CONNECT_SECONDS)
+        except (OSError, TimeoutError) as error:
+            if time.monotonic() >= until:
+                raise Unavailable("the server does not answer", hint="it may be starting; try again") from error
+        await asyncio.sleep(_AGAIN_SECONDS)
 
 
 async def _send_body(head: bytes, chunked: bool, receive: Receive, writer: asyncio.StreamWriter) -> bool:
