@@ -97,7 +97,7 @@ class Shop:
     def up(self, *words, port=0, within=60.0, **environ):
         """Start `everloop up` and wait for the line that says where it answers; returns the shop."""
         replay = ["--replay"] if self.replay else []
-        log = self.folder / "up.log"
+        log = self.folder.with_suffix(".log")
         with log.open("ab") as output:
             began = output.tell()
             self.running = subprocess.Popen(
