@@ -22,7 +22,7 @@ ENGINES = {"datasketches", "duckdb", "mlflow", "pandas", "plotly", "polars", "py
 SQL = {"alembic", "sqlalchemy"}
 WEB = {"fastapi", "jinja2", "starlette"}
 NEVER = {
-    "everloop up": ENGINES | {"fastapi", "jinja2", "lmdb", "numpy", "uvicorn"},
+    "everloop up": ENGINES | WEB | {"lmdb", "numpy", "uvicorn"},
     "supervisor": ENGINES | SQL | WEB | {"asyncio", "cryptography", "numpy", "pydantic", "rich", "typer", "uvicorn"},
     "gateway": ENGINES | SQL | WEB | {"pydantic", "rich", "typer"},
     "server": ENGINES | {"alembic", "lmdb", "rich", "typer"},

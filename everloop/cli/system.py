@@ -14,8 +14,7 @@ from everloop.changes.access import link
 from everloop.cli.output import output
 from everloop.cli.session import session
 from everloop.core.errors import EverloopError, InvalidInput
-from everloop.core.settings import Settings, to_environment
-from everloop.server.auth import is_loopback
+from everloop.core.settings import Settings, is_loopback, to_environment
 from everloop.server.up import LINK
 from everloop.workspace import home as layout
 from everloop.workspace.initial import initialise
@@ -86,14 +85,14 @@ def worker() -> None:
     check_home(settings.home)
     env = {**os.environ, **to_environment(settings)}
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "everloop.server.worker"], env)  # noqa: S606 - as above
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "everloop.server.worker"], env)  # noqa: S606 - as above
 
 
 def become_supervisor(settings: Settings, path: str) -> None:
     """Replace this process by the supervisor, which loads next to nothing."""
     env = {**os.environ, **to_environment(settings), LINK: path}
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "everloop.server.up"], env)  # noqa: S606 - our own interpreter and module
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "everloop.server.up"], env)  # noqa: S606 - our own interpreter and module
 
 
 def verify() -> None:

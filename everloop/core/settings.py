@@ -1,5 +1,6 @@
 """Settings of a workspace's processes: flag over environment variable over `everloop.toml`."""
 
+import ipaddress
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -69,6 +70,17 @@ def to_environment(settings: Settings) -> dict[str, str]:
     values = {field.name: getattr(settings, field.name) for field in fields(Settings)}
     values["home"] = settings.home.resolve()
     return {f"EVERLOOP_{name.upper()}": str(value) for name, value in values.items() if value not in ("", None)}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a bind address or host name means this machine only."""
+    name = host.strip("[]").lower()
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _typed(name: str, value: Any, origin: str) -> Any:

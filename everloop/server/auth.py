@@ -12,7 +12,6 @@
 
 import base64
 import binascii
-import ipaddress
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from everloop.catalog.engine import Catalog
 from everloop.catalog.governance import access
 from everloop.core.clock import DAY, MINUTE, Clock, Micros
 from everloop.core.errors import InvalidInput, NotAuthenticated, PermissionDenied
+from everloop.core.settings import is_loopback
 from everloop.server.web.pages import render
 
 COOKIE = "everloop_session"
@@ -37,24 +37,12 @@ LOCAL = "local"
 """The name of whoever asks on loopback without a credential."""
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _LOCAL_GRANTS = (
     "read */*@*",
     "run.write */*",
     f"sandbox.write */*@sandbox/{LOCAL}",
     f"sandbox.write */*@sandbox/{LOCAL}/*",
 )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a bind address or host name means this machine only."""
-    name = host.strip("[]").lower()
-    if name in _LOOPBACK_NAMES:
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from everloop.core.errors import InvalidInput
-from everloop.core.settings import Settings, load
+from everloop.core.settings import Settings, is_loopback, load
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path):
@@ -37,3 +37,13 @@ def test_what_is_wrong_is_named(tmp_path, flags, environ, text, named):
 
 def test_there_are_at_most_fifteen():
     assert len(fields(Settings)) <= 15
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.3.2.1", "::1", "[::1]"])
+def test_these_mean_this_machine_only(host):
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "::", "192.168.1.4", "localhost.example.org", "127.0.0.1.nip.io"])
+def test_these_may_be_reached_from_elsewhere(host):
+    assert not is_loopback(host)

@@ -5,21 +5,13 @@ cannot reach it under a name of its own (DNS rebinding). Any other address deman
 """
 
 import hashlib
-import ipaddress
 from collections.abc import Mapping
 
 from everloop.core.errors import NotAuthenticated, PermissionDenied
+from everloop.core.settings import is_loopback
 from everloop.serving.table import Table
 
 _LOCAL_NAMES = frozenset((b"localhost", b"127.0.0.1", b"[::1]"))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address that a socket is bound to is reachable from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _without_port(host: bytes) -> bytes:
