@@ -55,7 +55,7 @@ class Stage:
 
     def __enter__(self) -> Self:
         self.running = subprocess.Popen(
-            [sys.executable, "-m", "everloop.server.up"],
+            [sys.executable, "-P", "-m", "everloop.server.up"],
             env={**os.environ, **to_environment(self.settings)},
             stdout=subprocess.DEVNULL,
             cwd=self.folder,

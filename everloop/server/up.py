@@ -65,6 +65,7 @@ def processes(settings: Settings, listener: int, port: int) -> list[Child]:
         "MALLOC_ARENA_MAX": "2",
     }
     gateway = [
+        "-P",  # the folder we were started in is no place for modules: a project's queue.py would hide Python's
         "-m",
         "everloop.serving.gateway",
         "--home",
@@ -78,11 +79,13 @@ def processes(settings: Settings, listener: int, port: int) -> list[Child]:
         gateway.append("--fsync")
     made = [
         Child("gateway", [sys.executable, *gateway], env, run / "gateway.log", (listener,)),
-        Child("server", [sys.executable, "-m", "everloop.server.serve", str(socket_path)], env, run / "server.log"),
+        Child(
+            "server", [sys.executable, "-P", "-m", "everloop.server.serve", str(socket_path)], env, run / "server.log"
+        ),
     ]
     for number in range(settings.workers):
         name = f"worker-{number}"
-        made.append(Child(name, [sys.executable, "-m", "everloop.server.worker", name], env, run / f"{name}.log"))
+        made.append(Child(name, [sys.executable, "-P", "-m", "everloop.server.worker", name], env, run / f"{name}.log"))
     return made
 
 

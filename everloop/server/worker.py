@@ -178,7 +178,7 @@ class Worker:
     def _start(self, task: Task, now: float) -> Running:
         output = tempfile.TemporaryFile(dir=self.workspace.home / "run")  # noqa: SIM115 - closed when the task ended
         child = subprocess.Popen(  # noqa: S603 - our own interpreter and module, ids from the catalog
-            [sys.executable, "-m", "everloop.server.task", task.id, task.project],
+            [sys.executable, "-P", "-m", "everloop.server.task", task.id, task.project],
             stdin=subprocess.DEVNULL,
             stdout=output,
             process_group=0,

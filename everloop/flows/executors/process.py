@@ -83,7 +83,7 @@ class ProcessExecutor:
             if self._closed:
                 raise Unavailable("the executor is closed", hint="make another one")
             child = subprocess.Popen(  # noqa: S603 - our own module, no shell
-                [self._python, "-m", "everloop.flows.child", str(answer_to)],
+                [self._python, "-P", "-m", "everloop.flows.child", str(answer_to)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,

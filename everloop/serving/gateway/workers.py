@@ -86,7 +86,7 @@ class ModelProcess:
         environment = {**os.environ, **_ONE_THREAD, "PYTHONUNBUFFERED": "1"}
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter; a fork of a small process
-                [sys.executable, "-m", "everloop.serving.modelworker", "--fd", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "everloop.serving.modelworker", "--fd", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 env=environment,

@@ -63,7 +63,7 @@ def _examined(ctx: Context, settings: Settings, requests: Sequence[CheckRequest]
         "requests": [request.to_json() for request in requests],
     }
     child = subprocess.run(
-        [sys.executable, "-m", "everloop.workspace.ci.examining"],
+        [sys.executable, "-P", "-m", "everloop.workspace.ci.examining"],
         input=json.dumps(asked).encode(),
         capture_output=True,
         cwd=ctx.home,  # not the project's folder, whose modules would come first
