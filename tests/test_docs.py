@@ -92,10 +92,11 @@ class Reader:
         return done.stdout
 
     def start(self, script):
-        log = (self.folder / "up.log").open("w")
-        self.server = subprocess.Popen(
-            ["bash", "-c", f"exec {script}"], cwd=self.folder, env=self.environ, stdout=log, stderr=log, process_group=0
-        )
+        command = ["bash", "-c", f"exec {script}"]
+        with (self.folder / "up.log").open("w") as log:
+            self.server = subprocess.Popen(
+                command, cwd=self.folder, env=self.environ, stdout=log, stderr=log, process_group=0
+            )
         self.until(self.answers)
 
     def answers(self):

@@ -151,7 +151,9 @@ class _Run:
         for asset in plan:
             plain_text(self.params(asset))
             if asset.function is None and asset.key not in self.options.given:
-                raise InvalidInput(f"{asset.key} has no version yet", hint=f"capture it: everloop capture {asset.name}")
+                raise InvalidInput(
+                    f"{asset.key} has no version yet", hint=f"capture it: everloop data capture {asset.name}"
+                )
         self.outputs.update({asset.key: self.options.given[asset.key] for asset in plan if asset.function is None})
 
     def make(self, plan: Sequence[Asset]) -> None:

@@ -98,7 +98,7 @@ def get(tx: Tx, project: str, number: int) -> Change:
     """The change with this number; raises `NotFound`."""
     row = tx.execute(select(changes).where(changes.c.project == project, changes.c.number == number)).one_or_none()
     if row is None:
-        raise NotFound(f"there is no change #{number}", hint="`everloop changes` lists them")
+        raise NotFound(f"there is no change #{number}", hint="`everloop changes list` lists them")
     return _change(row)
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import xml.etree.ElementTree as ET
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import polars as pl
 import pytest
 
 from everloop.catalog.context import Actor
+from everloop.changes import reviewing
 from everloop.changes.access import OWNER_ROLES
+from everloop.checks.record import record_finding
+from everloop.checks.request import Finding
 from everloop.cli import main
 from everloop.cli.options import given
 from everloop.client import local
@@ -123,10 +127,21 @@ class Shop:
         given.clear()
         return code, json.loads(capsys.readouterr().out), (self.scratch / "r.md").read_text()
 
+    @contextmanager
     def client(self):
         load_operations()
-        workspace = Workspace.open(Settings(home=self.folder / ".everloop", project="shop"))
-        return workspace, local(workspace.context(Actor.of("ada", *OWNER_ROLES)))
+        with Workspace.open(Settings(home=self.folder / ".everloop", project="shop")) as workspace:
+            yield local(workspace.context(Actor.of("ada", *OWNER_ROLES)))
+
+    def merge(self, number):
+        """As a worker and a person do it."""
+        with Workspace.open(Settings(home=self.folder / ".everloop", project="shop")) as workspace:
+            worker = workspace.context(Actor.of("everloop", "worker", kind="service"))
+            for request in reviewing.pending_checks(worker, number):
+                record_finding(worker, request, Finding("passed", "fine"))
+        with self.client() as client:
+            client.call("changes.approve", number=number)
+            client.call("changes.merge", number=number)
 
 
 def stage(found, name):
@@ -159,20 +174,26 @@ def test_a_green_run_tells_everything_in_markdown_and_junit(built):
     assert all(s.get("failures") == "0" for s in suites.values())
 
 
-def test_green_opens_the_change_and_green_again_updates_it(shop, capsys):
+def test_green_opens_the_change_updates_it_and_meets_the_checks_of_production(shop, capsys):
     code, found, _ = shop.ci(capsys, "--propose")
     assert (code, found["green"], found["change"]) == (0, True, 1)
-    workspace, client = shop.client()
-    with workspace:
+    with shop.client() as client:
         change = client.call("changes.show", number=1)
         assert change.source == "sandbox/ada/ci"
         assert [c.state for c in change.checks] == ["missing"]  # what CI saw is no evidence: a worker's run is
     (shop.folder / "notes.py").write_text("more = 1\n")
     assert shop.ci(capsys, "--propose")[1]["change"] == 1
-    workspace, client = shop.client()
-    with workspace:
+    with shop.client() as client:
         assert len(client.call("changes.list").changes) == 1
         assert client.call("changes.show", number=1).head != change.head
+    shop.merge(1)
+    shop.edit(("return el.verdicts.threshold(comeback, holdout, objective)", "return el.Verdict(True, 'trust me')"))
+    code, found, report = shop.ci(capsys, "--propose")
+    checks = {case["name"]: case["summary"] for case in stage(found, "checks of the target's policy")["cases"]}
+    assert checks["good_enough"] == "trust me"
+    assert "roc_auc" in checks["good_enough (as production holds it)"]  # the code of production's snapshot said that
+    assert (code, found["change"]) == (0, 2)
+    assert "| shop_of_ci.py | changed | +1 -1 |" in report
 
 
 def test_broken_data_and_a_failing_test_are_red_with_masked_rows(shop, capsys):
@@ -202,8 +223,7 @@ def test_a_check_that_fails_is_red_and_proposes_nothing(shop, capsys):
     assert states(found, "checks of the target's policy") == {"good_enough": "failed"}
     assert "## checks of the target's policy: good_enough" in report
     assert found["change"] is None
-    workspace, client = shop.client()
-    with workspace:
+    with shop.client() as client:
         assert client.call("changes.list").changes == []
 
 
