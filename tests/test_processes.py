@@ -127,3 +127,16 @@ def test_defining_a_project_loads_no_database_and_no_training(tmp_path):
     # its author writes Polars; nothing else is needed to say what a project is
     assert "flights" in packages(done.stderr)
     assert not packages(done.stderr) & (ENGINES - {"polars"} | SQL | WEB | {"cryptography", "numpy", "pydantic"})
+
+
+def test_a_task_starts_without_engines_and_loads_what_its_kind_needs(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "import everloop.server.task"],
+        cwd=tmp_path,
+        env=environment(**LISTED),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "everloop" in packages(done.stderr)
+    assert not packages(done.stderr) & (ENGINES | WEB)
