@@ -1,7 +1,7 @@
 import pytest
 
 from everloop.catalog.operation import invoke
-from everloop.changes import environments, provenance
+from everloop.changes import environments, proposing, provenance, reviewing
 from everloop.changes.policies import checked_environment, effective_policy
 from everloop.core.errors import Conflict, InvalidInput, NotFound, PermissionDenied
 from everloop.core.policy import Policy
@@ -159,3 +159,29 @@ def test_a_list_puts_protected_environments_first(team):
     listed = environments.list_environments(team.root, environments.ListEnvironments()).environments
     assert [e.name for e in listed][:2] == ["staging", "production"]
     assert len(listed) == 3
+
+
+def test_a_sandbox_is_reset_to_what_its_base_holds_now(team):
+    sandbox = team.sandbox("ada")
+    team.commit("ada", sandbox, source__own=team.version("source/own"))
+    step(team)
+    reset = environments.CreateSandbox(environment=sandbox, base="production")
+    for _ in range(2):  # again changes nothing
+        held = invoke(team.by("ada"), environments.reset, reset)
+        assert held.snapshot == show(team).snapshot
+        assert "source/own" not in held.entries
+    with pytest.raises(InvalidInput, match="moves by changes only"):
+        invoke(team.root, environments.reset, environments.CreateSandbox(environment="staging"))
+    with pytest.raises(PermissionDenied):
+        invoke(team.by("bob"), environments.reset, reset)
+
+
+def test_a_preview_says_what_a_change_would_need_and_writes_nothing(team):
+    check = team.version("check/good", name="good", function="m:f", parameters=[], objective="", blocks=["production"])
+    sandbox = team.sandbox("ada")
+    team.commit("ada", sandbox, check__good=check)
+    seen = proposing.preview(team.by("ada"), proposing.Propose(source=sandbox, target="production", title="x"))
+    assert [request.name for request in seen.requests()] == ["good"]
+    assert (seen.change.number, seen.blocking) == (0, ())
+    assert reviewing.list_changes(team.root, reviewing.ListChanges()).changes == []
+    assert team.propose("ada", sandbox).delta_id == seen.delta_id
