@@ -16,10 +16,9 @@ from everloop.core.ids import manifest_id
 from everloop.core.ports import Source
 from everloop.core.version import Version
 from everloop.data.codec import check_contract
-from everloop.data.content.logical import BLOCK, RULE, Digest, Hasher, assembled
-from everloop.data.content.pages import straight
+from everloop.data.content.logical import BLOCK, RULE, Digest, Hasher
 from everloop.data.content.parts import UNKEYED_ROWS, Known, Part, Stored, data_version, store_table
-from everloop.data.content.schema import is_bytes, is_lists, is_text, plain_schema, plain_type, schema_fields
+from everloop.data.content.schema import is_bytes, is_lists, is_text, plain_schema, plain_type
 from everloop.data.definitions import SQL, Call, Files, SourceDef
 from everloop.data.expect import ExpectationResult
 from everloop.data.failures import full_disk_is_storage_full
@@ -206,26 +205,14 @@ def _stamp(path: Path) -> tuple[int, int, int, int]:
 
 
 def _file_digest(path: Path) -> Digest:
-    """Columns of numbers without nulls are digested from their pages as they lie; PyArrow decodes the others."""
     try:
-        with pq.ParquetFile(path, memory_map=True) as file, pa.memory_map(str(path)) as source:
-            schema = file.schema_arrow
-            flat = len(file.schema.names) == len(schema)
-            found = [straight(file, source, i, field.type) if flat else None for i, field in enumerate(schema)]
-            others = [field.name for field, column in zip(schema, found, strict=True) if column is None]
-            rest = _decoded(file, others) if others else None
-        decoded = iter(zip(rest.columns, rest.nulls, strict=True) if rest else ())
-        columns, nulls = zip(*((column, 0) if column else next(decoded) for column in found), strict=True)
-        return assembled(schema_fields(schema), file.metadata.num_rows, columns, nulls)
+        with pq.ParquetFile(path, memory_map=True) as file:
+            hasher = Hasher(file.schema_arrow)
+            for batch in file.iter_batches(BLOCK, use_threads=False):
+                hasher.update(batch)
+            return hasher.digest()
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path}: not a readable parquet file: {error}",
             hint="the file is broken or was cut off while it was written; write it again",
         ) from error
-
-
-def _decoded(file: pq.ParquetFile, columns: list[str]) -> Digest:
-    hasher = Hasher(pa.schema([file.schema_arrow.field(name) for name in columns]))
-    for batch in file.iter_batches(BLOCK, columns=columns, use_threads=False):
-        hasher.update(batch)
-    return hasher.digest()
