@@ -153,3 +153,13 @@ def test_a_scope_and_what_is_held_meet_in_the_narrower(workspace):
     assert both("read */*@production", "read */*") == []
     assert both("read */*@sandbox/*", "read */*") == ["read */*@sandbox/*"]
     assert both("read model/a*", "read model/*b") == []  # neither covers the other: less, never more
+
+
+@pytest.mark.parametrize("kind", ["person", "service"])
+def test_nobody_is_made_a_worker_so_nobody_forges_evidence(workspace, kind):
+    ada = workspace("ada")
+    with pytest.raises(InvalidInput, match="nobody can be given the role 'worker'"):
+        ask(ada, "create_user", name="eve", kind=kind, roles=("worker",))
+    ask(ada, "create_user", name="eve", kind=kind, roles=("contributor",))
+    with pytest.raises(InvalidInput, match="worker"):
+        ask(ada, "set_roles", name="eve", roles=("contributor", "worker"))
