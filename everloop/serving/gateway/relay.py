@@ -163,7 +163,10 @@ async def _send_body(head: bytes, chunked: bool, receive: Receive, writer: async
 async def _pass_answer(reader: asyncio.StreamReader, method: str, send: Send) -> None:
     response = _Response(method)
     while not response.complete:
-        content = await reader.read(_CHUNK)
+        try:
+            content = await reader.read(_CHUNK)
+        except OSError:  # it was killed: the same as hanging up
+            content = b""
         if not content:
             if not response.started:
                 raise Unavailable("the server hung up", hint="it may be restarting; try again")
