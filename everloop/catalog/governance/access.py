@@ -78,7 +78,7 @@ def user(tx: Tx, name: str) -> User:
     """The user of that name; raises `NotFound`."""
     row = tx.execute(select(users).where(users.c.name == name)).first()
     if row is None:
-        raise NotFound(f"there is no user {name}", hint="`access.list_users` shows who there is")
+        raise NotFound(f"there is no user {name}", hint="`everloop access list-users` shows who there is")
     held = tx.execute(select(user_roles.c.role).where(user_roles.c.user == name)).scalars()
     return _user(row, frozenset(held))
 

@@ -14,7 +14,7 @@ from everloop.changes.environments import CreateSandbox
 from everloop.changes.policies import checked_environment, effective_policy, is_sandbox
 from everloop.changes.proposing import Numbered, Propose
 from everloop.changes.standing import Standing
-from everloop.core.errors import Conflict, EverloopError, InvalidInput
+from everloop.core.errors import Conflict, EverloopError, InvalidInput, PermissionDenied
 from everloop.core.settings import Settings
 from everloop.flows.engine import Origin
 from everloop.project import Project, load_project
@@ -47,8 +47,8 @@ def run_ci(ctx: Context, settings: Settings, wanted: Wanted, say: Callable[[str]
     """Run everything and say what was found; a stage that fails stops those that need it, and no other.
 
     The sandbox is reset to what the target holds, so that the report says what *this* code would change. Raises
-    `InvalidInput` and `NotFound` for a wrong target or sandbox, before anything is done; what the project does wrong
-    is in the report.
+    `InvalidInput` and `NotFound` for a wrong target or sandbox, before anything is done, and `PermissionDenied`; what
+    the project does wrong is in the report.
     """
     _check_places(ctx, wanted)
     ctx = replace(ctx, bindings={**ctx.bindings, "files": str(wanted.root)})
@@ -109,6 +109,8 @@ def _built(ctx: Context, project: Project, origin: Origin, wanted: Wanted, execu
             invoke(ctx, environments.reset, CreateSandbox(environment=wanted.sandbox, base=wanted.target))
         request = Request(wanted.sandbox, base=wanted.target, message="CI build", tracking_uri=wanted.tracking_uri)
         made = build(ctx, project, origin, request, executor=executor)
+    except PermissionDenied:  # no fault of the project's
+        raise
     except EverloopError as error:
         trace = str(error.details.get("traceback", ""))
         return Stage(BUILD, (Case("build", "failed", error.message, error.hint, trace),), time.monotonic() - began), ""

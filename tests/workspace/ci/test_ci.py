@@ -242,6 +242,15 @@ def test_what_cannot_be_asked_is_exit_code_2(shop, capsys, wrong):
     assert json.loads(capsys.readouterr().out)["hint"]
 
 
+def test_who_may_not_build_there_is_told_so(shop, capsys):
+    with shop.client() as client:
+        client.call("access.create_user", name="eve", kind="service", roles=("viewer",))
+        token = client.call("access.create_token", user="eve").secret
+    assert main(["--token", token, "ci", "--json"]) == 2
+    given.clear()
+    assert json.loads(capsys.readouterr().out)["code"] == "permission_denied"
+
+
 def test_without_a_workspace_it_says_how_to_make_one(tmp_path, monkeypatch, capsys):
     at_home(monkeypatch, tmp_path)
     assert main(["ci"]) == 2
