@@ -68,7 +68,7 @@ class Chaos:
     def _guarded(self, hand):
         try:
             hand()
-        except Exception as error:  # a thread's failure must fail the test
+        except Exception as error:  # noqa: BLE001 - a thread's failure must fail the test
             self.told.troubles.append(f"{hand.__name__}: {type(error).__name__}: {error}")
 
     def _kill(self, name):

@@ -23,8 +23,8 @@ from everloop.core.settings import Settings
 from everloop.flows.engine import Origin
 from everloop.project import load_project
 from everloop.workspace.build import Request, build, refresh
-from everloop.workspace.work.executors import ByKind
 from everloop.workspace.opened import Workspace
+from everloop.workspace.work.executors import ByKind
 
 PROJECT_FILE = Path(__file__).parent / "projects" / "tiny" / "shop.py"
 BEGIN = parse_time("2024-01-01T00:00:00Z")

@@ -1,6 +1,7 @@
 """Whoever is killed, whenever: what was acknowledged is there, nothing is there twice, and everything verifies."""
 
 import json
+import sys
 from collections import Counter
 
 import pytest
@@ -11,6 +12,7 @@ from everloop.catalog.governance import changes
 from everloop.catalog.operating import predictions
 from everloop.catalog.tracking import experiments, querying, runs
 from everloop.catalog.verify import verify
+from everloop.core.errors import EverloopError
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,7 @@ def test_what_was_acknowledged_survives(tmp_path, kills, pause):
     shop = live_shop(tmp_path / "shop")
     try:
         told = Chaos(shop, seed=2013 + kills, kills=kills, pause=pause).rage()
-        print(json.dumps({"kills": told.kills, "replies": told.replies, "did": told.did}, indent=1))
+        sys.stderr.write(json.dumps({"kills": told.kills, "replies": told.replies, "did": told.did}) + "\n")
         assert told.troubles == []
         assert told.kills.total() == kills
         assert told.replies["200"] > 20
@@ -50,7 +52,7 @@ def _predictions_are_all_there(shop, told):
         for identity in told.predictions:
             try:
                 predictions.get(tx, "shop", identity)
-            except Exception as error:
+            except EverloopError as error:
                 missing.append((identity, str(error)))
         labels = predictions.labels_of(tx, "shop", list(told.labels))
     assert missing == []
@@ -62,7 +64,7 @@ def _runs_are_neither_lost_nor_doubled(shop, told):
         wanted = {done.run for built in told.builds for done in built.results.steps if done.run}
         assert {runs.find(tx, "shop", run).status for run in wanted} <= {"FINISHED"}
         experiment = experiments.by_name(tx, "shop", "comeback").id
-        found = querying.search(tx, "shop", [experiment], limit=1000).items
+        found = querying.search(tx, "shop", [experiment], limit=1000).rows
         assert Counter(run.status for run in found)["RUNNING"] == 0, [(r.id, r.tags) for r in found]
         finished = Counter(run.tags["everloop.recipe"] for run in found if run.status == "FINISHED")
         assert set(finished.values()) <= {1}

@@ -65,7 +65,9 @@ def table_batches(value: Any, name: str) -> tuple[pa.Schema, Iterable[pa.RecordB
             reader = pa.RecordBatchReader.from_stream(value)
             return reader.schema, reader
     except (pa.ArrowException, pl.exceptions.PolarsError, TypeError, ValueError) as error:
-        raise DataError(f"{name}: the table does not convert to Arrow: {error}") from error
+        first = next(iter(str(error).splitlines()), type(error).__name__)  # polars appends its whole plan
+        hint = "a lazy frame is computed here: see what the function makes of the columns that it gets"
+        raise DataError(f"{name}: the table cannot be computed: {first}", hint=hint) from error
     raise DataError(
         f"{name}: {type(value).__module__}.{type(value).__qualname__} is not a table",
         hint="return a polars, pandas or Arrow table",
