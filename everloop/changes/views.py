@@ -197,7 +197,7 @@ def _approvals(now: Standing) -> list[ApprovalView]:
         ApprovalView(
             actor=a.actor,
             roles=sorted(a.roles),
-            alive=now.alive(a),
+            alive=now.alive(a) if now.change.state == "open" else a.actor in now.change.approvers,
             author=a.actor in now.change.authors,
             at=a.at,
             comment=a.comment,
