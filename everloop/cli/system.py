@@ -122,7 +122,7 @@ def call(
     for argument in arguments or []:
         name, equals, text = argument.partition("=")
         if not equals:
-            raise InvalidInput(f"{argument!r} is not of the form field=value", hint="everloop call changes.show number=3")
+            raise InvalidInput(f"{argument!r} is not of the form field=value", hint="changes.show number=3")
         try:
             fields[name] = json.loads(text)
         except ValueError:

@@ -380,7 +380,7 @@ def test_the_codec_takes_every_kind_of_table(store, tmp_path):
     assert pandas.metrics == {"rows": 20.0}
     with pytest.raises(DataError, match="int is not a table"):
         codec.save(3, "x", store, {})
-    with pytest.raises(DataError, match="does not convert"):
+    with pytest.raises(DataError, match="cannot be computed"):
         codec.save(pd.DataFrame({"id": [1, "a"], "at": [1, 2]}), "x", store, {})
     with pytest.raises(NotFound, match="not here"):
         codec.load(saved[0].version.manifest, store, {})

@@ -1,0 +1,118 @@
+"""Every command on a workspace that lived through the story: one JSON document, the right exit code, help for all."""
+
+import json
+
+import pytest
+import typer
+
+from everloop.cli.main import COMMANDS, assemble, main
+from everloop.cli.options import given
+
+EVERYTHING = [name for commands in COMMANDS.values() for name in commands]
+
+
+def lines():
+    """Every command as words, groups followed into their commands."""
+    root = typer.main.get_command(assemble(EVERYTHING))
+    for name, command in root.commands.items():
+        inner = getattr(command, "commands", None)
+        yield from ([name, verb] for verb in inner) if inner else [[name]]
+
+
+@pytest.fixture
+def everloop(story, monkeypatch, capsys):
+    """The command line in this process, in the story's folder, as ada."""
+    monkeypatch.chdir(story.shop.folder)
+    for name, value in {"LOGNAME": "ada", "EVERLOOP_PROJECT": "shop", "EVERLOOP_MODULE": "shop"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("EVERLOOP_REPLAY", "true")
+
+    def run(*words):
+        given.clear()
+        capsys.readouterr()
+        code = main(list(words))
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    yield run
+    given.clear()
+
+
+@pytest.mark.parametrize("words", list(lines()), ids=" ".join)
+def test_every_command_explains_itself(words, capsys):
+    assert main([*words, "--help"]) == 0
+    assert words[-1] in capsys.readouterr().out
+
+
+ASKED = [
+    ["version"],
+    ["operations"],
+    ["tasks"],
+    ["audit", "--limit", "5"],
+    ["audit", "--kind", "audit.*"],
+    ["env", "list"],
+    ["env", "show", "production"],
+    ["env", "log"],
+    ["env", "live-at", "2024-01-23T00:00:00Z"],
+    ["changes", "list"],
+    ["changes", "show", "1"],
+    ["changes", "show", "#1"],
+    ["diff", "sandbox/auto/1"],
+    ["data", "list"],
+    ["data", "list", "orders"],
+    ["data", "show", "orders"],
+    ["data", "diff", "data/orders@1", "data/orders@2"],
+    ["data", "expect", "orders"],
+    ["lineage", "model/comeback@1"],
+    ["models", "list"],
+    ["models", "show", "comeback@1"],
+    ["endpoints", "list"],
+    ["endpoints", "show", "comeback"],
+    ["alarms", "list", "--all"],
+    ["access", "whoami"],
+    ["access", "list-users"],
+    ["call", "environments.show", "environment=production"],
+]
+
+
+@pytest.mark.parametrize("words", ASKED, ids=" ".join)
+def test_an_answer_is_one_json_document_and_a_table_for_people(everloop, words):
+    code, out, err = everloop(*words, "--json")
+    assert (code, err) == (0, ""), (out, err)
+    assert out.count("\n") == 1
+    assert json.loads(out) not in (None, [], {})
+    code, out, err = everloop(*words)
+    assert (code, err) == (0, "")
+    assert out.strip()
+    assert not out.startswith("{")
+
+
+def test_the_same_answers_from_the_server(everloop, story):
+    far = ["--server", story.shop.url, "--token", story.shop.token("ada")]
+    for words in (["env", "list"], ["changes", "list"], ["models", "list"], ["access", "list-users"]):
+        near = everloop(*words, "--json")
+        assert everloop(*far, *words, "--json") == near
+
+
+def test_exit_codes_say_what_kind_of_no_it_was(everloop, story):
+    vera = ["--server", story.shop.url, "--token", story.shop.token("vera")]
+    assert everloop(*vera, "approve", "1")[0] == 3
+    assert everloop(*vera, "env", "show", "nowhere")[0] == 4
+    assert everloop("merge", "1")[0] == 5  # merged already
+    assert everloop("approve", "one")[0] == 2
+    code, out, _ = everloop(*vera, "approve", "1", "--json")
+    assert (code, json.loads(out)["code"]) == (3, "permission_denied")
+
+
+def test_verify_holds_and_trace_tells(everloop, story):
+    code, out, _ = everloop("verify", "--json")
+    assert (code, json.loads(out)["findings"]) == (0, [])
+    code, out, _ = everloop("trace", story.answers[0][0].json()["prediction_id"], "--json")
+    assert (code, json.loads(out)["approvers"]) == (0, ["grace"])
+
+
+def test_the_executable_does_the_same(story):
+    done = story.shop.cli("env", "list", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"production", "staging"} <= {env["name"] for env in json.loads(done.stdout)}
+    assert story.shop.cli("bogus").returncode == 2
