@@ -39,7 +39,9 @@ def wrong_unit(turn: Turn) -> None:
     teller = turn.teller
     building = teller.doing("Ada builds with departure delays in seconds")
     with turn.variant("seconds", _SECONDS, _WIDER) as (project, origin), building:
-        built = turn.build("sandbox/ada/seconds", project=project, origin=origin, message="Delays in seconds")
+        built = turn.build(
+            "sandbox/ada/seconds", project=project, origin=origin, message="Delays in seconds", params={"max_iter": 40}
+        )
     with teller.doing("checks"):
         change = turn.propose(built.environment, "Finer delays")
     turn.tell(change)

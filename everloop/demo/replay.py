@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Any
 
 import httpx2
 import orjson
@@ -57,22 +56,28 @@ class Player:
     async def _play(self, blocks: Sequence[Block]) -> Played:
         played = Played()
         async with self._http() as http:
-            for block in blocks:
-                for dataset, rows in block.facts.items():
-                    await asyncio.to_thread(self._push, dataset, rows)
-                    played.facts += len(rows)
+            await self._push(blocks[0], played)
+            for block, following in zip(blocks, [*blocks[1:], None], strict=True):
                 self._stage.set_time(block.start)
+                ahead = asyncio.create_task(self._push(following, played)) if following else None
                 await self._ask(http, block.questions, played)
                 self._stage.set_time(block.start + BLOCK)
                 played.labels += await asyncio.to_thread(self._label, block.start + BLOCK)
+                if ahead is not None:
+                    await ahead
         self._stage.measure()
         return played
 
     def _http(self) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(base_url=self._stage.url, timeout=30)
 
-    def _push(self, dataset: str, rows: list[dict[str, Any]]) -> None:
-        self._client.call("features.push", environment="production", dataset=dataset, rows=rows)
+    async def _push(self, block: Block, played: Played) -> None:
+        """Feed a block's facts, while the block before it is asked about: a fact counts once it is known."""
+        for dataset, rows in block.facts.items():
+            await asyncio.to_thread(
+                self._client.call, "features.push", environment="production", dataset=dataset, rows=rows
+            )
+            played.facts += len(rows)
 
     async def _ask(self, http: httpx2.AsyncClient, questions: Sequence[Question], played: Played) -> None:
         gate = asyncio.Semaphore(_AT_ONCE)

@@ -101,10 +101,10 @@ class Year:
         teller.say(
             f"{played.facts:,} facts, {played.asked:,} requests, {played.failed} failed, {played.labels:,} labels"
         )
-        with teller.doing("data of the month, by the standing grant"):
+        with teller.doing("monitors, and the month's data by its standing grant"):
+            looking = self.turn.ada.call("tasks.enqueue", kind="watch.tick", payload={"environment": "production"})
             self._fresh_data()
-        with teller.doing("monitors"):
-            ticked = self.turn.run_task("watch.tick", {"environment": "production"})
+            ticked = self.stage.task_done(self.turn.ada, looking.id)
         self._tell_windows(ticked)
         self._act(ticked)
 

@@ -1,7 +1,7 @@
 """One turn of the loop as people do it: build, propose, wait for the checks, approve, merge, see it roll out."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,18 @@ class Turn:
         self.origin = Origin(stage.folder, "flights", PROJECT)
 
     def build(
-        self, sandbox: str, *, project: Project | None = None, origin: Origin | None = None, message: str = ""
+        self,
+        sandbox: str,
+        *,
+        project: Project | None = None,
+        origin: Origin | None = None,
+        message: str = "",
+        params: Mapping[str, Any] | None = None,
     ) -> Built:
         """Ada builds in her sandbox; what is unchanged is reused."""
         chosen, place = project or self.project, origin or self.origin
         executor = ByKind(chosen.assets(), self.stage.workspace.store, self.stage.settings.home / "run")
-        request = Request(sandbox, message=message, tracking_uri=self.stage.url)
+        request = Request(sandbox, params={"delay": params or {}}, message=message, tracking_uri=self.stage.url)
         try:
             return build(self.stage.context(ADA, sandbox), chosen, place, request, executor=executor)
         finally:

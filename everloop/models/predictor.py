@@ -8,7 +8,7 @@ import pickle
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -139,27 +139,32 @@ def as_frame(arrays: Mapping[str, Array], library: str) -> Any:
     return import_module(library).DataFrame(dict(arrays))
 
 
-def forget_names(estimator: Any, seen: set[int] | None = None) -> None:
+def forget_names(estimator: Any) -> None:
     """Drop the column names that scikit-learn kept from fitting, everywhere inside, so that arrays need none.
 
     It uses them to compare, never to compute: the predictor has compared already.
     """
+    forget(estimator, "feature_names_in_", lambda thing: hasattr(thing, "get_params"))
+
+
+def forget(thing: Any, attribute: str, of: Callable[[Any], bool], seen: set[int] | None = None) -> None:
+    """Drop an attribute from `thing` and from everything that it holds, of those objects that `of` accepts."""
     seen = set() if seen is None else seen
-    if id(estimator) in seen:
+    if id(thing) in seen:
         return
-    seen.add(id(estimator))
-    state = getattr(estimator, "__dict__", None)
-    if isinstance(estimator, list | tuple):
-        inner: list[Any] = list(estimator)
-    elif isinstance(estimator, dict):
-        inner = list(estimator.values())
-    elif state is not None and hasattr(estimator, "get_params"):
-        state.pop("feature_names_in_", None)
+    seen.add(id(thing))
+    state = getattr(thing, "__dict__", None)
+    if isinstance(thing, list | tuple):
+        inner: list[Any] = list(thing)
+    elif isinstance(thing, dict):
+        inner = list(thing.values())
+    elif isinstance(state, dict) and of(thing):
+        state.pop(attribute, None)
         inner = list(state.values())
     else:
         return
     for value in inner:
-        forget_names(value, seen)
+        forget(value, attribute, of, seen)
 
 
 def _columns_of(frame: Any) -> dict[str, Array]:

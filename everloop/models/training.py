@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from types import FunctionType, ModuleType
 from typing import Any, Protocol, Self
+
+from everloop.models.predictor import forget
 
 HOLDOUT = "holdout"
 """The input with the rows that the function never sees."""
@@ -53,6 +56,8 @@ def train(asset: Trained, inputs: Mapping[str, Any], params: Mapping[str, Any], 
     training = table.select(columns)
     with _active_run(asset.function):
         estimator = asset.function(**{name: training}, **params)
+    # autologging writes its run into what it saw fitted: the same training would never give the same bytes
+    forget(estimator, "_mlflow_run_id", lambda thing: not isinstance(thing, type | FunctionType | ModuleType))
     holdout: Any = inputs.get(HOLDOUT)
     return Fitted(estimator, training, holdout.collect() if hasattr(holdout, "collect") else holdout)
 
@@ -66,7 +71,7 @@ def _active_run(function: Callable[..., Any]) -> Iterator[None]:
     run = os.environ.get("MLFLOW_RUN_ID", "")
     with ExitStack() as undo:
         if run:
-            _keep_models_out(mlflow, undo)
+            _keep_models_out(mlflow, function, undo)
             undo.enter_context(mlflow.start_run(run_id=run))
         else:
             _silence(mlflow, undo)
@@ -80,8 +85,11 @@ def _uses_mlflow(function: Callable[..., Any]) -> bool:
     return "mlflow" in code.co_names or "mlflow" in code.co_varnames or hasattr(module, "mlflow")
 
 
-def _keep_models_out(mlflow: Any, undo: ExitStack) -> None:
+def _keep_models_out(mlflow: Any, function: Callable[..., Any], undo: ExitStack) -> None:
     """Make `mlflow.autolog()` and the flavours' own leave models and datasets to us."""
+    for flavour in _FLAVOURS:
+        if flavour in function.__code__.co_names:  # `mlflow.sklearn.autolog()`: loaded now, so that it can be quietened
+            import_module(f"mlflow.{flavour}")
     quiet = {"log_models": False, "log_datasets": False, "silent": True}
     _replace(mlflow, "autolog", functools.partial(mlflow.autolog, **quiet), undo)
     for flavour in _FLAVOURS:

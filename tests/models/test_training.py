@@ -1,62 +1,51 @@
-import types
-import warnings
+"""The runner of model functions: what it gives them, and what must not stay in what they return."""
 
-import pytest
+from dataclasses import dataclass, field
 
-from everloop.flows.assets import define
-from everloop.models.training import Fitted, train
+import numpy as np
+import polars as pl
+from sklearn.linear_model import LogisticRegression
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what mlflow says about itself while it is imported
-    import mlflow
-
-FACTS = {"columns": ["distance", "hour"], "label": "late"}
+from everloop.models.training import train
 
 
-def plain(frame, rate: float = 0.5):
-    return types.SimpleNamespace(columns=frame.columns, rate=rate, predict=None)
+@dataclass
+class Asked:
+    function: object
+    facts: dict = field(default_factory=lambda: {"columns": ["x"], "label": "y"})
 
 
-def logging(frame):
-    mlflow.autolog()
-    mlflow.log_metric("rows", len(frame))
-    with mlflow.start_run():
-        mlflow.log_params({"a": 1})
-        mlflow.set_tag("b", "2")
-    return plain(frame)
+class Wrapped:
+    def __init__(self, model):
+        self.model = model
 
 
-def run(function, inputs, **params):
-    asset = define(function, kind="model", facts=FACTS)
-    return train(asset, inputs, params, {})
+def frames():
+    rows = pl.DataFrame({"x": np.linspace(-1, 1, 40), "y": [0, 1] * 20, "asked_at": range(40)})
+    return rows.head(30), rows.tail(10)
 
 
-def test_the_function_gets_columns_and_label_and_never_the_holdout(training, holdout):
-    made = run(plain, {"frame": training.lazy(), "holdout": holdout.lazy()}, rate=0.25)
-    assert isinstance(made, Fitted)
-    assert made.estimator.columns == ["distance", "hour", "late"]
-    assert made.estimator.rate == 0.25
-    assert made.training.columns == ["distance", "hour", "late"]
-    assert len(made.holdout) == len(holdout)
+def test_the_function_gets_its_columns_and_never_the_holdout():
+    seen = []
+    training, holdout = frames()
+
+    def model(frame):
+        seen.append(frame)
+        return LogisticRegression().fit(frame[["x"]].to_numpy(), frame["y"].to_numpy())
+
+    fitted = train(Asked(model), {"frame": training, "holdout": holdout}, {}, {})
+    assert seen[0].columns == ["x", "y"]
+    assert len(seen[0]) == 30
+    assert len(fitted.holdout) == 10
 
 
-def test_without_a_run_what_is_logged_goes_nowhere(training, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    before = mlflow.log_metric, mlflow.autolog, mlflow.start_run
-    run(logging, {"frame": training})
-    assert list(tmp_path.iterdir()) == []
-    assert (mlflow.log_metric, mlflow.autolog, mlflow.start_run) == before
+def test_the_run_that_autologging_notes_inside_a_model_is_dropped_wherever_it_is():
+    training, holdout = frames()
 
+    def model(frame):
+        fitted = LogisticRegression().fit(frame[["x"]].to_numpy(), frame["y"].to_numpy())
+        fitted._mlflow_run_id = "0" * 32
+        return Wrapped([fitted])
 
-def test_an_error_puts_the_client_back(training, monkeypatch):
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    before = mlflow.autolog
-
-    def fails(frame):
-        mlflow.autolog()
-        raise ValueError("no")
-
-    with pytest.raises(ValueError, match="no"):
-        run(fails, {"frame": training})
-    assert mlflow.autolog is before
+    fitted = train(Asked(model), {"frame": training, "holdout": holdout}, {}, {})
+    assert not hasattr(fitted.estimator.model[0], "_mlflow_run_id")
