@@ -362,8 +362,7 @@ def load_project(root: Path, module: str) -> Project:
     Raises `DefinitionError` with file, line and a hint for anything wrong in it, also for an import that fails.
     """
     root = root.resolve()
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
+    _prefer(root, module)
     try:
         loaded = importlib.import_module(module)
     except InvalidInput as error:
@@ -383,6 +382,17 @@ def load_project(root: Path, module: str) -> Project:
     project = next(iter(found.values()))
     project.assets()
     return project
+
+
+def _prefer(root: Path, module: str) -> None:
+    """Put `root` first on the path, and forget a module of that name that came from another folder."""
+    if sys.path[:1] != [str(root)]:
+        sys.path[:] = [str(root), *(entry for entry in sys.path if entry != str(root))]
+    known = getattr(sys.modules.get(module), "__file__", None)
+    if known is not None and not Path(known).resolve().is_relative_to(root):
+        for name in [name for name in sys.modules if name == module or name.startswith(f"{module}.")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
 
 
 def _frame() -> None:

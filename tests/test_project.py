@@ -107,3 +107,12 @@ def test_type_checkers_see_what_authors_can_use():
     stub = Path(el.__file__).with_suffix(".pyi").read_text()
     assert sorted(re.findall(r" import \w+ as (\w+)", stub)) == [name for name in dir(el) if not name.startswith("_")]
     assert all(getattr(el, name) is not None for name in dir(el))
+
+
+def test_two_folders_may_hold_modules_of_one_name(tmp_path):
+    for folder, extra in (("one", ""), ("two", "other = project.source('more', el.Files('m.csv'))\n")):
+        (tmp_path / folder).mkdir()
+        define(tmp_path / folder, extra, "same_name")
+    assert list(load_project(tmp_path / "one", "same_name").tables) == ["flights"]
+    assert list(load_project(tmp_path / "two", "same_name").tables) == ["flights", "more"]
+    assert list(load_project(tmp_path / "one", "same_name").tables) == ["flights"]

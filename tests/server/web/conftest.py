@@ -60,8 +60,9 @@ def serve():
     return running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
+    # closed with its module: while Playwright is open, its event loop counts as running in this thread for every test
     if not CHROMIUM.is_file():
         pytest.skip("there is no chromium at /usr/bin/chromium: install Debian's package")
     from playwright.sync_api import sync_playwright
