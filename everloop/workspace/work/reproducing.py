@@ -1,16 +1,13 @@
 """Reproduce a version with the code that made it: our codecs, our comparison of models, a process of its own."""
 
-from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from everloop.catalog import steps, versions
 from everloop.catalog.context import Context
 from everloop.core.errors import InvalidInput
 from everloop.flows.executors.process import ProcessExecutor
 from everloop.flows.reproduce import Verdict, reproduce
-from everloop.models.codec import ModelCodec, probe
+from everloop.models.codec import largest_difference
 from everloop.workspace.codecs import CODECS
 
 
@@ -32,7 +29,7 @@ def reproduce_version(ctx: Context, spec: str) -> Verdict:
             executor=executor,
             codecs=CODECS,
             module=module,
-            compare={"model": lambda old, new: _difference(ctx, old, new)},
+            compare={"model": lambda old, new: largest_difference(old, new, ctx.store)},
         )
     finally:
         executor.close()
@@ -50,14 +47,3 @@ def _module(tx: Any, project: str, step: str) -> str:
     if not chosen:
         raise InvalidInput("nothing says which module defines this version", hint="build it with `everloop run` first")
     return str(versions.find(tx, project, chosen).manifest["function"]).partition(":")[0]
-
-
-def _difference(ctx: Context, old: Mapping[str, Any], new: Mapping[str, Any]) -> float | None:
-    """The largest difference of two models' answers on the rows that the old one recorded; None: it recorded none."""
-    rows = probe(old, ctx.store)
-    if not rows:
-        return None
-    codec = ModelCodec()
-    first, second = (codec.load(manifest, ctx.store, {}) for manifest in (old, new))
-    columns = {field.name: np.asarray(rows[field.name]) for field in first.inputs}
-    return float(np.max(np.abs(first.scores(columns) - second.scores(columns))))
