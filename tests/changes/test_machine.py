@@ -128,8 +128,11 @@ class Reviews(RuleBasedStateMachine):
             with pytest.raises(PolicyRefused):
                 self.world.merge(who, number)
             return
+        left = self.left(change)
         self.world.merge(who, number)
         change["mode"] = self.current_mode
+        # what it changed, which is what reverting it takes back: not what was there already
+        change["delta"] = {k: (self.production.get(k), new) for k, (_, new) in change["delta"].items() if k in left}
         self.production = {**self.production, **{k: new for k, (_, new) in change["delta"].items()}}
         self.production = {k: v for k, v in self.production.items() if v is not None}
         self.merged[number] = self.open_changes.pop(number)
