@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from everloop.catalog.governance import access
 from everloop.catalog.operation import operations
 from everloop.changes.access import link
 from everloop.cli.output import output
 from everloop.cli.session import session
-from everloop.core.errors import EverloopError, InvalidInput
+from everloop.core.errors import EverloopError, InvalidInput, NotFound
 from everloop.core.settings import Settings, is_loopback, to_environment
 from everloop.server.up import LINK
 from everloop.workspace import home as layout
@@ -56,6 +57,7 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
     workers: Annotated[int | None, typer.Option(help="Task workers.")] = None,
     replay: Annotated[bool | None, typer.Option(help="Take event time from a replayer instead of the machine.")] = None,
+    user: Annotated[str, typer.Option(help="Whose sign-in link is printed; by default this machine's user.")] = "",
 ) -> None:
     """Start server, worker and gateway behind one address, until Ctrl-C."""
     for name, value in (("host", host), ("port", port), ("workers", workers), ("replay", replay)):
@@ -67,16 +69,24 @@ def up(
         output.say(
             f"made a workspace in {settings.home} with the policy solo (everloop init --policy team for four eyes)"
         )
-    user = getpass.getuser()
     with Workspace.open(settings) as workspace:  # migrations happen here, once, before several processes open it
-        now = workspace.clock.wall()
-        with workspace.catalog.write() as tx:
-            path = link(tx, user, at=now).path
+        path = sign_in_link(workspace, user or getpass.getuser())
     if not is_loopback(settings.host):
         output.say(
             "not a loopback address: every request needs a token, and traffic is not encrypted; put TLS before it"
         )
     become_supervisor(settings, path)
+
+
+def sign_in_link(workspace: Workspace, user: str) -> str:
+    """The path of a new one-time link for `user`; raises `NotFound` naming who there is."""
+    with workspace.catalog.write() as tx:
+        people = [known.name for known in access.all_users(tx) if known.kind == "person"]
+        if user not in people:
+            raise NotFound(
+                f"there is no user {user} to sign in", hint=f"everloop up --user NAME, of {', '.join(sorted(people))}"
+            )
+        return link(tx, user, at=workspace.clock.wall()).path
 
 
 def worker() -> None:

@@ -38,7 +38,7 @@ class Stage:
         self.folder = folder
         home = folder / ".everloop"
         if home.exists():
-            raise EverloopError(f"{folder} already holds a demo", hint="remove it, or choose another with --home")
+            raise EverloopError(f"{folder} already holds a demo", hint="remove it, or choose another with --folder")
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(Path(__file__).parent / "project" / "flights.py", folder)
         self.settings = Settings(home=home, project=PROJECT, module="flights", port=port, workers=2, replay=True)

@@ -213,7 +213,7 @@ def _finish(stage: Stage, teller: Teller, folder: Path, stay: bool) -> None:
     for name, peak in sorted(stage.peak.items(), key=lambda pair: -pair[1])[:5]:
         teller.note(f"peak memory of {name}", f"{peak / 1e6:.0f} MB")
     teller.note("the whole story took", f"{teller.seconds:.0f} s")
-    command = f"cd {folder} && EVERLOOP_PROJECT=flights EVERLOOP_MODULE=flights everloop up --replay"
+    command = f"cd {folder} && EVERLOOP_PROJECT=flights EVERLOOP_MODULE=flights everloop up --replay --user {ADA}"
     teller.end(f"Look at what it made: [bold]{command}[/]\nthen open the sign-in link that it prints.")
     if stay:
         teller.say(f"the pages are at {stage.url} until Ctrl-C")
