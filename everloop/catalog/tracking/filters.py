@@ -11,7 +11,7 @@ Source: MLflow's documented search syntax; the entity words and their plurals ar
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from everloop.core.errors import InvalidInput
 
@@ -55,6 +55,8 @@ class Field:
 
     entity: str
     key: str
+    place: int = field(default=0, compare=False)
+    """Where it stands in the text, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Ordering:
 class _Token:
     kind: str
     text: str
+    place: int = 0
 
     @property
     def word(self) -> str:
@@ -147,13 +150,21 @@ class _Reader:
     def ended(self) -> bool:
         return self._next >= len(self._tokens)
 
-    def refusal(self, reason: str) -> InvalidInput:
+    def refusal(self, reason: str, *, at_end: bool = False) -> InvalidInput:
+        """The error about the token that was taken last, or about the end; `details` say where that stands."""
         shown = self._text if len(self._text) < 500 else self._text[:500] + "…"
-        return InvalidInput(f"Invalid filter or order '{shown}': {reason}", hint=_HINT)
+        last = self._tokens[self._next - 1] if self._next and not at_end else _Token("", "", len(self._text))
+        return InvalidInput(
+            f"Invalid filter or order '{shown}': {reason}",
+            hint=_HINT,
+            reason=reason,
+            place=last.place,
+            length=len(last.text),
+        )
 
     def take(self) -> _Token:
         if self.ended:
-            raise self.refusal("it ends too early")
+            raise self.refusal("it ends too early", at_end=True)
         token = self._tokens[self._next]
         self._next += 1
         return token
@@ -169,11 +180,11 @@ class _Reader:
             raise self.refusal(f"expected a name before '{token.text}'")
         prefix, dot, rest = token.text.partition(".")
         if token.text[0] in '`"' or not dot:
-            return Field("attribute", _bare(token.text))
+            return Field("attribute", _bare(token.text), token.place)
         entity = _ENTITIES.get(prefix.lower())
         if entity is None:
             raise self.refusal(f"'{prefix}' is none of metrics, params, tags, attributes, datasets")
-        return Field(entity, _bare(rest))
+        return Field(entity, _bare(rest), token.place)
 
     def value(self) -> Literal:
         token = self.take()
@@ -200,13 +211,18 @@ def _tokenise(text: str) -> Iterator[_Token]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
+            rest = text[position : position + 100]
             raise InvalidInput(
-                f"Invalid filter or order '{text[:500]}': cannot read '{text[position : position + 100]}'", hint=_HINT
+                f"Invalid filter or order '{text[:500]}': cannot read '{rest}'",
+                hint=_HINT,
+                reason=f"cannot read '{rest}': is a quote left open?",
+                place=position,
+                length=len(rest),
             )
-        position = match.end()
         kind = match.lastgroup
         if kind is not None and kind != "space":
-            yield _Token(kind, match.group())
+            yield _Token(kind, match.group(), position)
+        position = match.end()
 
 
 def _bare(text: str) -> str:

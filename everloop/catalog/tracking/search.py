@@ -57,7 +57,15 @@ def conditions_sql(
     tx: Connection, vocabulary: Vocabulary, conditions: Sequence[Condition]
 ) -> list[ColumnElement[bool]]:
     """The WHERE clauses of parsed conditions; raises `InvalidInput` for a name or operator that is not known."""
-    return [_condition(tx, vocabulary, condition) for condition in conditions]
+    clauses = []
+    for condition in conditions:
+        try:
+            clauses.append(_condition(tx, vocabulary, condition))
+        except InvalidInput as error:
+            error.details.setdefault("reason", error.message)
+            error.details.setdefault("place", condition.field.place)
+            raise
+    return clauses
 
 
 def _condition(tx: Connection, vocabulary: Vocabulary, condition: Condition) -> ColumnElement[bool]:
