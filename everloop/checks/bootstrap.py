@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from everloop.checks.metrics import Floats, Metric, checked_rows, metric_of
 from everloop.core.errors import DataError
+from everloop.models.metrics import Floats, Metric, checked_rows, metric_of
 
 _BLOCK_CELLS = 4_000_000
 """Weights held at once (32 MB)."""

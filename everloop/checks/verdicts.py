@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from everloop.checks.bootstrap import Comparison, Interval, Resampling, compare, interval
 from everloop.checks.definitions import Candidate, ObjectiveDef, Verdict
-from everloop.checks.metrics import Floats, metric_of
 from everloop.checks.units import as_details, find_changes
 from everloop.core.errors import DataError, EverloopError
+from everloop.models.metrics import Floats, metric_of
 
 Frame = pl.DataFrame | pl.LazyFrame
 

@@ -16,7 +16,7 @@ from everloop.core.errors import InvalidInput
 from everloop.core.ports import Blobs, Saved
 from everloop.core.version import Version
 from everloop.models.canonical import canonical_digest
-from everloop.models.evaluate import evaluate
+from everloop.models.metrics import evaluate
 from everloop.models.package import package
 from everloop.models.predictor import Predictor, load, materialize
 from everloop.models.signature import Field, conform, field_of

@@ -1,10 +1,12 @@
-"""Metrics of predictions, each computed for many row weightings at once (what a bootstrap needs).
+"""Metrics of predictions in numpy, each computed for many row weightings at once (what a bootstrap needs).
 
 Scores are one number a row: the probability of class 1, or the predicted value. Truths are 0/1 or numbers.
+`evaluate` gives all that fit a model's output: what its manifest says of its holdout.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +43,8 @@ def _mean_of(loss: Callable[[Floats, Floats], Floats], *, root: bool = False) ->
 
 
 def _log_loss(truth: Floats, score: Floats) -> Floats:
-    clipped = np.clip(score, 1e-15, 1 - 1e-15)
+    epsilon = np.finfo(np.float64).eps
+    clipped = np.clip(score, epsilon, 1 - epsilon)
     return np.asarray(-(truth * np.log(clipped) + (1 - truth) * np.log1p(-clipped)))
 
 
@@ -140,4 +143,54 @@ def measure(name: str, truth: Floats, score: Floats) -> float:
     """One value of a metric; raises `InvalidInput` and `DataError`."""
     metric = metric_of(name)
     checked_rows(metric, truth, score)
-    return float(metric.prepare(truth, score)(np.ones((1, len(truth))))[0])
+    return _plain(name, truth, score)
+
+
+PROBABILITY = ("roc_auc", "pr_auc", "log_loss", "brier", "accuracy")
+"""What is said of probabilities of class 1, beside their calibration error."""
+NUMERIC = ("rmse", "mae")
+"""What is said of predicted numbers."""
+
+
+def ece(truth: Floats, score: Floats, bins: int = 10) -> float:
+    """Expected calibration error: |mean outcome - mean probability| in `bins` equal-width bins, weighted by rows."""
+    place = np.minimum((score * bins).astype(np.int64), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    gap = np.bincount(place, truth - score, minlength=bins)
+    return float(np.abs(gap[count > 0]).sum() / len(score))
+
+
+def evaluate(truth: Any, answer: Any, output: str, classes: Any = None) -> dict[str, float]:
+    """Every metric that fits a declared output (see `TrainerDef.output`); rows and undefined metrics aside.
+
+    `classes` are the labels of the columns of `probabilities`, in order. Raises `DataError` when there are no rows,
+    the lengths differ, or a `probability` model's label is not 0 or 1.
+    """
+    answer = np.asarray(answer)
+    truth = np.asarray(truth)
+    if len(truth) == 0 or len(truth) != len(answer):
+        raise DataError(f"{len(truth)} labels for {len(answer)} predictions", hint="is the holdout empty?")
+    if output == "class":
+        return {"accuracy": float(np.mean(truth == answer))}
+    if output == "probabilities":
+        return _of_classes(truth, answer, np.asarray(classes if classes is not None else range(answer.shape[1])))
+    numbers, scores = truth.astype(np.float64), answer.astype(np.float64)
+    if output == "probability" and not np.isin(numbers, (0.0, 1.0)).all():
+        raise DataError("the label of a probability model is 0 or 1", hint='declare output="value" for numbers')
+    found = {name: _plain(name, numbers, scores) for name in (NUMERIC if output == "value" else PROBABILITY)}
+    if output != "value":
+        found["ece"] = ece(numbers, scores)
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def _plain(name: str, truth: Floats, score: Floats) -> float:
+    """Of rows that count alike; NaN where the metric is not defined (one class only)."""
+    return float(METRICS[name].prepare(truth, score)(np.ones((1, len(truth))))[0])
+
+
+def _of_classes(truth: NDArray[Any], probabilities: Floats, classes: NDArray[Any]) -> dict[str, float]:
+    right = truth[:, None] == classes[None, :]
+    epsilon = np.finfo(np.float64).eps
+    likelihood = np.clip((probabilities * right).sum(axis=1), epsilon, 1.0)
+    guess = classes[np.argmax(probabilities, axis=1)]
+    return {"log_loss": float(-np.mean(np.log(likelihood))), "accuracy": float(np.mean(guess == truth))}

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
 from everloop.checks.bootstrap import Resampling, compare, interval
-from everloop.checks.metrics import METRICS, measure
 from everloop.core.errors import DataError, InvalidInput
+from everloop.models.metrics import METRICS, measure
 
 ORACLES = {
     "roc_auc": oracle.roc_auc_score,
