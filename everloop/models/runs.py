@@ -212,7 +212,7 @@ def read_series(ctx: Context, cmd: ReadSeries) -> SeriesList:
                 run=run,
                 steps=tuple(point.step for point in mine),
                 times=tuple(point.at for point in mine),
-                values=tuple(_number(point.value) for point in mine),
+                values=tuple(json_number(point.value) for point in mine),
             )
         )
     return SeriesList(metric=cmd.metric, series=tuple(series))
@@ -254,11 +254,12 @@ def _view(run: Run, experiment: str) -> RunView:
         seconds=None if run.end is None else (run.end - run.start) / 1_000_000,
         params=dict(run.params),
         tags=dict(run.tags),
-        metrics={point.key: _number(point.value) for point in run.metrics},
+        metrics={point.key: json_number(point.value) for point in run.metrics},
     )
 
 
-def _number(value: float) -> Number:
+def json_number(value: float) -> Number:
+    """The value as JSON can say it."""
     if math.isfinite(value):
         return value
     if math.isnan(value):

@@ -5,8 +5,11 @@ from importlib import import_module
 _MODULES = (
     "everloop.data.operations",
     "everloop.features.operations",
+    "everloop.models.console",
     "everloop.models.registry",
     "everloop.models.runs",
+    "everloop.models.tracking.editing",
+    "everloop.models.tracking.table",
     "everloop.checks.card_facts",
     "everloop.checks.record",
     "everloop.changes.access",

@@ -154,8 +154,9 @@ _VOCABULARY = Vocabulary(
         "created": runs.c.start,
         "Created": runs.c.start,
         "end_time": runs.c.end,
+        "duration": runs.c.end - runs.c.start,  # in seconds; ours, MLflow has none
     },
-    numeric=frozenset({"start_time", "created", "Created", "end_time"}),
-    scale=dict.fromkeys(("start_time", "created", "Created", "end_time"), 1000),
+    numeric=frozenset({"start_time", "created", "Created", "end_time", "duration"}),
+    scale={**dict.fromkeys(("start_time", "created", "Created", "end_time"), 1000), "duration": 1_000_000},
     children={"metric": _metric, "param": _param, "tag": _tag, "dataset": _dataset},
 )
