@@ -1,9 +1,21 @@
 """Every table of the catalog, on one `metadata`."""
 
-from everloop.catalog.tables import access, alarms, changes, core, governance, operating, tracking
+from everloop.catalog.tables import access, alarms, changes, core, genai, governance, operating, tracking, webhooks
 from everloop.catalog.tables.columns import metadata
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration; opening a catalog compares with it and loads Alembic only when it differs."""
 
-__all__ = ["REVISION", "access", "alarms", "changes", "core", "governance", "metadata", "operating", "tracking"]
+__all__ = [
+    "REVISION",
+    "access",
+    "alarms",
+    "changes",
+    "core",
+    "genai",
+    "governance",
+    "metadata",
+    "operating",
+    "tracking",
+    "webhooks",
+]
