@@ -5,37 +5,19 @@ merges, refreshes, labels and has the system retrain, and somebody kills process
 again; nothing that was acknowledged may be missing.
 """
 
-import contextlib
 import itertools
-import os
 import random
-import signal
 import threading
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 
 import httpx2
-from shop_house import BEGIN, CHECKED, Shop, orders_of, wait_for
+from chaos_hands import Killer, Told, calm, guarded
+from shop_house import BEGIN, CHECKED, Shop, orders_of
 
 from everloop.core.clock import DAY, HOUR, iso
-from everloop.core.errors import Conflict, EverloopError, NotFound, PolicyRefused, StepFailed, Unavailable
+from everloop.core.errors import Conflict, NotFound, PolicyRefused, StepFailed, Unavailable
 
 VICTIMS = ("server", "worker-0", "gateway")
-
-
-@dataclass
-class Told:
-    """What was acknowledged, and what went on."""
-
-    predictions: dict[str, dict] = field(default_factory=dict)
-    labels: dict[str, int] = field(default_factory=dict)
-    builds: list = field(default_factory=list)
-    merged: list[int] = field(default_factory=list)
-    kills: Counter = field(default_factory=Counter)
-    replies: Counter = field(default_factory=Counter)
-    did: Counter = field(default_factory=Counter)
-    troubles: list[str] = field(default_factory=list)
 
 
 class Chaos:
@@ -50,38 +32,19 @@ class Chaos:
 
     def rage(self):
         """Let all hands work until the last kill, then wait until everything is calm; returns what was told."""
-        hands = [threading.Thread(target=self._guarded, args=(hand,)) for hand in (self._ask, self._work)]
+        hands = [guarded(self.told, hand) for hand in (self._ask, self._work)]
         for hand in hands:
             hand.start()
         try:
             each = self.dice.sample(VICTIMS, len(VICTIMS))
-            for name in [*each, *self.dice.choices(VICTIMS, k=self.kills)][: self.kills]:
-                time.sleep(self.dice.uniform(*self.pause))
-                self._kill(name)
+            names = [*each, *self.dice.choices(VICTIMS, k=self.kills)][: self.kills]
+            Killer(self.told, self.dice, lambda: self.shop.pids).rage(names, self.pause)
         finally:
             self.over.set()
             for hand in hands:
                 hand.join(120)
-        self._calm()
+        calm(self.shop.url, self.shop.person("ada"), self.told)
         return self.told
-
-    def _guarded(self, hand):
-        try:
-            hand()
-        except Exception as error:  # noqa: BLE001 - a thread's failure must fail the test
-            self.told.troubles.append(f"{hand.__name__}: {type(error).__name__}: {error}")
-
-    def _kill(self, name):
-        """Kill it, once it lives: who was killed a moment ago may still be waiting for its restart."""
-
-        def killed():
-            with contextlib.suppress(ProcessLookupError, FileNotFoundError, KeyError):
-                os.kill(self.shop.pids[name], signal.SIGKILL)
-                return True
-            return False
-
-        wait_for(killed, 30, f"{name} lives")
-        self.told.kills[name] += 1
 
     # -- a caller ----------------------------------------------------------------------------------------
 
@@ -185,33 +148,6 @@ class Chaos:
         }
         self._call("ada", "tasks.enqueue", kind="flow.retrain", payload=payload, dedupe=f"chaos/{number}")
         self.told.did["retrain"] += 1
-
-    # -- afterwards --------------------------------------------------------------------------------------
-
-    def _calm(self):
-        """Everything answers again, no task is open, and the log is read."""
-        wait_for(self._healthy, 60, "everything answers again")
-        ada = self.shop.person("ada")
-
-        def idle():
-            with contextlib.suppress(EverloopError):
-                return all(t.state in ("done", "failed", "cancelled") for t in ada.call("tasks.list").tasks)
-            return False
-
-        wait_for(idle, 180, "the queue is empty")
-        newest = list(self.told.predictions)[-1]
-
-        def read():
-            with contextlib.suppress(EverloopError):
-                return ada.call("predictions.get", id=newest)
-            return None
-
-        wait_for(read, 30, "the newest prediction is in the catalog")
-
-    def _healthy(self):
-        with contextlib.suppress(httpx2.TransportError):
-            return httpx2.get(f"{self.shop.url}/health", timeout=2).status_code == 200
-        return False
 
 
 def live_shop(folder):
