@@ -10,7 +10,7 @@ Source: MLflow's documented search syntax; the entity words and their plurals ar
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from everloop.core.errors import InvalidInput
@@ -26,7 +26,10 @@ _MOST_VALUES = 5000
 _MOST_ORDERINGS = 20
 """What one statement of either database certainly holds."""
 
-_ENTITIES = {
+Entities = Mapping[str, str]
+"""Which entity each word before the dot means."""
+
+RUN_ENTITIES: Entities = {
     word: entity
     for entity, words in {
         "metric": ("metric", "metrics"),
@@ -87,9 +90,9 @@ class _Token:
         return self.text.upper() if self.kind == "name" else self.text
 
 
-def parse_filter(text: str) -> tuple[Condition, ...]:
+def parse_filter(text: str, entities: Entities = RUN_ENTITIES) -> tuple[Condition, ...]:
     """Read a filter; raises `InvalidInput` saying where it stops making sense."""
-    tokens = _Reader(text)
+    tokens = _Reader(text, entities)
     found: list[Condition] = []
     while not tokens.ended:
         if found:
@@ -100,11 +103,11 @@ def parse_filter(text: str) -> tuple[Condition, ...]:
     return tuple(found)
 
 
-def parse_order(terms: Iterable[str]) -> tuple[Ordering, ...]:
+def parse_order(terms: Iterable[str], entities: Entities = RUN_ENTITIES) -> tuple[Ordering, ...]:
     """Read `key [ASC|DESC]` terms; raises `InvalidInput`."""
     found: list[Ordering] = []
     for term in terms:
-        tokens = _Reader(term)
+        tokens = _Reader(term, entities)
         if len(found) == _MOST_ORDERINGS:
             raise tokens.refusal(f"an order has at most {_MOST_ORDERINGS} terms")
         field = tokens.field()
@@ -141,8 +144,9 @@ def _condition(tokens: "_Reader") -> Condition:
 class _Reader:
     """A cursor over the tokens of one text."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, entities: Entities) -> None:
         self._text = text
+        self._entities = entities
         self._tokens = list(_tokenise(text))
         self._next = 0
 
@@ -181,9 +185,10 @@ class _Reader:
         prefix, dot, rest = token.text.partition(".")
         if token.text[0] in '`"' or not dot:
             return Field("attribute", _bare(token.text), token.place)
-        entity = _ENTITIES.get(prefix.lower())
+        entity = self._entities.get(prefix.lower())
         if entity is None:
-            raise self.refusal(f"'{prefix}' is none of metrics, params, tags, attributes, datasets")
+            known = ", ".join(dict.fromkeys(self._entities.values()))
+            raise self.refusal(f"'{prefix}' is none of {known}")
         return Field(entity, _bare(rest), token.place)
 
     def value(self) -> Literal:

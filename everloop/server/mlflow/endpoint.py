@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import SecretStr
+
 from everloop.catalog.context import Context
 from everloop.catalog.operation import Answer, Command, Operation, invoke
 from everloop.core.errors import Conflict
@@ -15,14 +17,15 @@ _RETRIES = 5
 
 
 class Call(Command):
-    """The arguments of a call, as they came."""
+    """The arguments of a call, as they came; what is secret in them stays out of digests."""
 
     arguments: dict[str, Any]
+    secret: SecretStr = SecretStr("")
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One path of `/api/2.0/mlflow` and what it does."""
+    """One path of `/api/<version>/mlflow` and what it does."""
 
     method: str
     path: str
@@ -32,16 +35,20 @@ class Endpoint:
     reads: bool = False
     audited: bool = False
     """Whether each call is recorded; metrics, parameters and tags of runs are facts of their own and are not."""
+    api: str = "2.0"
+    """The version of the protocol that the path belongs to."""
+    needs: str = ""
+    """Another verb than `read` or `run.write`."""
 
     @property
     def operation(self) -> Operation:
         """The operation that a call runs."""
         return Operation(
             name=f"mlflow.{self.path.replace('/', '.')}",
-            function=lambda ctx, call: self.handler(ctx, Arguments(call.arguments)),
+            function=lambda ctx, call: self.handler(ctx, _arguments(call)),
             command=Call,
             answer=Answer,
-            needs="read" if self.reads else "run.write",
+            needs=self.needs or ("read" if self.reads else "run.write"),
             on=lambda ctx, call: self.on(ctx, Arguments(call.arguments)),
             audit="each" if self.audited else "denied",
             reads=self.reads,
@@ -50,15 +57,23 @@ class Endpoint:
 
 def call(ctx: Context, operation: Operation, arguments: dict[str, Any]) -> Mapping[str, Any]:
     """Run a call; one that PostgreSQL broke off for another's sake is run again."""
+    given = Call(arguments=arguments)
+    if isinstance(secret := arguments.get("secret"), str):
+        given = Call(arguments={**arguments, "secret": None}, secret=SecretStr(secret))
     for left in reversed(range(_RETRIES)):
         try:
-            answer: Mapping[str, Any] = invoke(ctx, operation, Call(arguments=arguments))
+            answer: Mapping[str, Any] = invoke(ctx, operation, given)
         except Conflict as error:
             if not error.details.get("retry") or left == 0:
                 raise
         else:
             return answer
     raise AssertionError
+
+
+def _arguments(given: Call) -> Arguments:
+    secret = given.secret.get_secret_value()
+    return Arguments({**given.arguments, "secret": secret} if secret else given.arguments)
 
 
 def on_run(_ctx: Context, arguments: Arguments) -> Target:

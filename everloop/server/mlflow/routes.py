@@ -100,7 +100,7 @@ class _Served:
         async def answer(request: Request) -> Response:
             return await self._guarded(request, lambda ctx: self._json(ctx, request, operation, largest))
 
-        return Route(f"{prefix}/2.0/mlflow/{endpoint.path}", answer, methods=[endpoint.method])
+        return Route(f"{prefix}/{endpoint.api}/mlflow/{endpoint.path}", answer, methods=[endpoint.method])
 
     async def proxy(self, request: Request) -> Response:
         """The artifact proxy."""
