@@ -1,15 +1,27 @@
 """Every table of the catalog, on one `metadata`."""
 
-from everloop.catalog.tables import access, alarms, changes, core, genai, governance, operating, tracking, webhooks
+from everloop.catalog.tables import (
+    access,
+    alarms,
+    browsing,
+    changes,
+    core,
+    genai,
+    governance,
+    operating,
+    tracking,
+    webhooks,
+)
 from everloop.catalog.tables.columns import metadata
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration; opening a catalog compares with it and loads Alembic only when it differs."""
 
 __all__ = [
     "REVISION",
     "access",
     "alarms",
+    "browsing",
     "changes",
     "core",
     "genai",
