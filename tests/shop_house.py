@@ -193,7 +193,7 @@ class Shop:
 
     def build(self, sandbox="sandbox/ada/main", **more):
         """Ada builds in a sandbox, on this machine."""
-        executor = ByKind(self.project.assets(), self.workspace.store, self.home / "run")
+        executor = ByKind(self.project.assets(), self.workspace.store)
         request = Request(sandbox, tracking_uri=self.url, **more)
         try:
             return build(self.context(sandbox), self.project, self.origin, request, executor=executor)

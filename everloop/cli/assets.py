@@ -10,6 +10,7 @@ import typer
 from everloop.cli.output import Steps, output
 from everloop.cli.session import session, user_name
 from everloop.core.errors import InvalidInput
+from everloop.core.ports import Line
 from everloop.flows.engine import Origin, State
 from everloop.server.local import loopback_server
 from everloop.workspace.build import Built, Request, build, refresh
@@ -67,7 +68,7 @@ def refresh_data(
     project = session.project()
     with opened() as (workspace, _), output.progress("refreshing") as steps:
         ctx = session.context(workspace, environment)
-        executor = ByKind(project.assets(), workspace.store, workspace.home / "run")
+        executor = ByKind(project.assets(), workspace.store)
         origin = Origin(session.root, session.settings.module, project.name)
         made = refresh(ctx, project, origin, environment, executor=executor, progress=_shown(steps))
     rows = [
@@ -102,11 +103,13 @@ def opened() -> Iterator[tuple[Workspace, str]]:
 def _build(workspace: Workspace, request: Request, steps: Steps) -> Built:
     project = session.project()
     bind(workspace.home, "sandbox", "files", str(session.root))
-    executor = ByKind(project.assets(), workspace.store, workspace.home / "run")
+    executor = ByKind(project.assets(), workspace.store)
     origin = Origin(session.root, session.settings.module, project.name)
     ctx = session.context(workspace, request.environment)
     try:
-        return build(ctx, project, origin, request, executor=executor, progress=_shown(steps), say=steps.step)
+        return build(
+            ctx, project, origin, request, executor=executor, progress=_shown(steps), say=steps.step, said=_said
+        )
     finally:
         executor.close()
 
@@ -116,6 +119,12 @@ def _shown(steps: Steps) -> Any:
         steps.step(f"{step} {state}" + (f" in {seconds:.1f} s" if state == "done" else ""))
 
     return progress
+
+
+def _said(step: str, line: Line) -> None:
+    """What a step prints, on stderr with its name: the answer of the command has stdout for itself."""
+    name = step.partition("/")[2]
+    output.err.print(f"{name} | {line.text}", markup=False, highlight=False, soft_wrap=True, style="dim")
 
 
 def _parameters(given: list[str]) -> dict[str, dict[str, Any]]:

@@ -65,6 +65,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "lineage": "What led to a version, and what was made from it.",
         "models": "Trained models, numbered by name.",
     },
+    "runs": {"runs": "Tracking runs: what was tried, and what they printed."},
     "access": {"access": "Users, roles and tokens."},
 }
 """Module of this package -> its commands, each with the first line of its help."""

@@ -108,10 +108,45 @@ class Outcome:
     output: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line that a step or run printed."""
+
+    at: Micros
+    stream: str
+    """`out` or `err`."""
+    text: str
+    """Without the end of the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was measured of a run at one moment, by name."""
+
+    at: Micros
+    step: int
+    values: Mapping[str, float]
+
+
+class Observer(Protocol):
+    """Is told what a step's process does while it runs, from the executor's threads; never raises."""
+
+    shows: bool
+    """Whether it shows people what the step prints, so that the executor need not."""
+
+    def began(self, pid: int) -> None:
+        """The step runs in this process of this machine."""
+        ...
+
+    def wrote(self, stream: str, text: str) -> None:
+        """The step printed to `out` or `err`; `text` may be any part of a line, or several lines."""
+        ...
+
+
 class Executor(Protocol):
     """Runs one job somewhere; blocks until it ends."""
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: Job, observer: Observer | None = None) -> Outcome:
         """Run it; raises `StepFailed` with the end of the traceback, or `Unavailable` when its place died."""
         ...
 
@@ -169,6 +204,17 @@ class RunSink(Protocol):
 
     def start(self, step: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Open a run and return its id."""
+        ...
+
+    def log(self, run: str, samples: Sequence[Sample]) -> None:
+        """Add measurements to a run."""
+        ...
+
+    def write(self, owner: str, lines: Sequence[Line], *, first: bool = False, last: bool = False) -> None:
+        """Add to the console output of a run, or of a step without one (its recipe).
+
+        `first`: what was there before is forgotten; `last`: nothing will follow.
+        """
         ...
 
     def finish(self, run: str, *, status: str, metrics: Mapping[str, float], tx: Any = None) -> None:

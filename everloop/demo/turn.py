@@ -39,7 +39,7 @@ class Turn:
     ) -> Built:
         """Ada builds in her sandbox; what is unchanged is reused."""
         chosen, place = project or self.project, origin or self.origin
-        executor = ByKind(chosen.assets(), self.stage.workspace.store, self.stage.settings.home / "run")
+        executor = ByKind(chosen.assets(), self.stage.workspace.store)
         request = Request(sandbox, params={"delay": params or {}}, message=message, tracking_uri=self.stage.url)
         try:
             return build(self.stage.context(ADA, sandbox), chosen, place, request, executor=executor)

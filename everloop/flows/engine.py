@@ -20,6 +20,8 @@ from everloop.flows.assets import Asset, suggest
 from everloop.flows.flight import alone
 from everloop.flows.identity import Runtime, closure_hash, project_tree, recipe, runner_identity, runtime
 from everloop.flows.identity.recipe import plain_text
+from everloop.flows.observation.console import secrets_of
+from everloop.flows.observation.observed import Observed, Said
 
 State = Literal["waiting", "running", "done", "reused", "failed"]
 Progress = Callable[[str, State, float], None]
@@ -95,15 +97,17 @@ def run(
     runs: RunSink | None = None,
     options: Options | None = None,
     progress: Progress | None = None,
+    said: Said | None = None,
 ) -> Results:
     """Make every asset of `plan` (see `assets.plan`) and return the outputs' ids.
 
-    `codecs` names a codec (`module:attribute`) for each kind of version. Each finished step is recorded in one
-    transaction. Raises `StepFailed` for user code, after the steps that ran beside it have ended and were recorded;
-    `InvalidInput` for a given asset without a version, or a parameter that no step has.
+    `codecs` names a codec (`module:attribute`) for each kind of version. `said` shows the lines that steps print.
+    Each finished step is recorded in one transaction. Raises `StepFailed` for user code, after the steps that ran
+    beside it have ended and were recorded; `InvalidInput` for a given asset without a version, or a parameter that no
+    step has.
     """
     chosen = options or Options()
-    engine = _Run(ctx, origin, executor, codecs=codecs, runs=runs, options=chosen, progress=progress)
+    engine = _Run(ctx, origin, executor, codecs=codecs, runs=runs, options=chosen, progress=progress, said=said)
     engine.check(plan)
     try:
         engine.make(plan)
@@ -126,9 +130,10 @@ class _Run:
         runs: RunSink | None,
         options: Options,
         progress: Progress | None,
+        said: Said | None,
     ) -> None:
         self.ctx, self.origin, self.executor, self.codecs, self.runs = ctx, origin, executor, codecs, runs
-        self.options = options
+        self.options, self.said = options, said
         self.progress: Progress = progress or (lambda _step, _state, _seconds: None)
         self.code = options.code or project_tree(origin.root, ctx.store, origin.name).version
         self.outputs: dict[str, str] = {}
@@ -265,17 +270,31 @@ class _Run:
         run = self.runs.start(asset.key, params, {"everloop.recipe": key}) if self.runs and tracking else ""
         self.progress(asset.key, "running", 0.0)
         row = self._row(asset, key, inputs, run)
+        job = self._job(asset, key, inputs, run)
+        observed = Observed(
+            asset.key,
+            recipe=key,
+            run=run,
+            sink=self.runs,
+            now=self.ctx.now,
+            secrets=secrets_of(self.ctx.bindings, job.env),
+            said=self.said,
+        )
         try:
-            outcome = self.executor.run(self._job(asset, key, inputs, run))
-        except EverloopError:
+            outcome = self.executor.run(job, observed)
+        except EverloopError as error:
+            observed.ended()
+            observed.cover(error)
             with self.ctx.write() as tx:
                 steps.record(tx, self.ctx.project, replace(row, status="failed", at=self.ctx.now()))
             self.progress(asset.key, "failed", 0.0)
             self._end_run(run, "FAILED", {})
             raise
         except (KeyboardInterrupt, SystemExit):
+            observed.ended()
             self._end_run(run, "KILLED", {})
             raise
+        observed.ended(outcome)
         self._record(replace(row, at=self.ctx.now()), outcome)
         self.progress(asset.key, "done", outcome.seconds)
         return Done(asset.key, key, outcome.saved.version.id, False, outcome.seconds, run)

@@ -19,6 +19,7 @@ from everloop.data.heads import advance_head
 from everloop.flows.assets import Asset, plan
 from everloop.flows.engine import Options, Origin, Progress, Results, run
 from everloop.flows.identity import Tree, closure_hash, project_tree
+from everloop.flows.observation.observed import Said
 from everloop.project import Project
 from everloop.workspace.codecs import CODECS
 from everloop.workspace.definitions import definition_versions
@@ -61,12 +62,13 @@ def build(
     executor: Executor,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda _text: None,
+    said: Said | None = None,
 ) -> Built:
     """Build the targets into the sandbox of `request`, creating it when it is new.
 
     Raises `InvalidInput` for an environment that is no sandbox (protected ones move by changes only),
     `PolicyRefused` when a blocking expectation fails, and what capturing and steps raise. What was made before
-    an error stays in the cache; the sandbox moves only when everything is there.
+    an error stays in the cache; the sandbox moves only when everything is there. `said` shows what steps print.
     """
     if not request.environment.startswith(SANDBOX):
         raise InvalidInput(
@@ -93,6 +95,7 @@ def build(
             code=code_tree(ctx, project, origin).version,
         ),
         progress=progress,
+        said=said,
     )
     contracts = _advance(ctx, project, results, request.environment)
     snapshot = _commit(ctx, project, origin, results, request)

@@ -1,7 +1,7 @@
 """Where a step's run is recorded: the tracking store, one experiment a model."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,6 +12,8 @@ from everloop.catalog.tracking import experiments, points, runs
 from everloop.catalog.tracking.rows import Point
 from everloop.core.clock import DAY
 from everloop.core.errors import NotFound
+from everloop.core.ports import Line, Sample
+from everloop.models import console
 
 RECIPE = "everloop.recipe"
 """The tag that holds a step's recipe key."""
@@ -50,6 +52,25 @@ class TrackedRuns:
             )
             runs.log_params(tx, run, [(key, str(value)) for key, value in params.items()])
         return identity
+
+    def log(self, run: str, samples: Sequence[Sample]) -> None:
+        """Add measurements of the machine and of the step's processes to a run."""
+        rows = [
+            Point(key, float(value), sample.at, sample.step)
+            for sample in samples
+            for key, value in sorted(sample.values.items())
+        ]
+        ctx = self._ctx
+        with ctx.write() as tx:
+            points.log(tx, ctx.project, runs.find(tx, ctx.project, run).number, rows)
+
+    def write(self, owner: str, lines: Sequence[Line], *, first: bool = False, last: bool = False) -> None:
+        """Add to what a run, or a step by its recipe, printed."""
+        if first:
+            console.forget(self._ctx, owner)
+        console.append(self._ctx, owner, lines)
+        if last:
+            console.compact(self._ctx, owner)
 
     def finish(self, run: str, *, status: str, metrics: Mapping[str, float], tx: Tx | None = None) -> None:
         """Record what was measured and close the run."""

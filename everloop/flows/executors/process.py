@@ -4,24 +4,21 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
 from everloop.core import errors
 from everloop.core.errors import EverloopError, StepFailed, Unavailable
-from everloop.core.ports import Job, Outcome
+from everloop.core.ports import Job, Observer, Outcome
 from everloop.flows.child import outcome_from_json, write_job
+from everloop.flows.executors.prints import Prints
 from everloop.flows.identity.runtime import thread_environment
 
 _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "CUDA_VISIBLE_DEVICES")
-_TAIL = 64 * 1024
-_POLL_SECONDS = 0.1
 
 
 class ProcessExecutor:
@@ -34,30 +31,33 @@ class ProcessExecutor:
     isolated = True
     """Steps may run beside each other."""
 
-    def __init__(self, python: str = sys.executable, folder: Path | None = None) -> None:
-        """Use this interpreter; `folder` holds what children print while they run (default: the system's)."""
+    def __init__(self, python: str = sys.executable) -> None:
+        """Use this interpreter."""
         self._python = python
-        self._folder = folder
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._cancelled: set[str] = set()
         self._lock = threading.Lock()
         self._closed = False
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: Job, observer: Observer | None = None) -> Outcome:
         """Run it; raises `StepFailed` for user code and limits, `Unavailable` when the child died or was cancelled."""
         reading, writing = os.pipe()
-        with tempfile.TemporaryFile(dir=self._folder) as output, os.fdopen(reading, "rb") as answer:
+        with os.fdopen(reading, "rb") as answer:
             try:
-                child = self._start(job, writing, output)
+                child = self._start(job, writing)
             finally:
                 os.close(writing)
+            if observer is not None:
+                observer.began(child.pid)
+            prints = Prints(child, observer)
             try:
                 timed_out, said = self._converse(child, job, answer)
             finally:
                 _kill(child)
+                prints.finish()
                 with self._lock:
                     self._running.pop(job.recipe or job.step, None)
-            return self._outcome(job, child, said, _tail(output), timed_out=timed_out)
+            return self._outcome(job, child, said, prints.tail(), timed_out=timed_out)
 
     def cancel(self, recipe: str) -> bool:
         """Kill the child of a job, by its recipe key; False when there is none."""
@@ -78,15 +78,15 @@ class ProcessExecutor:
         for _, child in running:
             _kill(child)
 
-    def _start(self, job: Job, answer_to: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _start(self, job: Job, answer_to: int) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._closed:
                 raise Unavailable("the executor is closed", hint="make another one")
             child = subprocess.Popen(  # noqa: S603 - our own module, no shell
                 [self._python, "-P", "-m", "everloop.flows.child", str(answer_to)],
                 stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 cwd=job.root,
                 env=clean_environment(job),
                 pass_fds=(answer_to,),
@@ -181,12 +181,6 @@ def _error(raw: Mapping[str, Any], output: str) -> EverloopError:
     details["output"] = output[-4000:]
     error: EverloopError = kind(raw["message"], hint=raw["hint"], **details)
     return error
-
-
-def _tail(output: IO[bytes]) -> str:
-    size = output.seek(0, os.SEEK_END)
-    output.seek(max(0, size - _TAIL))
-    return output.read().decode("utf-8", "replace")
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:

@@ -58,7 +58,7 @@ def run_ci(ctx: Context, settings: Settings, wanted: Wanted, say: Callable[[str]
     if project is None:
         return report
     origin = Origin(wanted.root, wanted.module, project.name)
-    executor = ByKind(project.assets(), ctx.store, ctx.home / "run")
+    executor = ByKind(project.assets(), ctx.store)
     try:
         say("data contracts")
         held = contracts.check_contracts(ctx, project, origin, executor)

@@ -1,9 +1,8 @@
 """Where steps run: tables and frames in this process, models in a child of their own."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from everloop.core.ports import Blobs, Executor, Job, Outcome
+from everloop.core.ports import Blobs, Executor, Job, Observer, Outcome
 from everloop.flows.assets import Asset
 from everloop.flows.executors.local import LocalExecutor
 from everloop.flows.executors.process import ProcessExecutor
@@ -19,19 +18,19 @@ class ByKind:
     isolated = False
     """Steps run one at a time: some of them share this process."""
 
-    def __init__(self, assets: Mapping[str, Asset], blobs: Blobs, folder: Path | None = None) -> None:
-        """Run `assets` against this store; what children print is kept in `folder` while they run."""
+    def __init__(self, assets: Mapping[str, Asset], blobs: Blobs) -> None:
+        """Run `assets` against this store."""
         self._here = LocalExecutor(assets, blobs)
-        self._apart = ProcessExecutor(folder=folder)
+        self._apart = ProcessExecutor()
 
     def isolates(self, step: str) -> bool:
         """Whether a step (its key) gets a process of its own, with threads and seeds of its own."""
         return step.startswith("model/")
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: Job, observer: Observer | None = None) -> Outcome:
         """Run it; see `core.ports.Executor`."""
         chosen: Executor = self._apart if self.isolates(job.step) else self._here
-        return chosen.run(job)
+        return chosen.run(job, observer)
 
     def close(self) -> None:
         """End the children."""

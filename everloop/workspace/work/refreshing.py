@@ -13,7 +13,7 @@ from everloop.workspace.work.retraining import live_code
 def refresh_live(ctx: Context, payload: Mapping[str, Any]) -> dict[str, str]:
     """Refresh `payload["environment"]` with the code that trained `payload["model"]`; {dataset: version id}."""
     project, origin = project_of(ctx, *live_code(ctx, payload["model"]))
-    executor = ByKind(project.assets(), ctx.store, ctx.home / "run")
+    executor = ByKind(project.assets(), ctx.store)
     try:
         made = refresh(ctx, project, origin, payload["environment"], executor=executor)
     finally:

@@ -21,7 +21,7 @@ def reproduce_version(ctx: Context, spec: str) -> Verdict:
         row = versions.find(tx, ctx.project, spec)
         made = steps.of_output(tx, ctx.project, row.id)
         module = _module(tx, ctx.project, made[0].step if made else "")
-    executor = ProcessExecutor(folder=ctx.home / "run")
+    executor = ProcessExecutor()
     try:
         return reproduce(
             ctx,

@@ -27,7 +27,7 @@ def retrain(ctx: Context, payload: Mapping[str, Any], *, tracking_uri: str = "")
     model, environment, reason = payload["model"], payload["environment"], payload["reason"]
     snapshot, module = live_code(ctx, model)
     project, origin = project_of(ctx, snapshot, module)
-    executor = ByKind(project.assets(), ctx.store, ctx.home / "run")
+    executor = ByKind(project.assets(), ctx.store)
     request = Request(
         environment, (f"model/{model}",), base=PRODUCTION, message=f"Retrained: {reason}", tracking_uri=tracking_uri
     )

@@ -1,0 +1,72 @@
+"""Runs: what was tried, how it went, and what it printed."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from everloop.cli.output import output
+from everloop.cli.session import session
+
+runs = typer.Typer(help="Tracking runs: what was tried, and what they printed.", no_args_is_help=True)
+_POLL_SECONDS = 0.5
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app.add_typer(runs, name="runs")
+
+
+@runs.command("list")
+def list_runs(
+    experiment: Annotated[str, typer.Argument(help="Its name or id; every one when left out.")] = "",
+    filter_: Annotated[str, typer.Option("--filter", help="In MLflow's language: metrics.auc > 0.7")] = "",
+    limit: Annotated[int, typer.Option(help="How many.")] = 20,
+) -> None:
+    """Runs, the newest first."""
+    with session.client() as client:
+        found = client.call("runs.list", experiment=experiment, filter=filter_, limit=limit).runs
+    columns = ["id", "experiment_name", "name", "status", "start", "seconds"]
+    output.rows(found, columns, empty="no runs yet: everloop run")
+
+
+@runs.command("show")
+def show(run: Annotated[str, typer.Argument(help="Its id.")]) -> None:
+    """One run with its parameters, newest metrics and files."""
+    with session.client() as client:
+        output.show(client.call("runs.show", run=run))
+
+
+@runs.command("logs")
+def logs(
+    run: Annotated[str, typer.Argument(help="A run's id, or the recipe of a step without a run.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    tail: Annotated[int, typer.Option(help="Begin with the last lines only.", min=1, max=10_000)] = 10_000,
+) -> None:
+    """What a run printed, both streams in order; under `--json` a list of lines with their times."""
+    with session.client() as client:
+        seen = client.call("runs.console", run=run, tail=True, limit=tail)
+        if output.as_json and not follow:
+            output.show(seen)
+            return
+        if tail == 10_000 and seen.total > len(seen.lines):
+            output.err.print(f"[dim]lines before {seen.total - len(seen.lines)} are not shown[/]")
+        while True:
+            for line in seen.lines:
+                _print(line)
+            if (seen.ended and seen.position >= seen.total) or not follow:
+                return
+            if not seen.lines:
+                time.sleep(_POLL_SECONDS)
+            seen = client.call("runs.console", run=run, after=seen.position)
+
+
+def _print(line: object) -> None:
+    if output.as_json:
+        output.show(line)
+        return
+    text = str(getattr(line, "text", ""))
+    if getattr(line, "stream", "out") == "err":
+        output.err.print(text, markup=False, soft_wrap=True)
+    else:
+        output.out.print(text, markup=False, soft_wrap=True)
