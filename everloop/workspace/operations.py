@@ -10,6 +10,7 @@ _MODULES = (
     "everloop.models.runs",
     "everloop.models.tracking.editing",
     "everloop.models.tracking.table",
+    "everloop.models.tracking.views",
     "everloop.checks.card_facts",
     "everloop.checks.record",
     "everloop.changes.access",

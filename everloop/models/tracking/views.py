@@ -51,18 +51,14 @@ class ViewList(Answer):
     views: tuple[ViewView, ...]
 
 
-def _on(_ctx: Context, _cmd: Command) -> Target:
-    return Target("run", "*")
-
-
-@operation("views.list", needs="read", on=_on, reads=True)
+@operation("views.list", needs="read", on=lambda _ctx, _cmd: Target("run", "*"), reads=True)
 def list_views(ctx: Context, cmd: ListViews) -> ViewList:
     """List the saved views of a page."""
     with ctx.read() as tx:
         return _listed(views.of_page(tx, ctx.project, cmd.page))
 
 
-@operation("views.save", needs="run.write", on=_on)
+@operation("views.save", needs="run.write", on=lambda _ctx, _cmd: Target("run", "*"))
 def save_view(ctx: Context, cmd: SaveView) -> ViewList:
     """Keep a view under a name; the view of that name is replaced."""
     name = cmd.name.strip()
@@ -74,7 +70,7 @@ def save_view(ctx: Context, cmd: SaveView) -> ViewList:
         return _listed(views.of_page(tx, ctx.project, cmd.page))
 
 
-@operation("views.delete", needs="run.write", on=_on)
+@operation("views.delete", needs="run.write", on=lambda _ctx, _cmd: Target("run", "*"))
 def delete_view(ctx: Context, cmd: DeleteView) -> ViewList:
     """Delete a saved view."""
     with ctx.write() as tx:
