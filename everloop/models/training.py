@@ -72,7 +72,8 @@ def _active_run(function: Callable[..., Any]) -> Iterator[None]:
     with ExitStack() as undo:
         if run:
             _keep_models_out(mlflow, function, undo)
-            undo.enter_context(mlflow.start_run(run_id=run))
+            # the engine measures the step: one way, also where the author switched on the client's own
+            undo.enter_context(mlflow.start_run(run_id=run, log_system_metrics=False))
         else:
             _silence(mlflow, undo)
         yield

@@ -43,7 +43,7 @@ def author(tmp_path, context):
         finally:
             sys.path.remove(str(root))
 
-        def go(*targets, executor=None, progress=None, runs=None, codecs=CODECS, **options):
+        def go(*targets, executor=None, progress=None, runs=None, said=None, codecs=CODECS, **options):
             own = executor or LocalExecutor(assets, ctx.store)
             return run(
                 ctx,
@@ -54,6 +54,7 @@ def author(tmp_path, context):
                 runs=runs,
                 options=Options(**options),
                 progress=progress,
+                said=said,
             )
 
         def marks():

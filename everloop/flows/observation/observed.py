@@ -74,7 +74,9 @@ class Observed:
             self._sampler.finish(*measured)
 
     def cover(self, error: EverloopError) -> None:
-        """Mask secrets in the output that an error carries."""
+        """Mask secrets in what an error says and in the output that it carries."""
+        error.message = self._console.masked(error.message)
+        error.args = (error.message,)
         for name in ("output", "traceback"):
             if isinstance(error.details.get(name), str):
                 error.details[name] = self._console.masked(error.details[name])
