@@ -2,7 +2,7 @@
 
 import json
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context as Rendering
@@ -57,6 +57,33 @@ def ago(at: int | None, now: int) -> str:
         if gap >= 2 * size:
             return f"{gap // size} {unit} ago"
     return "just now" if gap < 90 * SECOND else f"{gap // SECOND} s ago"
+
+
+def day_and_time(text: str) -> str:
+    """ISO 8601 text as `11-20 22:03`: for rows so many that seconds and the year would be noise."""
+    return f"{text[5:10]} {text[11:16]}"
+
+
+def span(seconds: float | None) -> str:
+    """How long something took: `85 ms`, `4.2 s`, `3 m 20 s`, `2 h 05 m`, `3 d 04 h`."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02d} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600:02d} h"
+
+
+def without(query: str, *names: str, **more: Any) -> str:
+    """A query without these names, and with others instead."""
+    kept = [(name, value) for name, value in parse_qsl(query) if name not in names and name not in more]
+    return urlencode([*kept, *((name, value) for name, value in more.items() if value not in ("", None))])
 
 
 def shown_id(identity: str | None) -> str:
@@ -124,7 +151,10 @@ _templates = Environment(
 _templates.filters |= {
     "time": shown_time,
     "id": shown_id,
+    "day_and_time": day_and_time,
     "number": number,
+    "span": span,
+    "without": without,
     "size": size,
     "tone": tone,
     "counted": counted,

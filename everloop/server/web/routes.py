@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -29,11 +28,13 @@ from everloop.server.web.views import (
     runs,
     versions,
 )
+from everloop.server.web.views.tracking import table
 from everloop.server.web.visit import OpenContext, Visit
 
 Page = Callable[[Visit], Response]
+Posted = tuple[tuple[str, str], ...]
 _LARGEST_FORM = 256 << 10
-_A_DAY = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
+_MOST_FIELDS = 1100
 
 PAGES: tuple[tuple[str, Page], ...] = (
     ("", environments.lanes),
@@ -43,7 +44,7 @@ PAGES: tuple[tuple[str, Page], ...] = (
     ("/models", models.index),
     ("/models/{name}", models.history),
     ("/models/{name}/{number:int}", models.show),
-    ("/runs", runs.index),
+    ("/runs", table.index),
     ("/runs/{run}", runs.show),
     ("/runs/{run}/artifacts/{path:path}", runs.preview),
     ("/runs/{run}/raw/{path:path}", runs.raw),
@@ -65,13 +66,15 @@ PAGES: tuple[tuple[str, Page], ...] = (
 ACTS: tuple[tuple[str, Page, Page], ...] = (
     ("/changes/{number:int}/{act}", changes.act, changes.show),
     ("/alarms/{id}/{act}", alarms.act, alarms.show),
+    ("/runs/acts/{act}", table.act, table.index),
+    ("/runs/views/{act}", table.act, table.index),
     ("/environments/{name:path}/rollback", environments.rollback, environments.show),
 )
 """Address of a form, what it does, and the page that says so when it is refused."""
 
 
 def web_routes(open_context: OpenContext, default_project: str) -> list[BaseRoute]:
-    """All pages, the static files, and Plotly out of its wheel. Mount them last: pages catch what is left."""
+    """All pages and the static files. Mount them last: pages catch what is left."""
 
     async def home(_request: Request) -> Response:
         return RedirectResponse(f"/{default_project}", headers={"Cache-Control": "no-store"})
@@ -85,7 +88,6 @@ def web_routes(open_context: OpenContext, default_project: str) -> list[BaseRout
 
     return [
         Route("/", home),
-        Route("/static/plotly.min.js", _plotly),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         Route("/{project}/events", events),
         *(Route("/{project}" + path, serve(open_context, show), methods=["GET"]) for path, show in PAGES),
@@ -118,13 +120,16 @@ def take(open_context: OpenContext, act: Page, show: Page) -> Callable[..., obje
             body += chunk
             if len(body) > _LARGEST_FORM:
                 raise InvalidInput("the form is too large", hint=f"send at most {_LARGEST_FORM >> 10} kB")
-        form = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=100))
-        return await run_in_threadpool(_guarded, open_context, request, work, form)
+        try:
+            posted = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+        except ValueError as error:
+            raise InvalidInput("the form has too many fields", hint=f"at most {_MOST_FIELDS}") from error
+        return await run_in_threadpool(_guarded, open_context, request, work, tuple(posted))
 
     return endpoint
 
 
-def _guarded(open_context: OpenContext, request: Request, work: Page, form: dict[str, str] | None = None) -> Response:
+def _guarded(open_context: OpenContext, request: Request, work: Page, posted: Posted = ()) -> Response:
     """Run a page for whoever asks; without a way in, say how to sign in."""
     project = request.path_params["project"]
     try:
@@ -133,7 +138,7 @@ def _guarded(open_context: OpenContext, request: Request, work: Page, form: dict
         return render("signin.html", {"error": error, "title": "Sign in"}, status=error.status)
     except (InvalidInput, PermissionDenied) as error:
         return render("outside.html", {"error": error, "title": "Refused"}, status=error.status)
-    visit = Visit(ctx, request, form or {})
+    visit = Visit(ctx, request, dict(posted), posted)
     try:
         with ctx.read() as tx:
             if not refs.all(tx, project, "env/"):
@@ -146,10 +151,3 @@ def _guarded(open_context: OpenContext, request: Request, work: Page, form: dict
 
 def _nothing(visit: Visit) -> Response:
     raise NotFound(f"there is no page {visit.request.url.path}", hint="the sections above lead everywhere")
-
-
-async def _plotly(_request: Request) -> Response:
-    found = find_spec("plotly")
-    assert found is not None
-    assert found.origin is not None
-    return FileResponse(Path(found.origin).parent / "package_data" / "plotly.min.js", headers=_A_DAY)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -12,6 +13,8 @@ from everloop.catalog.context import Context
 from everloop.catalog.operation import find_operation, invoke
 from everloop.core.clock import SECOND
 from everloop.core.errors import EverloopError, InvalidInput
+from everloop.server.web.charts import Zoom
+from everloop.server.web.charts.scale import LARGEST
 from everloop.server.web.pages import HEADERS, address, render, shown_time
 
 OpenContext = Callable[[Request, str], Context]
@@ -25,6 +28,8 @@ class Visit:
     ctx: Context
     request: Request
     form: Mapping[str, str] = field(default_factory=dict)
+    posted: tuple[tuple[str, str], ...] = ()
+    """The same with every value of a field that came more than once."""
     refused: EverloopError | None = None
 
     def ask(self, name: str, /, **fields: Any) -> Any:
@@ -47,6 +52,10 @@ class Visit:
         """A part of the path."""
         return str(self.request.path_params[name])
 
+    def every(self, name: str) -> tuple[str, ...]:
+        """Every value of a field that was posted, each once, in their order."""
+        return tuple(dict.fromkeys(value for key, value in self.posted if key == name and value))
+
     def query(self, name: str, default: str = "") -> str:
         """A value of the query."""
         return self.request.query_params.get(name, default)
@@ -59,6 +68,21 @@ class Visit:
         if not (text.isascii() and text.isdigit() and len(text) < 16):
             raise InvalidInput(f"{name}={text!r} is no whole number", hint="correct the address")
         return int(text)
+
+    def zoom(self, name: str) -> Zoom:
+        """The part of an axis that the value `name` of the query asks for, as `low..high`; raises `InvalidInput`."""
+        text = self.query(name)
+        kept = [(key, value) for key, value in self.request.query_params.multi_items() if key != name]
+        whole = self.request.url.path + (f"?{urlencode(kept)}" if kept else "")
+        if not text:
+            return Zoom(name, None, whole)
+        try:
+            low, high = map(float, text.split(".."))
+        except ValueError:
+            low = high = 0.0
+        if not (low < high and abs(low) < LARGEST and abs(high) < LARGEST):
+            raise InvalidInput(f"{name}={text!r} is no range", hint=f"write {name}=100..200, or leave it away")
+        return Zoom(name, (low, high), whole)
 
     def at(self, *parts: Any, **query: Any) -> str:
         """An address within the project."""
@@ -86,7 +110,11 @@ class Visit:
 
     def go(self, *parts: Any, **query: Any) -> Response:
         """After a form was done: to a page of this project, by GET."""
-        return RedirectResponse(self.at(*parts, **query), 303, headers={"Cache-Control": "no-store"})
+        return self.go_to(self.at(*parts, **query))
+
+    def go_to(self, whole: str) -> Response:
+        """The same for an address that `at` made."""
+        return RedirectResponse(whole, 303, headers={"Cache-Control": "no-store"})
 
 
 def data_answer(body: Any) -> Response:

@@ -1,0 +1,1 @@
+"""Pages of tracking: the table of runs, one run, its files and code, registered models."""
