@@ -1,5 +1,7 @@
 // The endpoint's live charts (differences of the gateways' counters) and its form for trying a question.
 
+import { drawLines } from "./plot.js";
+
 const frame = document.getElementById("live-charts");
 const KEPT = 90;
 const EVERY = 2000;
@@ -41,11 +43,10 @@ function push(chart, name, at, value) {
 
 function show() {
   for (const [chart, own] of lines) {
-    const element = document.getElementById(chart);
-    const traces = [...own].map(([name, line]) => ({ type: "scatter", mode: "lines", name, x: line.x, y: line.y, line: { width: 1.8 } }));
-    const layout = { height: 190, showlegend: traces.length > 1, xaxis: { type: "date", nticks: 4 }, yaxis: { rangemode: "tozero" } };
-    element.dataset.chart = JSON.stringify({ traces, layout });
-    document.dispatchEvent(new CustomEvent("everloop:refreshed", { detail: element.parentElement }));
+    const place = document.getElementById(chart);
+    if (place.contains(document.activeElement) || place.matches(":hover")) continue; // somebody reads it
+    drawLines(place, [...own].map(([name, line]) => ({ name, ...line })));
+    document.dispatchEvent(new CustomEvent("everloop:refreshed", { detail: place }));
   }
 }
 
@@ -62,15 +63,14 @@ async function watch() {
         const seconds = before ? (now.wall - before.wall) / 1e6 : 0;
         const same = before && now.started.join() === before.started.join();
         if (same && seconds > 0) {
-          const at = new Date(now.wall / 1000).toISOString();
           for (const revision of now.revisions) {
             const last = before.revisions.find((one) => one.label === revision.label);
             if (!last || (revision.weight === 0 && revision.requests === last.requests && !lines.get("live-requests")?.has(revision.label))) continue;
             const latency = added(revision.latency, last.latency);
-            push("live-requests", revision.label, at, (revision.requests - last.requests) / seconds);
-            push("live-errors", revision.label, at, (revision.errors - last.errors) / seconds);
-            push("live-latency", `${revision.label} p50`, at, quantile(latency, 0.5));
-            push("live-latency", `${revision.label} p99`, at, quantile(latency, 0.99));
+            push("live-requests", revision.label, now.wall, (revision.requests - last.requests) / seconds);
+            push("live-errors", revision.label, now.wall, (revision.errors - last.errors) / seconds);
+            push("live-latency", `${revision.label} p50`, now.wall, quantile(latency, 0.5));
+            push("live-latency", `${revision.label} p99`, now.wall, quantile(latency, 0.99));
           }
           show();
         }

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from everloop.catalog import versions
 from everloop.catalog.operating import alarms, predictions
 from everloop.catalog.operating.alarms import Evaluation
-from everloop.core.clock import DAY, HOUR, MINUTE, iso
+from everloop.core.clock import DAY, HOUR, MINUTE
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.core.grants import Target
 from everloop.server.web.charts import Chart, bar_chart, line_chart
@@ -101,10 +101,10 @@ def _traffic(visit: Visit, name: str, span: str) -> Chart | None:
     if not revisions:
         return None
     series = {
-        labels.get(revision, revision[:12]).rpartition(" ")[2]: [(iso(at), c.get(revision, 0)) for at, c in counted]
+        labels.get(revision, revision[:12]).rpartition(" ")[2]: [(at, c.get(revision, 0)) for at, c in counted]
         for revision in revisions
     }
-    return bar_chart(series, x="time (UTC)", y="predictions", stacked=True, times=True)
+    return bar_chart(series, x="time (UTC)", y="predictions", kind="time", stacked=True)
 
 
 def _monitors(visit: Visit, endpoint: str, environment: str) -> list[str]:
@@ -127,19 +127,21 @@ def _monitor(visit: Visit, name: str) -> dict[str, Any]:
     known = {figure for window in windows for figure in window.figures}
     skipped = {"flagged", "severity", "rows", "estimate_error"}
     performance = {
-        figure: [(iso(w.start), w.figures[figure]) for w in windows if figure in w.figures]
+        figure: [(w.start, w.figures[figure]) for w in windows if figure in w.figures]
         for figure in sorted(known - skipped)
     }
-    drift: dict[str, list[tuple[str, float]]] = {
-        figure: [(iso(w.start), w.figures[figure]) for w in windows if figure in w.figures]
+    drift: dict[str, list[tuple[float, float]]] = {
+        figure: [(w.start, w.figures[figure]) for w in windows if figure in w.figures]
         for figure in ("flagged", "severity")
         if figure in known
     }
     return {
         "name": name,
         "windows": windows[::-1][:12],
-        "performance": line_chart(performance, x="window", y="performance", times=True) if performance else None,
-        "drift": line_chart(drift, x="window", y="drift", times=True) if drift else None,
+        "performance": line_chart(performance, x="window begins (UTC)", y="performance", kind="time")
+        if performance
+        else None,
+        "drift": line_chart(drift, x="window begins (UTC)", y="drift", kind="time", zero=True) if drift else None,
     }
 
 

@@ -38,7 +38,7 @@ def history(visit: Visit) -> Response:
         metrics=metrics,
         columns=([chosen] if chosen else []) + [m for m in metrics if m != chosen][: _COLUMNS - 1],
         chosen=chosen,
-        chart=line_chart({chosen: points}, x="version", y=chosen, integers=True) if len(points) > 1 else None,
+        chart=line_chart({chosen: points}, x="version", y=chosen, kind="whole") if len(points) > 1 else None,
         live=live(visit),
     )
 

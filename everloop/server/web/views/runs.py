@@ -208,4 +208,4 @@ def _curve(visit: Visit, runs: tuple[str, ...], metric: str, names: dict[str, st
     series = {
         names[one.run]: list(zip(one.steps, one.values, strict=True)) for one in found.series if len(one.steps) > 1
     }
-    return line_chart(series, x="step", y=metric) if series else None
+    return line_chart(series, x="step", y=metric, kind="whole") if series else None
