@@ -13,6 +13,7 @@ from sqlalchemy import delete, select, update
 from everloop.catalog.engine import Tx, insert_into
 from everloop.catalog.tables import metadata
 from everloop.catalog.tables.core import placements, versions
+from everloop.catalog.tables.resting import rests
 from everloop.core.errors import Conflict
 from everloop.core.ids import checked_id, is_id
 
@@ -51,6 +52,25 @@ def forget(tx: Tx, project: str, logicals: Collection[str]) -> None:
     """Remove places, when the bytes are erased; the ids in the manifests stay."""
     for logical in logicals:
         tx.execute(delete(placements).where(placements.c.project == project, placements.c.logical == logical))
+
+
+def rest(tx: Tx, project: str, bases: Mapping[str, str]) -> None:
+    """Record {object: base}: the object is read together with its base, which a sweep keeps as long as this is so."""
+    rows = [{"project": project, "object": checked_id(k), "base": checked_id(v)} for k, v in bases.items()]
+    if rows:
+        tx.execute(insert_into(tx, rests).on_conflict_do_nothing(), rows)
+
+
+def resting(tx: Tx, project: str, base: str) -> list[str]:
+    """The objects that rest on one."""
+    query = select(rests.c.object).where(rests.c.project == project, rests.c.base == base).order_by(rests.c.object)
+    return list(tx.execute(query).scalars())
+
+
+def raise_up(tx: Tx, project: str, objects: Collection[str]) -> None:
+    """Objects that rest on nothing any more: nobody reads them, or they were written whole."""
+    for identity in objects:
+        tx.execute(delete(rests).where(rests.c.project == project, rests.c.object == identity))
 
 
 def objects(tx: Tx, project: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from everloop.core.version import Version
 from everloop.data.codec import check_contract
 from everloop.data.content.logical import BLOCK, RULE, Digest, Hasher
 from everloop.data.content.parts import UNKEYED_ROWS, Known, Part, Stored, data_version, store_table
+from everloop.data.content.predecessor import Predecessor
 from everloop.data.content.schema import is_bytes, is_lists, is_text, plain_schema, plain_type
 from everloop.data.definitions import SQL, Call, Files, SourceDef
 from everloop.data.expect import ExpectationResult
@@ -72,7 +73,7 @@ def capture(
     recipe = manifest_id({"capture": definition.id, "state": dict(state), "rule": RULE})
     found = _unchanged(ctx, recipe) if state else None
     if found is None:
-        version, placed = _read(ctx, source, opened, definition)
+        version, stored = _read(ctx, source, opened, definition)
         row = StepRow(
             recipe=recipe,
             step=definition.key,
@@ -85,7 +86,7 @@ def capture(
             seconds=time.perf_counter() - began,
             cpu_seconds=time.process_time() - cpu,
         )
-        found = _record(ctx, definition, version, placed, row)
+        found = _record(ctx, definition, version, stored, row)
     if profile:
         profile_of(ctx, found.id)
     if not environment:
@@ -106,10 +107,11 @@ def _unchanged(ctx: Context, recipe: str) -> Captured | None:
     return Captured(version.id, version.number, int(version.manifest["rows"]), new=False, read=False)
 
 
-def _record(ctx: Context, definition: Version, version: Version, placed: dict[str, str], row: StepRow) -> Captured:
-    rows = int(version.manifest["rows"])
+def _record(ctx: Context, definition: Version, version: Version, stored: Stored, row: StepRow) -> Captured:
+    rows, placed = stored.rows, stored.placements
     with ctx.write() as tx:
         placements.put(tx, ctx.project, placed)
+        placements.rest(tx, ctx.project, stored.rests)
         actor, at = ctx.actor.name, ctx.now()
         _, numbered = versions.put_many(tx, ctx.project, [definition, version], actor=actor, at=at)
         steps.record(tx, ctx.project, row)
@@ -119,14 +121,14 @@ def _record(ctx: Context, definition: Version, version: Version, placed: dict[st
     return Captured(version.id, numbered.number, rows, numbered.new, read=True)
 
 
-def _read(ctx: Context, source: SourceDef, opened: Source, definition: Version) -> tuple[Version, dict[str, str]]:
+def _read(ctx: Context, source: SourceDef, opened: Source, definition: Version) -> tuple[Version, Stored]:
     with full_disk_is_storage_full():
         if isinstance(opened, FileSource) and not source.key and opened.files.format == "parquet":
             stored = _store_files(ctx, source, opened)
         else:
             stored = _store_rows(ctx, source, opened)
     version = data_version(source.name, stored, source.contract, (("source", definition.id),))
-    return version, stored.placements
+    return version, stored
 
 
 def known_to(ctx: Context) -> Known:
@@ -138,6 +140,17 @@ def known_to(ctx: Context) -> Known:
         return logical in placed and ctx.store.has(placed[logical])
 
     return known
+
+
+def before_of(ctx: Context, name: str) -> Predecessor | None:
+    """The newest version of a dataset, for the next one to rest on."""
+    with ctx.read() as tx:
+        newest = versions.history(tx, ctx.project, "data", name, limit=1)
+        if not newest or "parts" not in newest[0].manifest:
+            return None
+        manifest = newest[0].manifest
+        placed = placements.resolve(tx, ctx.project, [part["logical"] for part in manifest["parts"]])
+    return Predecessor(manifest, placed, ctx.store, ctx.home / "cache")
 
 
 def _store_rows(ctx: Context, source: SourceDef, opened: Source) -> Stored:
@@ -156,6 +169,7 @@ def _store_rows(ctx: Context, source: SourceDef, opened: Source) -> Stored:
         ctx.store,
         scratch=ctx.home / "scratch",
         known=known_to(ctx),
+        before=before_of(ctx, source.name),
     )
 
 

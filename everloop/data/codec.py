@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from everloop.catalog import placements, versions
 from everloop.catalog.context import Context
 from everloop.core.errors import DataError, InvalidInput, NotFound
 from everloop.core.ports import Blobs, Saved
+from everloop.data.content.files import local_part
 from everloop.data.content.parts import Known, data_version, nothing_known, store_table
 from everloop.data.definitions import NO_CONTRACT, Contract
 
@@ -43,7 +45,13 @@ class DataCodec:
 
     def load(self, manifest: Mapping[str, Any], blobs: Blobs, placements: Mapping[str, str]) -> pl.LazyFrame:
         """The table, not read yet. Raises `NotFound` for parts whose bytes are not here."""
-        return scan(part_paths(manifest, blobs, placements, self.scratch), manifest)
+        return scan(part_paths(manifest, blobs, placements, Path(_own_folder().name)), manifest)
+
+
+@cache
+def _own_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder of this process for files that it makes to read them; it goes with the process."""
+    return tempfile.TemporaryDirectory(prefix="everloop-parts-")
 
 
 def table_batches(value: Any, name: str) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
@@ -126,8 +134,8 @@ def paths_of(ctx: Context, manifest: Mapping[str, Any]) -> list[Path]:
     return part_paths(manifest, ctx.store, placed, ctx.home / "cache")
 
 
-def part_paths(manifest: Mapping[str, Any], blobs: Blobs, placed: Mapping[str, str], cache: Path) -> list[Path]:
-    """Local files of the parts of a manifest; objects of a store that is not local are fetched into `cache`."""
+def part_paths(manifest: Mapping[str, Any], blobs: Blobs, placed: Mapping[str, str], folder: Path) -> list[Path]:
+    """Local Parquet files of the parts of a manifest; what is not local, or stored as layers, is made in `folder`."""
     found = []
     for part in manifest["parts"]:
         identity = placed.get(part["logical"])
@@ -136,22 +144,8 @@ def part_paths(manifest: Mapping[str, Any], blobs: Blobs, placed: Mapping[str, s
                 f"the bytes of part {part['logical']} are not here",
                 hint="they were erased, or come from another workspace; `everloop verify` tells",
             )
-        found.append(_local(blobs, identity, cache))
+        found.append(local_part(blobs, identity, folder, manifest))
     return found
-
-
-def _local(blobs: Blobs, identity: str, cache: Path) -> Path:
-    locate = getattr(blobs, "path", None)
-    path = locate(identity) if locate is not None else None
-    if path is not None:
-        return Path(path)
-    target = cache / f"{identity.removeprefix('b3:')}.parquet"
-    if not target.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as file:
-            file.write(blobs.get(identity))
-        Path(file.name).replace(target)
-    return target
 
 
 def read(ctx: Context, identity: str) -> pl.LazyFrame:

@@ -9,12 +9,13 @@ from everloop.catalog.tables import (
     genai,
     governance,
     operating,
+    resting,
     tracking,
     webhooks,
 )
 from everloop.catalog.tables.columns import metadata
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration; opening a catalog compares with it and loads Alembic only when it differs."""
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "governance",
     "metadata",
     "operating",
+    "resting",
     "tracking",
     "webhooks",
 ]

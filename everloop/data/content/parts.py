@@ -15,6 +15,7 @@ from everloop.core.ports import Blobs
 from everloop.core.version import Version
 from everloop.data.content.logical import BLOCK, RULE, Digest, digest
 from everloop.data.content.ordering import MEMORY, check_key, cut, cut_size, ordered
+from everloop.data.content.predecessor import Predecessor
 from everloop.data.content.schema import plain, plain_schema, schema_fields
 from everloop.data.definitions import Contract
 
@@ -57,6 +58,9 @@ class Stored:
     placements: dict[str, str] = field(default_factory=dict)
     """Object of every part that was written now; parts that were stored before are not written again."""
 
+    rests: dict[str, str] = field(default_factory=dict)
+    """Base of every object that was written as layers."""
+
     encoding: "Encoding | None" = None
     """How parts are written, settled by the first that is."""
 
@@ -83,11 +87,13 @@ def store_table(
     *,
     scratch: Path,
     known: Known = nothing_known,
+    before: Predecessor | None = None,
     memory: int = MEMORY,
 ) -> Stored:
     """Order, cut, digest and store rows that stream in batches of `schema`; above `memory` bytes by way of the disk.
 
-    Only parts that are not `known` are encoded and written. Raises `DataError` and `StorageFull`.
+    Only parts that are not `known` are encoded and written, as layers on those of the version `before` where that
+    takes few bytes. Raises `DataError` and `StorageFull`.
     """
     target = plain_schema(schema)
     if key:
@@ -100,19 +106,34 @@ def store_table(
         pieces = cut_by_count((plain(pa.Table.from_batches([b])) for b in batches), target, mean)
     stored = Stored(target, mean)
     for table in pieces:
-        add_part(stored, table, key, blobs, known)
+        add_part(stored, table, key, blobs, known=known, before=before)
     return stored
 
 
-def add_part(stored: Stored, table: pa.Table, key: Sequence[str], blobs: Blobs, known: Known) -> None:
+def add_part(
+    stored: Stored,
+    table: pa.Table,
+    key: Sequence[str],
+    blobs: Blobs,
+    *,
+    known: Known = nothing_known,
+    before: Predecessor | None = None,
+) -> None:
     """Digest one part and write it unless it is known."""
     found = digest(table)
     first, last = (_key_at(table, key, 0), _key_at(table, key, table.num_rows - 1)) if table.num_rows else ((), ())
     stored.parts.append(Part(found, first, last))
-    if found.logical not in stored.placements and not known(found.logical):
-        if stored.encoding is None:
-            stored.encoding = Encoding.of(table, key)
-        stored.placements[found.logical] = blobs.put(stored.encoding.encode(table))
+    if found.logical in stored.placements or known(found.logical):
+        return
+    layers = before.layers(table, found.logical, list(key), (first, last)) if before is not None else None
+    if layers is not None:
+        base, content = layers
+        stored.placements[found.logical] = identity = blobs.put(content)
+        stored.rests[identity] = base
+        return
+    if stored.encoding is None:
+        stored.encoding = Encoding.of(table, key)
+    stored.placements[found.logical] = blobs.put(stored.encoding.encode(table))
 
 
 def cut_by_count(tables: Iterable[pa.Table], schema: pa.Schema, size: int) -> Iterator[pa.Table]:

@@ -1,0 +1,182 @@
+"""Layers: a part written as what differs from one that is stored already, so that a small change costs few bytes.
+
+A layered part is one object: a base (another object, a whole Parquet file), the rows of the base that are gone, the
+columns that are new or differ nearly everywhere, and the rows that are new or differ. A part's identity is its logical
+id, whichever way it is stored; a layered part is written only after it was folded again and gave that id. Bases are
+always whole: layers never rest on layers, so reading one costs two files and no chain grows.
+
+The object is `ELP1`, the length of the header (unsigned, 4 bytes, little-endian), the header in JSON, then the deleted
+rows (gaps between their numbers as unsigned 32-bit integers, deflated), the columns and the rows (Parquet files).
+"""
+
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from everloop.core.errors import DataError
+from everloop.data.content.ordering import key_hashes
+
+MAGIC = b"ELP1"
+WORTH = 0.3
+"""Share of the rows that may lie in the patch, and of a column's that may differ before all of it is written."""
+COLUMNS_WORTH = 0.75
+"""Share of the columns that may be written whole."""
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """What makes a part of its base."""
+
+    base: str
+    """Object id of a Parquet file."""
+    deleted: Rows
+    """Rows of the base that are not in the part, ascending."""
+    columns: pa.Table | None = None
+    """Columns in the place of the base's, or beside them: a row for each row of the base."""
+    patch: pa.Table | None = None
+    """Rows that the base does not have, all columns, in order of the key."""
+
+    def encode(self) -> bytes:
+        """The object."""
+        gaps = np.diff(self.deleted, prepend=-1).astype("<u4")
+        sections = [zlib.compress(gaps.tobytes(), 6), _parquet(self.columns), _parquet(self.patch)]
+        header = json.dumps({"base": self.base, "sections": [len(section) for section in sections]}).encode()
+        return b"".join([MAGIC, len(header).to_bytes(4, "little"), header, *sections])
+
+    @classmethod
+    def decode(cls, content: bytes) -> "Layers":
+        """Read an object that `encode` made; raises `DataError` for another."""
+        if not is_layered(content):
+            raise DataError("an object is no layered part", hint="it does not begin as one")
+        try:
+            start = 8 + int.from_bytes(content[4:8], "little")
+            header = json.loads(content[8:start])
+            pieces = []
+            for length in header["sections"]:
+                pieces.append(content[start : start + length])
+                start += length
+            gaps = np.frombuffer(zlib.decompress(pieces[0]), "<u4")
+            deleted = np.cumsum(gaps.astype(np.int64)) - 1
+            return cls(str(header["base"]), deleted, _table(pieces[1]), _table(pieces[2]))
+        except (ValueError, KeyError, TypeError, zlib.error, pa.ArrowException) as error:
+            raise DataError(
+                f"an object is no layered part: {error}", hint="`everloop verify` tells what is damaged"
+            ) from error
+
+    def fold(self, base: pa.Table, names: list[str], key: list[str]) -> pa.Table:
+        """The part's rows, with the columns `names` in that order, sorted by `key`. `base` is in plain layout."""
+        table = base
+        for name in self.columns.column_names if self.columns is not None else ():
+            assert self.columns is not None
+            at = table.schema.get_field_index(name)
+            column = self.columns[name]
+            table = table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
+        table = table.select(names)
+        if len(self.deleted):
+            kept = np.ones(table.num_rows, bool)
+            kept[self.deleted] = False
+            table = table.filter(pa.array(kept))
+        if self.patch is not None:
+            table = pa.concat_tables([table, self.patch.select(names)])
+            table = table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in key]))
+        return table.combine_chunks()
+
+
+def is_layered(beginning: bytes) -> bool:
+    """Whether an object that begins with these (at least 4) bytes is a layered part."""
+    return beginning[:4] == MAGIC
+
+
+def layered(table: pa.Table, base: pa.Table, key: list[str], identity: str) -> Layers | None:
+    """How to make `table` of `base` (both in plain layout; with a key, sorted by it), whose object is `identity`.
+
+    None when it is not worth it: another number of rows and no key, keys that repeat, or too much that differs.
+    """
+    matched = _matched(table, base, key)
+    if matched is None:
+        return None
+    here, there = matched
+    whole, changed = _differences(table, base, here, there)
+    if len(whole) > COLUMNS_WORTH * table.num_columns:
+        return None
+    inserted = np.ones(table.num_rows, bool)
+    inserted[here] = False
+    inserted[here[changed]] = True
+    if inserted.sum() > WORTH * table.num_rows or (inserted.any() and not key):
+        return None
+    gone = np.ones(base.num_rows, bool)
+    gone[there[~changed]] = False
+    columns = None
+    if whole:
+        places = np.full(base.num_rows, -1, np.int64)
+        places[there] = here
+        columns = table.select(whole).take(pa.array(places, mask=places < 0))
+    patch = table.filter(pa.array(inserted)) if inserted.any() else None
+    return Layers(identity, np.flatnonzero(gone), columns, patch)
+
+
+def _matched(table: pa.Table, base: pa.Table, key: list[str]) -> tuple[Rows, Rows] | None:
+    """Rows of both that have one key, in order: numbers in `table`, numbers in `base`."""
+    if not key:
+        rows = np.arange(table.num_rows)
+        return (rows, rows) if table.num_rows == base.num_rows else None
+    if any(name not in base.column_names or base[name].type != table[name].type for name in key):
+        return None
+    ours, theirs = key_hashes(table, key), key_hashes(base, key)
+    _, here, there = np.intersect1d(ours, theirs, return_indices=True)
+    if len(np.unique(ours)) < len(ours) or len(np.unique(theirs)) < len(theirs):
+        return None  # keys repeat (or their hashes meet): rows cannot be told apart by them
+    order = np.argsort(here)
+    here, there = here[order], there[order]
+    return (here, there) if np.all(np.diff(there) > 0) else None
+
+
+def _differences(table: pa.Table, base: pa.Table, here: Rows, there: Rows) -> tuple[list[str], np.ndarray[Any, Any]]:
+    """Columns to be written whole, and which of the matched rows differ in another."""
+    whole: list[str] = []
+    changed = np.zeros(len(here), bool)
+    ours, theirs = pa.array(here), pa.array(there)
+    for field in table.schema:
+        if field.name not in base.column_names or base[field.name].type != field.type:
+            whole.append(field.name)
+            continue
+        moved = _moved(table[field.name].take(ours), base[field.name].take(theirs))
+        if moved is None or moved.sum() > WORTH * max(len(moved), 1):
+            whole.append(field.name)
+        else:
+            changed |= moved
+    return whole, changed
+
+
+def _moved(new: pa.ChunkedArray, old: pa.ChunkedArray) -> np.ndarray[Any, Any] | None:
+    """Where two columns of one type differ; None when only the whole can be compared, and it does."""
+    if pa.types.is_null(new.type):
+        return np.zeros(len(new), bool)
+    if pa.types.is_nested(new.type):
+        return np.zeros(len(new), bool) if new.equals(old) else None
+    differs = pc.fill_null(pc.not_equal(new, old), False)
+    if pa.types.is_floating(new.type):
+        both = pc.and_(pc.fill_null(pc.is_nan(new), False), pc.fill_null(pc.is_nan(old), False))
+        differs = pc.and_not(differs, both)
+    differs = pc.or_(differs, pc.xor(pc.is_null(new), pc.is_null(old)))
+    return np.asarray(differs.to_numpy(zero_copy_only=False) if isinstance(differs, pa.Array) else differs.to_numpy())
+
+
+def _parquet(table: pa.Table | None) -> bytes:
+    if table is None:
+        return b""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", version="2.6", write_statistics=False)
+    return bytes(sink.getvalue())
+
+
+def _table(content: bytes) -> pa.Table | None:
+    return pq.read_table(pa.BufferReader(content), use_threads=False) if content else None
