@@ -132,6 +132,15 @@ class StepFailed(EverloopError):
     code = "step_failed"
 
 
+def unforeseen(identity: str) -> EverloopError:
+    """What whoever asked may know of a fault of ours: nothing but the id under which the log tells the rest."""
+    return EverloopError(
+        f"something failed inside Everloop ({identity})",
+        hint="whoever runs this server finds the cause in its log under that id",
+        fault=identity,
+    )
+
+
 def from_problem(body: Mapping[str, Any], status: int) -> EverloopError:
     """The error that a server's RFC 9457 body stands for, so that remote and local callers catch the same classes."""
     known = {kind.code: kind for kind in _tree(EverloopError)}

@@ -14,8 +14,9 @@ from everloop.core.clock import Micros, parse_time
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.core.ids import checked_name
 from everloop.server.auth import Authenticator, login_routes
+from everloop.server.faults import Faults, answer_error, problem_response
 from everloop.server.mlflow.routes import mlflow_routes
-from everloop.server.rest import PREFIX, answer_error, problem_response, rest_app
+from everloop.server.rest import PREFIX, rest_app
 from everloop.server.web.routes import web_routes
 from everloop.workspace.opened import Workspace
 from everloop.workspace.operations import load_operations
@@ -38,7 +39,7 @@ def build_app(workspace: Workspace, names: frozenset[str] = frozenset()) -> Star
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(_InPlace, auth=auth)],
+        middleware=[Middleware(Faults), Middleware(_InPlace, auth=auth)],
         exception_handlers={EverloopError: answer_error},
     )
 

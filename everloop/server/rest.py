@@ -1,17 +1,20 @@
 """REST: one loop over the operations. `POST /rest/v1/<project>/<operation>` takes the command, gives the answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from everloop import __version__
 from everloop.catalog.context import Context
 from everloop.catalog.operation import Operation, invoke, operations
 from everloop.core.errors import EverloopError, InvalidInput, NotFound
+from everloop.server.faults import Faults, answer_error, problem_response
 
 OpenContext = Callable[[Request, str], Context]
 """Makes the context of a request for a project: who asks, when, where."""
@@ -29,28 +32,36 @@ def rest_app(open_context: OpenContext) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.add_middleware(Faults)
+    app.router.route_class = _authenticated(open_context)
     for op in operations().values():
-        _add_route(app, op, open_context)
+        _add_route(app, op)
     app.add_exception_handler(EverloopError, answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http)
     return app
 
 
-def problem_response(error: EverloopError) -> JSONResponse:
-    """RFC 9457 problem details."""
-    return JSONResponse(error.problem(), error.status, media_type="application/problem+json")
+def _authenticated(open_context: OpenContext) -> type[APIRoute]:
+    """Routes that know who asks before they look at what is asked: a body is read for those who may come in."""
+
+    class Authenticated(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def first(request: Request) -> Response:
+                project = request.path_params["project"]
+                request.state.context = await run_in_threadpool(open_context, request, project)
+                return await handle(request)
+
+            return first
+
+    return Authenticated
 
 
-async def answer_error(_request: Request, error: Exception) -> JSONResponse:
-    """The answer to an error of our tree."""
-    assert isinstance(error, EverloopError)
-    return problem_response(error)
-
-
-def _add_route(app: FastAPI, op: Operation, open_context: OpenContext) -> None:
-    def endpoint(request: Request, project: str, command: Any) -> Any:
-        return invoke(open_context(request, project), op, command)
+def _add_route(app: FastAPI, op: Operation) -> None:
+    def endpoint(request: Request, project: str, command: Any) -> Any:  # noqa: ARG001 - the document names it
+        return invoke(request.state.context, op, command)
 
     endpoint.__annotations__ = {"request": Request, "project": str, "command": op.command, "return": op.answer}
     problems = {status: {"description": "problem details (RFC 9457)"} for status in ("400", "401", "403", "404", "409")}

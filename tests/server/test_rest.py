@@ -151,6 +151,15 @@ def test_without_a_token_that_holds_nothing_answers(open_place, token):
         is_problem(answer)
 
 
+@pytest.mark.parametrize("body", [b"", b"{", b'{"no such field": 1}', b"[1]"], ids=repr)
+def test_who_asks_is_looked_at_before_what_is_asked(open_place, body):
+    http, _, _ = open_place
+    for name in NAMES:
+        answer = http.post(f"/rest/v1/shop/{name}", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 401, (name, answer.text)
+        assert is_problem(answer)["code"] == "not_authenticated"
+
+
 def test_the_lowest_role_writes_nothing(open_place):
     http, tokens, workspace = open_place
     # what anybody may do about their own credentials

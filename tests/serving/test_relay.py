@@ -112,6 +112,15 @@ def test_events_stream_down_and_leaving_reaches_the_server(gateway, behind):
     assert behind.left.wait(5)
 
 
+def test_streams_of_events_end_whole_when_the_gateway_stops(gateway, behind):
+    with gateway.client.stream("GET", "/events") as answer:
+        for piece in answer.iter_raw():
+            if b"2" in piece:
+                gateway.process.terminate()  # nothing more comes from the server: the stream is open without end
+    assert gateway.process.wait(30) == 0
+    assert behind.left.wait(5)
+
+
 def test_answers_without_a_body(gateway):
     assert gateway.client.get("/none").status_code == 204
     assert gateway.client.head("/anything").status_code == 200

@@ -5,6 +5,7 @@
 /endpoints/<project>/<name>/predict              plain JSON by column names
 """
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from everloop.core.clock import Micros, parse_time
 from everloop.core.errors import EverloopError, InvalidInput, NotAuthenticated, NotFound, Unavailable
 from everloop.serving.gateway.access import Door
 from everloop.serving.gateway.answer import Answered, Asked, Predictions
+from everloop.serving.gateway.faults import told
 from everloop.serving.gateway.fleet import Fleet, LiveRoute
 from everloop.serving.gateway.relay import Headers, Receive, Scope, Send, relay
 from everloop.serving.gateway.workers import ModelProcess
@@ -57,6 +59,11 @@ class Gateway:
     def __init__(self, fleet: Fleet, predictions: Predictions, door: Door, server: str = "") -> None:
         """Pass what is no prediction to the UNIX socket `server`, or answer 404 when there is none."""
         self._fleet, self._predictions, self._door, self._server = fleet, predictions, door, server
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """End open streams of events: their readers come back to whoever listens next."""
+        self._stopping.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -71,14 +78,14 @@ class Gateway:
                 return
             reply = failed
         else:
-            reply = _problem(NotFound(f"there is nothing at {path[:200]}"))
+            reply = _problem(NotFound(f"there is nothing at {path[:200]}", hint="see /v2 for what is here"))
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
     async def _relayed(self, scope: Scope, receive: Receive, send: Send) -> Reply | None:
         try:
-            await relay(self._server, scope, receive, send)
+            await relay(self._server, scope, receive, send, self._stopping)
         except Unavailable as error:
             return _problem(error)
         return None
@@ -98,6 +105,9 @@ class Gateway:
             return self._told(parts)
         except EverloopError as error:
             return Reply(error.status, oip.error_body(_said(error)), _error_headers(error))
+        except Exception as error:  # noqa: BLE001 - the edge of the process: callers learn a fault's id, the log the rest
+            fault = told(f"{scope['method']} {scope['path']}", error)
+            return Reply(fault.status, oip.error_body(_said(fault)))
 
     def _told(self, parts: list[str]) -> Reply:
         fleet = self._fleet
@@ -174,6 +184,9 @@ class Gateway:
             return Reply(200, content, (_JSON, *_marks(answered)))
         except EverloopError as error:
             return Reply(error.status, scoring.error_body(_said(error), error.status), _error_headers(error))
+        except Exception as error:  # noqa: BLE001 - as above
+            fault = told(f"{scope['method']} {scope['path']}", error)
+            return Reply(fault.status, scoring.error_body(_said(fault), fault.status))
 
     def _probe(self, scope: Scope, address: str, leaf: str) -> Reply:
         _need_method(scope, "GET", "HEAD")

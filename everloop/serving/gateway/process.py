@@ -90,8 +90,13 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     )
     server = Server(config)
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        server.should_exit = True
+        app.stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, setattr, server, "should_exit", True)
+        loop.add_signal_handler(number, end)
     background = [
         loop.create_task(fleet.follow()),
         loop.create_task(fleet.watch_deadlines()),
@@ -100,7 +105,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
 
     def stop(task: asyncio.Task[None]) -> None:
         """End with a background task that broke, rather than serve on without it; the supervisor restarts us."""
-        server.should_exit = True
+        end()
         if not task.cancelled() and task.exception() is not None:
             loop.call_exception_handler({"message": "a task of the gateway broke", "exception": task.exception()})
 

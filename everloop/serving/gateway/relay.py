@@ -70,12 +70,15 @@ class _Response:
         self.started = False
         self.framed = False
         """Whether the response says where its body ends."""
+        self.endless = False
+        """Whether it is a stream of events, which ends when somebody ends it."""
         self._bodiless = method == "HEAD"
         self._headers: Headers = []
         self.parser = httptools.HttpResponseParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.framed = self.framed or name.lower() in (b"content-length", b"transfer-encoding")
+        self.endless = self.endless or (name.lower(), value[:17]) == (b"content-type", b"text/event-stream")
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -104,12 +107,15 @@ class _Response:
             self.messages.append({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def relay(path: str, scope: Scope, receive: Receive, send: Send) -> None:
-    """Pass one request to the server at UNIX socket `path`; raises `Unavailable` before anything was answered."""
+async def relay(path: str, scope: Scope, receive: Receive, send: Send, stopping: asyncio.Event) -> None:
+    """Pass one request to the server at UNIX socket `path`; raises `Unavailable` before anything was answered.
+
+    When `stopping` is set, streams of events end; other answers are passed to their end.
+    """
     reader, writer = await _connected(path, patient=scope["path"] != "/health")
     head, chunked = request_head(scope)
     gone = asyncio.create_task(_send_body(head, chunked, receive, writer))
-    answer = asyncio.create_task(_pass_answer(reader, scope["method"], send))
+    answer = asyncio.create_task(_pass_answer(reader, scope["method"], send, stopping))
     try:
         await asyncio.wait((gone, answer), return_when=asyncio.FIRST_COMPLETED)
         # a request that is sent, or that the server does not read on, is no reason to stop: only a caller's leaving is
@@ -160,14 +166,32 @@ async def _send_body(head: bytes, chunked: bool, receive: Receive, writer: async
     return False
 
 
-async def _pass_answer(reader: asyncio.StreamReader, method: str, send: Send) -> None:
+async def _read(reader: asyncio.StreamReader, response: _Response, stopping: asyncio.Event) -> bytes | None:
+    """What comes next; nothing when the server hung up, None when a stream has to end."""
+    told: asyncio.Future[Any] | None = None
+    reading: asyncio.Future[bytes] = asyncio.ensure_future(reader.read(_CHUNK))
+    try:
+        if response.endless:
+            told = asyncio.ensure_future(stopping.wait())
+            await asyncio.wait((reading, told), return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                return None
+        return await reading
+    except OSError:  # it was killed: the same as hanging up
+        return b""
+    finally:
+        reading.cancel()
+        if told is not None:
+            told.cancel()
+
+
+async def _pass_answer(reader: asyncio.StreamReader, method: str, send: Send, stopping: asyncio.Event) -> None:
     response = _Response(method)
     while not response.complete:
-        try:
-            content = await reader.read(_CHUNK)
-        except OSError:  # it was killed: the same as hanging up
-            content = b""
-        if not content:
+        content = await _read(reader, response, stopping)
+        if content is None:
+            response.finish()
+        elif not content:
             if not response.started:
                 raise Unavailable("the server hung up", hint="it may be restarting; try again")
             if response.framed:
