@@ -18,7 +18,7 @@ EVERLOOP = [sys.executable, "-m", "everloop"]
 FLIGHTS = Path(__file__).parent.parent / "everloop" / "demo" / "project"
 LISTED = {"PYTHONPROFILEIMPORTTIME": "1"}
 """Every import writes a line to stderr, also one that happens late."""
-ENGINES = {"datasketches", "duckdb", "mlflow", "pandas", "plotly", "polars", "pyarrow", "scipy", "sklearn"}
+ENGINES = {"datasketches", "duckdb", "mlflow", "pandas", "polars", "pyarrow", "scipy", "sklearn"}
 SQL = {"alembic", "sqlalchemy"}
 WEB = {"fastapi", "jinja2", "starlette"}
 NEVER = {
