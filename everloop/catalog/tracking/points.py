@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import BindParameter, and_, bindparam, func, or_, select, update
 
@@ -13,6 +13,7 @@ from everloop.catalog.tracking.rows import Page, Point
 from everloop.catalog.tracking.search import Term, fetch_page
 from everloop.core.clock import Micros
 
+K = TypeVar("K")
 CHUNK = 500
 """How many keys one IN list holds."""
 
@@ -103,7 +104,7 @@ def sampled(steps: Sequence[int], most: int) -> Sequence[int]:
     return sorted({steps[index * last // (most - 1)] for index in range(most)})
 
 
-def chunks(keys: Collection[int]) -> Iterable[list[int]]:
+def chunks(keys: Collection[K]) -> Iterable[list[K]]:
     """The keys in lists that one statement can hold."""
     every = list(keys)
     return (every[start : start + CHUNK] for start in range(0, len(every), CHUNK))
