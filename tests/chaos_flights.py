@@ -84,10 +84,17 @@ class PatientStage(Stage):
 
     def __init__(self, folder, port, told):
         super().__init__(folder, port)
-        self.told = told
+        self.told, self.clients = told, []
 
     def sign_in(self, user):
-        return PatientClient(super().sign_in(user), self.told)
+        client = super().sign_in(user)
+        self.clients.append(client)
+        return PatientClient(client, self.told)
+
+    def __exit__(self, *error):
+        for client in self.clients:
+            client.close()
+        super().__exit__(*error)
 
     def living(self):
         """Ids of everybody who may be killed, by name; the first of those who are many."""
@@ -231,16 +238,16 @@ class Fire:
         self.told.did["tuned"] += 1
 
     def _kill(self):
-        """So many kills of server, workers and gateway; half of all blows wait until somebody builds."""
+        """So many kills of server, workers and gateway; many blows wait until somebody builds."""
         killer = Killer(self.told, self.dice, self.stage.living)
         try:
             while sum(self.told.kills[name] for name in VICTIMS) < self.kills and not self.over.is_set():
                 time.sleep(self.dice.uniform(*self.pause))
-                if self.dice.random() < 0.5:
+                if self.dice.random() < 0.4:
                     self._wait_for_work()
                 living = self.stage.living()
                 chosen = self.dice.choice(VICTIMS)
-                if self.dice.random() < 0.3:
+                if self.dice.random() < 0.15:
                     chosen = self.dice.choice([name for name in CHILDREN if name in living] or VICTIMS)
                 self._strike(killer, chosen, living)
         finally:

@@ -11,9 +11,9 @@ from chaos_flights import Fire
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_the_demo_survives_fifty_kills(tmp_path):
-    fire = Fire(tmp_path / "demo", seed=2013, kills=50, pause=(0.3, 4.0))
+    fire = Fire(tmp_path / "demo", seed=2013, kills=50, pause=(0.5, 8.0))
     with fire.stage as stage:
-        year = fire.rage(questions=600)
+        year = fire.rage(questions=400)
         told = fire.told
         sys.stderr.write(json.dumps(told.shown()) + "\n")
         assert told.troubles == []
