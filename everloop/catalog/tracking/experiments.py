@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, String, cast, delete, func, insert, select, update
 
 from everloop.catalog.engine import Tx, insert_into
 from everloop.catalog.tables.tracking import experiment_tags, experiments
@@ -35,6 +35,12 @@ def has_default(tx: Tx, project: str) -> bool:
     """Whether the Default experiment is there."""
     found = select(experiments.c.id).where(experiments.c.project == project, experiments.c.id == DEFAULT)
     return tx.execute(found).first() is not None
+
+
+def projects(tx: Tx) -> list[str]:
+    """Every project that keeps runs, by name."""
+    statement = select(experiments.c.project).where(experiments.c.id == DEFAULT).order_by(experiments.c.project)
+    return list(tx.execute(statement).scalars())
 
 
 def create(
@@ -122,7 +128,7 @@ def delete_experiment(tx: Tx, project: str, identity: str, *, at: Micros) -> Non
 def restore(tx: Tx, project: str, identity: str, *, at: Micros) -> None:
     """Show a deleted one again; raises `NotFound` when there is no deleted one of that id."""
     if get(tx, project, identity).stage != "deleted":
-        raise NotFound(f"No deleted Experiment with id={identity} exists", hint="it is not deleted")
+        raise NotFound(f"No Experiment with id={identity} exists in deleted state", hint="it is not deleted")
     _change(tx, project, identity, stage="active", updated=at)
 
 
@@ -170,8 +176,8 @@ def search(
     statement = statement.where(*conditions_sql(tx, _VOCABULARY, parse_filter(filter_text)))
     ordering = parse_order(order_by)
     terms = [term for one in ordering for term in _terms(one)]
-    if not any(one.field.key == "last_update_time" for one in ordering):
-        terms.append(Term(experiments.c.updated, descending=True))
+    if not ordering:
+        terms.append(Term(experiments.c.created, descending=True))
     terms.append(Term(experiments.c.id, descending=True))
     query = ["experiments", project, filter_text, list(order_by), view]
     found, following = fetch_page(tx, statement, terms, limit=limit, token=token, query=query)
@@ -196,6 +202,7 @@ def _tag(tx: Connection, condition: Condition) -> Any:
 _VOCABULARY = Vocabulary(
     attributes={
         "name": experiments.c.name,
+        "experiment_id": cast(experiments.c.id, String),
         "creation_time": experiments.c.created,
         "last_update_time": experiments.c.updated,
     },

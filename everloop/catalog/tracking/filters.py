@@ -159,7 +159,7 @@ class _Reader:
         shown = self._text if len(self._text) < 500 else self._text[:500] + "…"
         last = self._tokens[self._next - 1] if self._next and not at_end else _Token("", "", len(self._text))
         return InvalidInput(
-            f"Invalid filter or order '{shown}': {reason}",
+            f"Invalid clause(s) in filter string or order '{shown}': {reason}",
             hint=_HINT,
             reason=reason,
             place=last.place,
@@ -188,7 +188,7 @@ class _Reader:
         entity = self._entities.get(prefix.lower())
         if entity is None:
             known = ", ".join(dict.fromkeys(self._entities.values()))
-            raise self.refusal(f"'{prefix}' is none of {known}")
+            raise self.refusal(f"Invalid entity type '{prefix}'. Valid values are {known}")
         return Field(entity, _bare(rest), token.place)
 
     def value(self) -> Literal:

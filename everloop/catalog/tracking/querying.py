@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, literal, or_, select
 
 from everloop.catalog.engine import Tx
 from everloop.catalog.tables.tracking import datasets, run_datasets, run_params, run_tags, runs, series
@@ -112,8 +112,11 @@ def _ordered(statement: Select[Any], ordering: Ordering) -> tuple[Select[Any], l
 
 
 def _metric(_tx: Connection, condition: Condition) -> ColumnElement[bool]:
-    mine = (series.c.run == runs.c.number, series.c.key == condition.field.key, series.c.nan == 0)
-    return select(literal(1)).select_from(series).where(*mine, compare_number(series.c.value, condition)).exists()
+    mine = (series.c.run == runs.c.number, series.c.key == condition.field.key)
+    compared = and_(series.c.nan == 0, compare_number(series.c.value, condition))
+    if condition.operator == "!=":  # NaN differs from every number
+        compared = or_(series.c.nan == 1, compared)
+    return select(literal(1)).select_from(series).where(*mine, compared).exists()
 
 
 def _param(tx: Connection, condition: Condition) -> ColumnElement[bool]:

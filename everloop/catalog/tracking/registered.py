@@ -151,7 +151,9 @@ def by_alias(tx: Tx, project: str, name: str, alias: str) -> RegisteredVersion:
     if alias.lower() == "latest" and model.latest:
         return max(model.latest, key=lambda one: one.number)
     if alias not in model.aliases:
-        raise NotFound(f"Registered model alias {alias} not found.", hint=f"{name} has: {', '.join(model.aliases)}")
+        raise NotFound(
+            f"Registered model alias {alias} not found.", hint=f"{name} has: {', '.join(model.aliases) or 'none'}"
+        )
     return version(tx, project, name, model.aliases[alias])
 
 
@@ -195,11 +197,9 @@ def search_versions(
     )
     ordering: tuple[Ordering, ...] = parse_order(order_by)
     terms = [term for one in ordering for term in attribute_terms(_VERSION_WORDS, one)]
-    terms += [
-        Term(_VERSIONS.c.updated, descending=True),
-        Term(_VERSIONS.c.name),
-        Term(_VERSIONS.c.number, descending=True),
-    ]
+    if not ordering:
+        terms.append(Term(_VERSIONS.c.updated, descending=True))
+    terms += [Term(_VERSIONS.c.name), Term(_VERSIONS.c.number, descending=True)]
     query = ["versions", project, filter_text, list(order_by)]
     found, following = fetch_page(tx, statement, terms, limit=limit, token=token, query=query)
     return Page(tuple(_loaded_versions(tx, project, found)), following)

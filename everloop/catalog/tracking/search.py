@@ -90,7 +90,7 @@ def compare_number(column: ColumnElement[Any], condition: Condition, scale: int 
     value = condition.value
     if condition.operator not in NUMERIC:
         raise InvalidInput(
-            f"Invalid comparator '{condition.operator}' for '{condition.field.key}', which is a number",
+            f"Invalid comparator '{condition.operator}' not one of those of a number, which '{condition.field.key}' is",
             hint="one of " + ", ".join(sorted(NUMERIC)),
         )
     if not isinstance(value, int | float):
@@ -117,7 +117,7 @@ def compare_text(tx: Connection, column: ColumnElement[Any], condition: Conditio
     operator, value = condition.operator, condition.value
     if operator not in TEXT:
         raise InvalidInput(
-            f"Invalid comparator '{operator}' for '{condition.field.key}', which is a text",
+            f"Invalid comparator '{operator}' not one of those of a text, which '{condition.field.key}' is",
             hint="one of " + ", ".join(sorted(TEXT)),
         )
     if operator in {"IS NULL", "IS NOT NULL"}:

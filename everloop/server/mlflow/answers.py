@@ -53,6 +53,11 @@ def no_endpoint(path: str) -> Response:
     return json_answer({"error_code": "ENDPOINT_NOT_FOUND", "message": f"{path} is not offered by this server"}, 404)
 
 
+def not_implemented(why: str) -> Response:
+    """The answer to what this server knows and does not do; clients do not ask again."""
+    return json_answer({"error_code": "NOT_IMPLEMENTED", "message": why}, 501)
+
+
 def _code(error: EverloopError) -> tuple[str, int]:
     if isinstance(error, Conflict):
         moved = "retry" in error.details or "current" in error.details

@@ -36,6 +36,7 @@ _CHUNK = 1 << 20
 _RUN = re.compile(r"\d+/(?P<owner>[0-9a-f]{32})(?:/artifacts(?:/(?P<path>.*))?)?", re.DOTALL)
 _MODEL = re.compile(r"\d+/models/(?P<owner>m-[0-9a-f]{32})(?:/artifacts(?:/(?P<path>.*))?)?", re.DOTALL)
 _VERSION = re.compile(r"versions/(?P<owner>[0-9a-f]{64})(?:/(?P<path>.*))?", re.DOTALL)
+_RANGE = re.compile(r"bytes=(?P<start>\d{0,18})-(?P<stop>\d{0,18})")
 _EXPERIMENT = re.compile(r"(?P<owner>\d+)(?:/(?P<path>.*))?", re.DOTALL)
 
 
@@ -153,15 +154,15 @@ def _operation(name: str, handler: Any, *, reads: bool = False) -> Operation:
 
 
 LIST = _operation("artifacts/list-path", list_proxy, reads=True)
-_FIND = _operation("artifacts/download", find_file, reads=True)
-_NAME = _operation("artifacts/upload", name_file)
-_CHECK = _operation("artifacts/upload", lambda _ctx, args: {"kind": _writable(place_of(args.text("path"))).kind})
+FIND = _operation("artifacts/download", find_file, reads=True)
+NAME = _operation("artifacts/upload", name_file)
+CHECK = _operation("artifacts/upload", lambda _ctx, args: {"kind": _writable(place_of(args.text("path"))).kind})
 _DELETE = _operation("artifacts/delete", delete_file)
 
 
 async def upload(ctx: Context, request: Request, path: str) -> Mapping[str, Any]:
     """Stream a request's body into the store and name it; permission is checked before the first byte is read."""
-    await run_in_threadpool(call, ctx, _CHECK, {"path": path})
+    await run_in_threadpool(call, ctx, CHECK, {"path": path})
     folder = ctx.home / "tmp"
     file, name = await run_in_threadpool(_temporary, folder)
     try:
@@ -174,22 +175,30 @@ async def upload(ctx: Context, request: Request, path: str) -> Mapping[str, Any]
     finally:
         with suppress(FileNotFoundError):
             name.unlink()
-    return await run_in_threadpool(call, ctx, _NAME, {"path": path, "object": identity, "size": size})
+    return await run_in_threadpool(call, ctx, NAME, {"path": path, "object": identity, "size": size})
 
 
-async def download(ctx: Context, path: str) -> Response:
-    """Stream an artifact as an attachment that no browser will take for a page of ours."""
-    found = await run_in_threadpool(call, ctx, _FIND, {"path": path})
+async def download(ctx: Context, path: str, *, ranged: str = "") -> Response:
+    """Stream an artifact as an attachment that no browser will take for a page of ours.
+
+    `ranged` is a Range header; one that asks for a single span of bytes is met, any other is passed over.
+    """
+    found = await run_in_threadpool(call, ctx, FIND, {"path": path})
     stream = await run_in_threadpool(ctx.store.open, found["object"])
     name = path.rpartition("/")[2]
+    start, stop = _span(ranged, found["size"])
     headers = {
-        "Content-Length": str(found["size"]),
+        "Accept-Ranges": "bytes",
+        "Content-Length": str(stop - start),
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox",
     }
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    return StreamingResponse(_chunks(stream), headers=headers, media_type=kind)
+    if stop - start == found["size"]:
+        return StreamingResponse(_chunks(stream), headers=headers, media_type=kind)
+    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{found['size']}"
+    return StreamingResponse(_part(stream, start, stop), 206, headers=headers, media_type=kind)
 
 
 async def remove(ctx: Context, path: str) -> Mapping[str, Any]:
@@ -203,6 +212,28 @@ async def _chunks(stream: BinaryIO) -> AsyncIterator[bytes]:
             yield chunk
     finally:
         stream.close()
+
+
+async def _part(stream: BinaryIO, start: int, stop: int) -> AsyncIterator[bytes]:
+    try:
+        await run_in_threadpool(stream.seek, start)
+        left = stop - start
+        while left and (chunk := await run_in_threadpool(stream.read, min(left, _CHUNK))):
+            left -= len(chunk)
+            yield chunk
+    finally:
+        stream.close()
+
+
+def _span(ranged: str, size: int) -> tuple[int, int]:
+    """The bytes that a Range header asks for, from and up to; all of them when it does not ask for one span within."""
+    match = _RANGE.fullmatch(ranged.strip())
+    if match is None or not (match["start"] or match["stop"]):
+        return 0, size
+    if not match["start"]:
+        return max(0, size - int(match["stop"])), size
+    start, stop = int(match["start"]), min(size, int(match["stop"]) + 1) if match["stop"] else size
+    return (start, stop) if start < stop else (0, size)
 
 
 def _temporary(folder: Path) -> tuple[BinaryIO, Path]:

@@ -11,6 +11,7 @@ from everloop.server.mlflow.endpoint import Endpoint, on_experiment
 from everloop.server.mlflow.wire import Arguments, bounded, invalid, millis, page, pairs
 
 VIEWS = {1: "ACTIVE_ONLY", 2: "DELETED_ONLY", 3: "ALL"}
+_MOST_SEARCHED = 20
 _VIEWS: Mapping[str, View] = {"ACTIVE_ONLY": "active", "DELETED_ONLY": "deleted", "ALL": "all"}
 
 
@@ -62,7 +63,7 @@ def search(ctx: Context, args: Arguments) -> Mapping[str, Any]:
 def get(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """experiments/get."""
     with ctx.read() as tx:
-        return {"experiment": experiment_json(ctx, experiments.get(tx, ctx.project, args.text("experiment_id")))}
+        return {"experiment": experiment_json(ctx, experiments.get(tx, ctx.project, args.experiment()))}
 
 
 def get_by_name(ctx: Context, args: Arguments) -> Mapping[str, Any]:
@@ -74,22 +75,21 @@ def get_by_name(ctx: Context, args: Arguments) -> Mapping[str, Any]:
 def update(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """experiments/update."""
     with ctx.write() as tx:
-        if args.has("new_name"):
-            experiments.rename(tx, ctx.project, args.text("experiment_id"), _name(args, "new_name"), at=ctx.now())
+        experiments.rename(tx, ctx.project, args.experiment(), _name(args, "new_name"), at=ctx.now())
     return {}
 
 
 def delete(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """experiments/delete."""
     with ctx.write() as tx:
-        experiments.delete_experiment(tx, ctx.project, args.text("experiment_id"), at=ctx.now())
+        experiments.delete_experiment(tx, ctx.project, args.experiment(), at=ctx.now())
     return {}
 
 
 def restore(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """experiments/restore."""
     with ctx.write() as tx:
-        experiments.restore(tx, ctx.project, args.text("experiment_id"), at=ctx.now())
+        experiments.restore(tx, ctx.project, args.experiment(), at=ctx.now())
     return {}
 
 
@@ -97,7 +97,7 @@ def set_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """experiments/set-experiment-tag."""
     value = bounded("value", args.text("value", ""), 20_000)
     with ctx.write() as tx:
-        home = experiments.active(tx, ctx.project, args.text("experiment_id"))
+        home = experiments.active(tx, ctx.project, args.experiment())
         experiments.set_tags(tx, ctx.project, home.id, {args.key(): value})
     return {}
 
@@ -105,14 +105,23 @@ def set_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
 def delete_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """experiments/delete-experiment-tag."""
     with ctx.write() as tx:
-        home = experiments.active(tx, ctx.project, args.text("experiment_id"))
+        home = experiments.active(tx, ctx.project, args.experiment())
         experiments.delete_tag(tx, ctx.project, home.id, args.text("key"))
     return {}
 
 
 def search_datasets(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """experiments/search-datasets."""
-    numbers = [int(one) for one in args.texts("experiment_ids") if one.isascii() and one.isdigit() and len(one) < 19]
+    named = args.experiments()
+    if not named:
+        raise InvalidInput("SearchDatasets request must specify at least one experiment_id.", hint="name some")
+    if len(named) > _MOST_SEARCHED:
+        raise InvalidInput(
+            f"SearchDatasets request cannot specify more than {_MOST_SEARCHED} experiment_ids. "
+            f"Received {len(named)} experiment_ids.",
+            hint="ask in parts",
+        )
+    numbers = [int(one) for one in named if len(one) < 19]
     with ctx.read() as tx:
         found = inputs.known_datasets(tx, ctx.project, numbers)
     return {

@@ -6,11 +6,13 @@ from typing import Any
 from everloop.catalog.context import Context
 from everloop.catalog.tracking import artifacts, logged
 from everloop.catalog.tracking.rows import LoggedModel
+from everloop.core.errors import InvalidInput
 from everloop.core.grants import Target
 from everloop.server.mlflow.endpoint import Endpoint, on_experiment
 from everloop.server.mlflow.runs import metric_json
 from everloop.server.mlflow.wire import PARAM_LENGTH, Arguments, millis, page, pairs
 
+_NOT_IN_NAMES = ("/", ":", ".", "%", '"', "'")
 STATUSES = {1: "LOGGED_MODEL_PENDING", 2: "LOGGED_MODEL_READY", 3: "LOGGED_MODEL_UPLOAD_FAILED"}
 
 
@@ -40,9 +42,9 @@ def create(ctx: Context, args: Arguments) -> Mapping[str, Any]:
         made = logged.create(
             tx,
             ctx.project,
-            experiment=args.text("experiment_id"),
+            experiment=args.experiment(),
             at=ctx.now(),
-            name=args.text("name", ""),
+            name=_name(args),
             kind=args.text("model_type", ""),
             run=args.text("source_run_id", ""),
             params=_params(args),
@@ -87,7 +89,7 @@ def search(ctx: Context, args: Arguments) -> Mapping[str, Any]:
         found = logged.search(
             tx,
             ctx.project,
-            args.texts("experiment_ids"),
+            args.experiments(),
             filter_text=args.text("filter", ""),
             order_by=orders,
             datasets=named,
@@ -142,6 +144,17 @@ def on_logged(ctx: Context, args: Arguments) -> Target:
     with ctx.read() as tx:
         run = logged.find(tx, ctx.project, identity).run
     return Target("run", run) if run else Target("model", identity)
+
+
+def _name(args: Arguments) -> str:
+    name = args.text("name", "")
+    if any(mark in name for mark in _NOT_IN_NAMES):
+        raise InvalidInput(
+            f"Invalid model name ('{name}') provided. Model name must be a non-empty string and cannot contain the "
+            f"following characters: {_NOT_IN_NAMES}",
+            hint="choose a plain name",
+        )
+    return name
 
 
 def _params(args: Arguments) -> dict[str, str]:

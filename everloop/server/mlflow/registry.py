@@ -1,22 +1,18 @@
 """Registered models, their versions and aliases."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from everloop.catalog.context import Context
 from everloop.catalog.engine import Tx
-from everloop.catalog.tracking import artifacts, logged, registered, registry, runs
+from everloop.catalog.tracking import logged, registered, registry
 from everloop.catalog.tracking.rows import RegisteredModel, RegisteredVersion
 from everloop.core.errors import InvalidInput, NotFound
+from everloop.server.mlflow import sources
 from everloop.server.mlflow.endpoint import Endpoint, on_model
-from everloop.server.mlflow.wire import Arguments, bounded, invalid, millis, page, pairs
+from everloop.server.mlflow.wire import Arguments, bounded, millis, page, pairs
 
 _TAG_LENGTH = 100_000
-_RUN_SOURCE = re.compile(r"runs:/+(?P<run>[0-9a-f]{32})(?:/(?P<path>.*))?")
-_LOGGED_SOURCE = re.compile(r"models:/+(?P<model>m-[0-9a-f]{32})(?:/(?P<path>.*))?")
-_VERSION_SOURCE = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>.+))")
-_PROXY_SOURCE = re.compile(r"mlflow-artifacts:/+(?P<place>.*)")
 
 
 def version_json(found: RegisteredVersion) -> dict[str, Any]:
@@ -140,7 +136,7 @@ def set_alias(ctx: Context, args: Arguments) -> Mapping[str, Any]:
             tx,
             ctx.project,
             args.text("name"),
-            args.text("alias"),
+            bounded("Registered model alias name", args.text("alias"), 255),
             _number(args),
             actor=ctx.actor.name,
             at=ctx.now(),
@@ -158,18 +154,26 @@ def delete_alias(ctx: Context, args: Arguments) -> Mapping[str, Any]:
 
 def get_by_alias(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """GET registered-models/alias."""
+    name, alias = args.text("name"), args.text("alias")
     with ctx.read() as tx:
-        found = registered.by_alias(tx, ctx.project, args.text("name"), args.text("alias"))
+        registered.get(tx, ctx.project, name)
+        try:
+            found = registered.by_alias(tx, ctx.project, name, alias)
+        except NotFound as error:  # the code that clients expect of an alias
+            raise InvalidInput(error.message, hint=error.hint) from None
     return {"model_version": version_json(found)}
 
 
 def create_version(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """model-versions/create."""
     source, run = args.text("source"), args.text("run_id", "")
-    model_id = args.text("model_id", "") or _logged_id(source)
+    model_id = args.text("model_id", "") or sources.logged_model_of(source)
+    tags = _tags(args)
     with ctx.write() as tx:
         model = registered.get(tx, ctx.project, args.text("name"))
-        files = _files(tx, ctx, source)
+        prompt = registered.PROMPT_TAG in {*tags, *model.tags}
+        files = sources.files_of(tx, ctx.project, source, run=run, prompt=prompt)
+        run = run or sources.run_of(source)
         if model_id and not run:
             run = logged.find(tx, ctx.project, model_id).run
         made = registry.create_version(
@@ -184,7 +188,7 @@ def create_version(ctx: Context, args: Arguments) -> Mapping[str, Any]:
             run_link=args.text("run_link", ""),
             description=args.text("description", ""),
             files=files,
-            tags=_tags(args),
+            tags=tags,
         )
     return {"model_version": version_json(made)}
 
@@ -278,47 +282,6 @@ def files_of(ctx: Context, name: str, number: int) -> str:
         return registered.place(registered.version(tx, ctx.project, name, number))
 
 
-def _files(tx: Tx, ctx: Context, source: str) -> dict[str, str]:
-    """Path to object of what a source holds now; empty for a place that is not ours (a prompt's, say).
-
-    Raises `NotFound` when it names a run or model that the project does not have, `InvalidInput` for a local path.
-    """
-    if source.startswith(("file:", "/", ".")) or "\\" in source:
-        raise InvalidInput(f"Invalid model version source: '{source}'.", hint="log the model first, then register it")
-    if match := _VERSION_SOURCE.fullmatch(source):
-        if match["alias"]:
-            pinned = registered.by_alias(tx, ctx.project, match["name"], match["alias"])
-        else:
-            pinned = registered.version(tx, ctx.project, match["name"], int(match["version"]))
-        return dict(registered.files(tx, ctx.project, pinned))
-    if match := _LOGGED_SOURCE.fullmatch(source):
-        owner, path = logged.find(tx, ctx.project, match["model"]).id, match["path"]
-    elif match := _RUN_SOURCE.fullmatch(source):
-        owner, path = runs.find(tx, ctx.project, match["run"]).id, match["path"]
-    elif match := _PROXY_SOURCE.fullmatch(source):
-        owner, path = _proxied(match["place"])
-    else:
-        return {}
-    below = artifacts.checked_path((path or "").rstrip("/"), empty=True)
-    start = len(below) + 1 if below else 0
-    return {one.path[start:]: one.object for one in artifacts.tree(tx, ctx.project, owner, below)}
-
-
-def _proxied(place: str) -> tuple[str, str]:
-    parts = artifacts.checked_path(place.strip("/")).split("/")
-    rest = parts[1:]
-    if len(rest) >= 3 and rest[0] == "models" and rest[2] == "artifacts":
-        return rest[1], "/".join(rest[3:])
-    if len(rest) >= 2 and rest[1] == "artifacts":
-        return rest[0], "/".join(rest[2:])
-    raise NotFound(f"'{place}' is not the place of a run's or model's artifacts", hint="register runs:/ or models:/")
-
-
-def _logged_id(source: str) -> str:
-    match = _LOGGED_SOURCE.fullmatch(source)
-    return match["model"] if match else ""
-
-
 def _version_row(tx: Tx, ctx: Context, args: Arguments) -> tuple[str, int]:
     found = registered.version(tx, ctx.project, args.text("name"), _number(args))
     return registered.get(tx, ctx.project, found.name).asset, found.number
@@ -326,8 +289,10 @@ def _version_row(tx: Tx, ctx: Context, args: Arguments) -> tuple[str, int]:
 
 def _number(args: Arguments) -> int:
     number = args.integer("version")
-    if not 1 <= number < 2**31:
-        raise invalid("version", number, "versions are counted from 1")
+    if not 1 <= number < 2**31:  # no version has it
+        raise NotFound(
+            f"Model Version (name={args.text('name', '')}, version={number}) not found", hint="versions count from 1"
+        )
     return number
 
 

@@ -1,10 +1,7 @@
 """The routes: one for each endpoint and prefix, the artifact proxy, and a clear "no" to all else."""
 
-import json
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
-import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
@@ -15,11 +12,11 @@ from everloop.catalog.operation import Operation
 from everloop.catalog.tracking import experiments as stored_experiments
 from everloop.catalog.tracking import logged
 from everloop.catalog.tracking import runs as stored_runs
-from everloop.core.errors import EverloopError, InvalidInput, NotFound
-from everloop.core.grants import Target
+from everloop.core.errors import EverloopError
 from everloop.core.ids import checked_name
-from everloop.server.mlflow import artifacts, experiments, models, registry, runs
+from everloop.server.mlflow import artifacts, experiments, models, registry, runs, transfer, workspaces
 from everloop.server.mlflow.answers import error_answer, json_answer, no_endpoint
+from everloop.server.mlflow.body import read_arguments
 from everloop.server.mlflow.endpoint import Endpoint, call
 from everloop.server.mlflow.wire import Arguments
 
@@ -27,6 +24,7 @@ VERSION = "3.17.2"
 """The version of MLflow whose protocol this is; clients ask for it."""
 
 WORKSPACE_HEADER = "X-MLFLOW-WORKSPACE"
+_HEADER_BYTES = WORKSPACE_HEADER.lower().encode()
 ENDPOINTS: tuple[Endpoint, ...] = (
     *experiments.ENDPOINTS,
     *runs.ENDPOINTS,
@@ -38,6 +36,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 OpenContext = Callable[[Request], Context]
 """Makes the context of a request: who asks, for which project. It runs in a thread, and may raise our errors."""
 
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _PREFIXES = ("/api", "/ajax-api")
 _LARGEST = 64 << 20
 _LARGEST_BATCH = 1_000_000
@@ -47,10 +46,21 @@ _INFO = {
     "trace_archival_enabled": False,
     "multipart_uploads_enabled": False,
     "multipart_downloads_enabled": False,
-    "presigned_upload_run_id_supported": False,
-    "presigned_upload_model_id_supported": False,
+    "presigned_upload_run_id_supported": True,
+    "presigned_upload_model_id_supported": True,
     "features_enabled": {"gateway": False},
 }
+
+
+_TRANSFERS = (
+    ("POST", "mlflow-artifacts/mpu/create/{path:path}", transfer.create),
+    ("PUT", "mlflow-artifacts/mpu/parts/{upload}/{number:int}", transfer.part),
+    ("POST", "mlflow-artifacts/mpu/complete/{path:path}", transfer.complete),
+    ("POST", "mlflow-artifacts/mpu/abort/{path:path}", transfer.abort),
+    ("GET", "mlflow-artifacts/presigned/{path:path}", transfer.presigned),
+    ("POST", "mlflow/artifacts/presigned-upload-url", transfer.upload_address),
+    ("POST", "mlflow/artifacts/presigned-download-url", transfer.download_address),
+)
 
 
 def workspace_of(request: Request, default: str) -> str:
@@ -64,6 +74,7 @@ def mlflow_routes(open_context: OpenContext) -> list[BaseRoute]:
     found: list[BaseRoute] = [
         Route("/version", _version, methods=["GET"]),
         Route("/health", _health, methods=["GET"]),
+        Route("/graphql", _nothing, methods=_METHODS),
         Route("/get-artifact", served.get_artifact, methods=["GET"]),
         Route("/model-versions/get-artifact", served.get_version_artifact, methods=["GET"]),
     ]
@@ -72,13 +83,20 @@ def mlflow_routes(open_context: OpenContext) -> list[BaseRoute]:
         proxy = f"{prefix}/2.0/mlflow-artifacts/artifacts"
         found += [
             Route(f"{prefix}/3.0/mlflow/server-info", _server_info, methods=["GET"]),
-            Route(f"{prefix}/3.0/mlflow/workspaces", served.workspaces, methods=["GET"]),
-            Route(f"{prefix}/3.0/mlflow/workspaces/{{name}}", served.workspace, methods=["GET"]),
+            Route(f"{prefix}/3.0/mlflow/workspaces", served.list_workspaces, methods=["GET"]),
+            Route(f"{prefix}/3.0/mlflow/workspaces", served.plain(workspaces.create), methods=["POST"]),
+            Route(f"{prefix}/3.0/mlflow/workspaces/{{name}}", served.show_workspace, methods=["GET"]),
+            Route(
+                f"{prefix}/3.0/mlflow/workspaces/{{name}}",
+                served.plain(workspaces.change),
+                methods=["PATCH", "DELETE"],
+            ),
+            *(Route(f"{prefix}/2.0/{path}", served.plain(one), methods=[method]) for method, path, one in _TRANSFERS),
             Route(f"{prefix}/2.0/mlflow/logged-models/{{model_id}}/artifacts/files", served.get_model_artifact),
             Route(f"{prefix}/2.0/mlflow/upload-artifact", served.upload_artifact, methods=["POST"]),
             Route(proxy, served.list_proxy, methods=["GET"]),
             Route(f"{proxy}/{{path:path}}", served.proxy, methods=["GET", "PUT", "DELETE"]),
-            Route(f"{prefix}/{{rest:path}}", _nothing, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
+            Route(f"{prefix}/{{rest:path}}", _nothing, methods=_METHODS),
         ]
     return found
 
@@ -111,7 +129,7 @@ class _Served:
                 return json_answer(await artifacts.upload(ctx, request, path))
             if request.method == "DELETE":
                 return json_answer(await artifacts.remove(ctx, path))
-            return await artifacts.download(ctx, path)
+            return await artifacts.download(ctx, path, ranged=request.headers.get("range", ""))
 
         return await self._guarded(request, answer)
 
@@ -157,29 +175,36 @@ class _Served:
 
         return await self._guarded(request, answer)
 
-    async def workspaces(self, request: Request) -> Response:
-        """GET workspaces: the project at hand; naming another one in the header is how it is entered."""
+    async def list_workspaces(self, request: Request) -> Response:
+        """GET workspaces: the projects that the caller may enter."""
+        return await self._guarded(request, lambda ctx: workspaces.listing(ctx, self._entering(request)))
 
-        async def answer(ctx: Context) -> Response:
-            ctx.need("read", Target("project", ctx.project))
-            return json_answer({"workspaces": [{"name": ctx.project}]})
-
-        return await self._guarded(request, answer)
-
-    async def workspace(self, request: Request) -> Response:
+    async def show_workspace(self, request: Request) -> Response:
         """GET workspaces/<name>."""
+        return await self._guarded(request, lambda ctx: workspaces.show(ctx, request, self._entering(request)))
 
-        async def answer(ctx: Context) -> Response:
-            name = request.path_params["name"]
-            ctx.need("read", Target("project", name))
-            if name != ctx.project:
-                raise NotFound(f"Workspace '{name}' not found", hint=f"name it in the header {WORKSPACE_HEADER}")
-            return json_answer({"workspace": {"name": name}})
+    def plain(
+        self, handler: Callable[[Context, Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """A route's function around a handler that reads the request itself."""
 
-        return await self._guarded(request, answer)
+        async def answer(request: Request) -> Response:
+            return await self._guarded(request, lambda ctx: handler(ctx, request))
+
+        return answer
+
+    def _entering(self, request: Request) -> workspaces.Enter:
+        """The same caller, in another project."""
+
+        def enter(name: str) -> Context:
+            kept = [(key, value) for key, value in request.headers.raw if key != _HEADER_BYTES]
+            headers = [*kept, (_HEADER_BYTES, name.encode())]
+            return self._open_context(Request({**request.scope, "headers": headers}))
+
+        return enter
 
     async def _json(self, ctx: Context, request: Request, operation: Operation, largest: int) -> Response:
-        arguments = await _arguments(request, largest)
+        arguments = await read_arguments(request, largest)
         return json_answer(await run_in_threadpool(call, ctx, operation, arguments))
 
     async def _guarded(self, request: Request, answer: Callable[[Context], Awaitable[Response]]) -> Response:
@@ -222,61 +247,6 @@ def _model_path(ctx: Context, request: Request) -> str:
 def _version_path(ctx: Context, request: Request) -> str:
     args = Arguments.of_query(request.query_params.multi_items())
     return f"{registry.files_of(ctx, args.text('name'), args.integer('version'))}/{args.text('path')}"
-
-
-async def _arguments(request: Request, largest: int) -> dict[str, Any]:
-    """The arguments of a call: the query of a GET, else a JSON object; path parameters count in both."""
-    if request.method == "GET":
-        gathered: dict[str, Any] = {}
-        for name, value in request.query_params.multi_items():
-            gathered.setdefault(name, []).append(_checked_text(value))
-        return {**gathered, **request.path_params}
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > largest:
-            raise InvalidInput(
-                f"Batched logging API requests must be at most {largest} bytes, got a request of more.",
-                hint="send several smaller requests",
-            )
-    return {**_decoded(bytes(body)), **request.path_params}
-
-
-def _decoded(body: bytes) -> dict[str, Any]:
-    if not body.strip():
-        return {}
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        try:
-            value = json.loads(body)  # NaN and Infinity as bare words, which some clients write
-        except (ValueError, RecursionError) as error:
-            raise InvalidInput("the request is not JSON", hint=str(error)) from None
-    if not isinstance(value, dict):
-        raise InvalidInput("the request is not a JSON object", hint="send an object of arguments")
-    if b"\\u" in body or b"\\U" in body:
-        _check_texts(value)
-    return value
-
-
-def _check_texts(value: Any) -> None:
-    """Refuse texts that a database cannot hold."""
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, str):
-            _checked_text(one)
-        elif isinstance(one, list):
-            waiting.extend(one)
-        elif isinstance(one, Mapping):
-            waiting.extend(one.keys())
-            waiting.extend(one.values())
-
-
-def _checked_text(text: str) -> str:
-    if "\x00" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
-        raise InvalidInput("a text holds a NUL or half a character", hint="send clean Unicode, and bytes as artifacts")
-    return text
 
 
 async def _version(_request: Request) -> Response:

@@ -1,6 +1,7 @@
 """Runs, their parameters, tags, metrics and inputs."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from everloop.catalog.context import Context
 from everloop.catalog.engine import Tx
 from everloop.catalog.tracking import inputs, logged, points, querying, runs
 from everloop.catalog.tracking.rows import DatasetInput, ModelLink, Point, Run
+from everloop.core.clock import Micros
 from everloop.core.errors import InvalidInput
 from everloop.core.grants import Target
 from everloop.server.mlflow.endpoint import Endpoint, on_run, on_runs
@@ -20,6 +22,7 @@ from everloop.server.mlflow.wire import (
     bounded,
     invalid,
     millis,
+    missing,
     number,
     page,
     pairs,
@@ -29,6 +32,9 @@ STATUSES = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED
 _MOST = {"metrics": 1000, "params": 100, "tags": 100}
 _MOST_ENTITIES = 1000
 _ALL = 1_000_000_000
+_MOST_RUNS = 100
+_MOST_SAMPLED = 2500
+_MODEL_FIELDS = {"artifact_path", "flavors", "utc_time_created", "run_id"}
 _LEGACY_MODELS_TAG = "mlflow.log-model.history"
 
 
@@ -134,7 +140,7 @@ def search(ctx: Context, args: Arguments) -> Mapping[str, Any]:
         found = querying.search(
             tx,
             ctx.project,
-            args.texts("experiment_ids"),
+            args.experiments(),
             filter_text=args.text("filter", ""),
             order_by=args.texts("order_by"),
             view=view_of(args, "run_view_type"),
@@ -156,7 +162,7 @@ def log_parameter(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """runs/log-parameter."""
     with ctx.write() as tx:
         run = runs.active(tx, ctx.project, args.run())
-        runs.log_params(tx, run, [(args.key(), args.text("value", "")[:PARAM_LENGTH])])
+        runs.log_params(tx, run, [(args.key(noun="Param key"), args.text("value", "")[:PARAM_LENGTH])])
     return {}
 
 
@@ -191,7 +197,14 @@ def log_batch(ctx: Context, args: Arguments) -> Mapping[str, Any]:
             f"A batch logging request can contain at most {_MOST_ENTITIES} metrics, params and tags together",
             hint="send several batches",
         )
-    params = [(part.key(), part.text("value", "")[:PARAM_LENGTH]) for part in args.parts("params")]
+    params = [(part.key(noun="Param key"), part.text("value", "")[:PARAM_LENGTH]) for part in args.parts("params")]
+    twice = sorted(key for key, times in Counter(key for key, _ in params).items() if times > 1)
+    if twice:
+        raise InvalidInput(
+            f"Duplicate parameter keys have been submitted: {twice}. "
+            "Please ensure the request contains only one param value per param key.",
+            hint="send each parameter once",
+        )
     tags = args.tags()
     measured = [_point(identity, part) for part in args.parts("metrics")]
     with ctx.write() as tx:
@@ -212,9 +225,9 @@ def log_inputs(ctx: Context, args: Arguments) -> Mapping[str, Any]:
                 name=bounded("name", one.text("name"), 500),
                 digest=bounded("digest", one.text("digest"), 36),
                 source_type=one.text("source_type"),
-                source=one.text("source"),
-                schema=one.text("schema", "") or None,
-                profile=one.text("profile", "") or None,
+                source=bounded("source", one.text("source"), 65_535),
+                schema=bounded("schema", one.text("schema", ""), 1_048_575) or None,
+                profile=bounded("profile", one.text("profile", ""), 16_777_215) or None,
                 tags={
                     bounded("key", tag.text("key"), 255): bounded("value", tag.text("value", ""), 500)
                     for tag in part.parts("tags")
@@ -246,11 +259,10 @@ def log_model(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     try:
         described = json.loads(text)
     except ValueError:
-        raise invalid("model_json", text[:200], "it is not JSON") from None
-    if not isinstance(described, dict) or not {"artifact_path", "flavors", "utc_time_created", "run_id"} <= set(
-        described
-    ):
-        raise invalid("model_json", text[:200], "it lacks mandatory fields of a model")
+        raise InvalidInput(f"Malformed model info. \n {text[:200]} \n is not a valid JSON.", hint="send JSON") from None
+    absent = sorted(_MODEL_FIELDS - set(described)) if isinstance(described, dict) else sorted(_MODEL_FIELDS)
+    if absent:
+        raise InvalidInput(f"Model json is missing mandatory fields: {absent}", hint="send what Model.to_dict gives")
     with ctx.write() as tx:
         run = runs.get(tx, ctx.project, args.run())
         known = json.loads(run.tags.get(_LEGACY_MODELS_TAG, "[]"))
@@ -264,7 +276,7 @@ def history(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     key, paged = args.text("metric_key"), args.has("max_results")
     with ctx.read() as tx:
         run = runs.find(tx, ctx.project, args.run())
-        limit = args.limit(25_000, 25_000) if paged else _ALL
+        limit = min(args.limit(25_000, _ALL), 25_000) if paged else _ALL
         found = points.history(tx, ctx.project, run.id, key, limit=limit, token=args.text("page_token", ""))
     return page("metrics", [metric_json(replace(point, run=run.id)) for point in found.rows], found.token)
 
@@ -272,18 +284,25 @@ def history(ctx: Context, args: Arguments) -> Mapping[str, Any]:
 def history_interval(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """metrics/get-history-bulk-interval: a sample of steps that is the same for all runs."""
     identities = args.texts("run_ids")
-    if not 1 <= len(identities) <= 100:
-        raise invalid("run_ids", identities, "1 to 100 runs are expected")
+    if not identities:
+        raise missing("run_ids")
+    _few_enough("GetMetricHistoryBulkInterval request must specify at most", identities)
     start = args.integer("start_step") if args.has("start_step") else None
     end = args.integer("end_step") if args.has("end_step") else None
-    if (start is None) != (end is None) or (start is not None and end is not None and start > end):
+    if (start is None) != (end is None):
         raise InvalidInput(
-            "start_step and end_step must be given together, start_step being the smaller",
-            hint="leave both out for all",
+            "If either start step or end step are specified, both must be specified.", hint="leave both out for all"
         )
+    if start is not None and end is not None and start > end:
+        raise InvalidInput(
+            f"end_step must be greater than start_step. Found start_step={start} and end_step={end}.", hint="swap them"
+        )
+    most = args.integer("max_results", 320)
+    if not 1 <= most <= _MOST_SAMPLED:
+        raise InvalidInput(f"max_results must be between 1 and {_MOST_SAMPLED}.", hint="320 is the default")
     with ctx.read() as tx:
         found = points.history_at_steps(
-            tx, ctx.project, identities, args.text("metric_key"), start=start, end=end, most=args.limit(320, 2500)
+            tx, ctx.project, identities, args.text("metric_key"), start=start, end=end, most=most
         )
     return {"metrics": [metric_json(point) for point in found]}
 
@@ -291,9 +310,12 @@ def history_interval(ctx: Context, args: Arguments) -> Mapping[str, Any]:
 def history_bulk(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """metrics/get-history-bulk, of the web pages."""
     identities = args.texts("run_id")
-    if not 1 <= len(identities) <= 100:
-        raise invalid("run_id", identities, "1 to 100 runs are expected")
-    left = args.limit(25_000, 25_000)
+    if not identities:
+        raise InvalidInput("GetMetricHistoryBulk request must specify at least one run_id.", hint="name some runs")
+    _few_enough("GetMetricHistoryBulk request cannot specify more than", identities)
+    if not args.text("metric_key", ""):
+        raise InvalidInput("GetMetricHistoryBulk request must specify a metric_key.", hint="name a metric")
+    left = min(args.limit(25_000, _ALL), 25_000)
     metrics: list[dict[str, Any]] = []
     with ctx.read() as tx:
         for identity in identities:
@@ -301,6 +323,11 @@ def history_bulk(ctx: Context, args: Arguments) -> Mapping[str, Any]:
             metrics.extend(metric_json(replace(point, run=identity)) for point in found.rows[:left])
             left -= len(found.rows[:left])
     return {"metrics": metrics}
+
+
+def _few_enough(words: str, identities: list[str]) -> None:
+    if len(identities) > _MOST_RUNS:
+        raise InvalidInput(f"{words} {_MOST_RUNS} run_ids. Received {len(identities)} run_ids.", hint="ask in parts")
 
 
 def _on_each_run(_ctx: Context, args: Arguments) -> Target:
@@ -321,15 +348,23 @@ def _own_models(ctx: Context, tx: Tx, measured: list[Point]) -> list[Point]:
 
 def _point(run: str, args: Arguments) -> Point:
     return Point(
-        key=args.key(),
+        key=args.key(shown="name", noun="Metric name"),
         value=args.double("value"),
-        at=args.moment("timestamp"),
+        at=_recorded(args),
         step=args.integer("step", 0),
         model=args.text("model_id", ""),
         dataset=bounded("dataset_name", args.text("dataset_name", ""), 500),
         digest=bounded("dataset_digest", args.text("dataset_digest", ""), 36),
         run=run,
     )
+
+
+def _recorded(args: Arguments) -> Micros:
+    at = args.moment("timestamp")
+    if at < 0:
+        why = f"metric '{args.text('key')}'. Timestamp must be a nonnegative long (64-bit integer)"
+        raise invalid("timestamp", args.integer("timestamp"), why)
+    return at
 
 
 def _dataset_json(one: DatasetInput) -> dict[str, Any]:

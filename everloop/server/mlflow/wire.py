@@ -130,7 +130,7 @@ class Arguments:
         if values is None:
             return []
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise invalid(self._at + name, values, "a list of texts is expected")
+            raise invalid(self._at + name, values, f"Hint: Value was of type '{type(values).__name__}'")
         return values
 
     def part(self, name: str) -> "Arguments":
@@ -156,10 +156,10 @@ class Arguments:
             raise invalid(name, number, f"it must be at least 1 and at most {most}")
         return number
 
-    def key(self, name: str = "key") -> str:
-        """The name of a metric, parameter or tag."""
+    def key(self, name: str = "key", *, shown: str = "", noun: str = "") -> str:
+        """The name of a metric, parameter or tag; errors call the argument `shown`, and what it names `noun`."""
         value = self.text(name)
-        where = self._at + name
+        where = self._at + (shown or name)
         if _KEY.fullmatch(value) is None:
             raise invalid(
                 where,
@@ -169,12 +169,25 @@ class Arguments:
             )
         plain = posixpath.normpath(value)
         if plain != value or plain == "." or plain.startswith(("..", "/")):
-            raise invalid(where, value, f"Names may be treated as files in certain cases. Use '{plain}' instead.")
-        return bounded(where, value, KEY_LENGTH)
+            raise invalid(
+                where,
+                value,
+                "Names may be treated as files in certain cases, and must not resolve to other names when treated "
+                f"as such. This name would resolve to '{plain}'",
+            )
+        return bounded(noun or where, value, KEY_LENGTH)
 
     def tags(self, name: str = "tags", most: int = TAG_LENGTH) -> dict[str, str]:
         """A list of keys and values; a value that is too long is cut, as MLflow does."""
         return {part.key(): part.text("value", "")[:most] for part in self.parts(name)}
+
+    def experiment(self, name: str = "experiment_id") -> str:
+        """The id of an experiment; raises `InvalidInput` for what cannot be one."""
+        return _experiment(self.text(name))
+
+    def experiments(self, name: str = "experiment_ids") -> list[str]:
+        """Ids of experiments."""
+        return [_experiment(one) for one in self.texts(name)]
 
     def run(self) -> str:
         """The run that is meant; old clients say `run_uuid`."""
@@ -185,6 +198,15 @@ class Arguments:
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
             return value[0]
         return value
+
+
+def _experiment(identity: str) -> str:
+    if not (identity.isascii() and identity.isdigit()):
+        raise InvalidInput(
+            f"Invalid experiment ID '{identity}'. Experiment ID must be a valid integer.",
+            hint="experiments have numbers",
+        )
+    return identity
 
 
 def bounded(name: str, value: str, most: int) -> str:

@@ -256,11 +256,11 @@ def test_experiments_count_up_and_hold_their_names(catalog):
             experiments.delete_experiment(tx, PROJECT, "0", at=4)
     with catalog.read() as tx:
         names = [one.name for one in experiments.search(tx, PROJECT).rows]
-        assert names == ["one", "two", "Default"]
+        assert names == ["two", "one", "Default"]
         assert [one.name for one in experiments.search(tx, PROJECT, filter_text="tags.a = 'b'").rows] == ["one"]
         assert [one.name for one in experiments.search(tx, PROJECT, filter_text="name ILIKE '%O%'").rows] == [
-            "one",
             "two",
+            "one",
         ]
         for missing in ("7", "-1", "x", "9" * 40, "\uff11"):
             with pytest.raises(NotFound):
