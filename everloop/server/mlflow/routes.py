@@ -16,9 +16,8 @@ from everloop.core.errors import EverloopError
 from everloop.core.ids import checked_name
 from everloop.server.mlflow import artifacts, experiments, models, registry, runs, transfer, workspaces
 from everloop.server.mlflow.answers import error_answer, json_answer, no_endpoint
-from everloop.server.mlflow.body import read_arguments
 from everloop.server.mlflow.endpoint import Endpoint, call
-from everloop.server.mlflow.wire import Arguments
+from everloop.server.mlflow.wire import Arguments, read_arguments
 
 VERSION = "3.17.2"
 """The version of MLflow whose protocol this is; clients ask for it."""

@@ -26,9 +26,8 @@ from everloop.core.clock import DAY, SECOND
 from everloop.core.errors import InvalidInput, NotFound, StorageFull
 from everloop.server.mlflow import artifacts
 from everloop.server.mlflow.answers import json_answer
-from everloop.server.mlflow.body import body_arguments
 from everloop.server.mlflow.endpoint import call
-from everloop.server.mlflow.wire import Arguments
+from everloop.server.mlflow.wire import Arguments, body_arguments
 
 _MOST_PARTS = 10_000
 _LARGEST_REQUEST = 4 << 20

@@ -14,9 +14,8 @@ from everloop.core.errors import Conflict, EverloopError, NotFound
 from everloop.core.grants import Target
 from everloop.core.ids import checked_name
 from everloop.server.mlflow.answers import json_answer, not_implemented
-from everloop.server.mlflow.body import body_arguments
 from everloop.server.mlflow.endpoint import Endpoint, call
-from everloop.server.mlflow.wire import Arguments
+from everloop.server.mlflow.wire import Arguments, body_arguments
 
 _LARGEST_REQUEST = 1 << 20
 
