@@ -57,6 +57,8 @@ class Operation:
     audit: Audit
     reads: bool
     """Whether it changes nothing, so that only denials are recorded."""
+    engine: bool = False
+    """Whether it loads an engine (Arrow, Polars, DuckDB): a server that stays small runs it in another process."""
 
     @property
     def summary(self) -> str:
@@ -78,6 +80,7 @@ def operation(
     on: Callable[[Context, C], Target] = _whole_project,
     audit: Audit = "each",
     reads: bool = False,
+    engine: bool = False,
 ) -> Callable[[Callable[[Context, C], A]], Callable[[Context, C], A]]:
     """Declare the function below as an operation; it stays an ordinary function.
 
@@ -92,11 +95,14 @@ def operation(
             hint="use a verb of everloop.core.grants.ROLES",
         )
 
+    if engine and not reads:
+        raise DefinitionError(f"operation {name!r} writes, so it cannot run elsewhere", hint="let a worker do it")
+
     def declare(function: Callable[[Context, C], A]) -> Callable[[Context, C], A]:
         command, answer = _signature(name, function)
         if name in _registered:
             raise DefinitionError(f"operation {name!r} is declared twice", hint="one name, one function")
-        _registered[name] = Operation(name, function, command, answer, needs, on, audit, reads)
+        _registered[name] = Operation(name, function, command, answer, needs, on, audit, reads, engine)
         return function
 
     return declare
@@ -125,14 +131,18 @@ def invoke(ctx: Context, op: Operation | str | Callable[[Context, C], A], cmd: C
     """
     found = op if isinstance(op, Operation) else find_operation(op)
     target = found.on(ctx, cmd)
-    act = Act(found.name, str(target), "", digest_of(cmd), audited=found.audit == "each" and not found.reads)
+    act = Act(found.name, str(target), "", "", audited=found.audit == "each" and not found.reads)
     try:
         act.grant = str(ctx.actor.need(found.needs, target))
     except PermissionDenied:
+        act.digest = digest_of(cmd)
         _record(ctx, act, "audit.denied", needs=found.needs)
         raise
+    if act.audited:  # only what is recorded is hashed, and before any transaction
+        act.digest = digest_of(cmd)
+    elsewhere = ctx.ports.get("engines") if found.engine else None
     try:
-        answer: A = found.function(replace(ctx, act=act), cmd)
+        answer: A = elsewhere(ctx, found, cmd) if elsewhere else found.function(replace(ctx, act=act), cmd)
     except EverloopError as error:
         if act.audited and act.records == 0:
             with suppress(EverloopError):  # the operation's own error matters more

@@ -198,7 +198,7 @@ def capture_source(ctx: Context, cmd: Capture) -> CapturedView:
     )
 
 
-@operation("data.show", needs="read", on=_on, audit="denied", reads=True)
+@operation("data.show", needs="read", on=_on, audit="denied", reads=True, engine=True)
 def show(ctx: Context, cmd: OfData) -> DataView:
     """One version: schema, profile, where it is the head."""
     row = _resolved(ctx, cmd.version, cmd.environment)
@@ -250,6 +250,7 @@ def list_data(ctx: Context, cmd: ListData) -> DataList:
     on=_on_compare,
     audit="denied",
     reads=True,
+    engine=True,
 )
 def compare_data(ctx: Context, cmd: Compare) -> DiffView:
     """What differs between two versions: schema, rows by key, columns."""
@@ -275,7 +276,7 @@ def compare_data(ctx: Context, cmd: Compare) -> DiffView:
     )
 
 
-@operation("data.expect", needs="read", on=_on, audit="denied", reads=True)
+@operation("data.expect", needs="read", on=_on, audit="denied", reads=True, engine=True)
 def expect_draft(ctx: Context, cmd: OfData) -> ExpectationDraft:
     """A first draft of expectations, inferred from the profile of a version."""
     row = _resolved(ctx, cmd.version, cmd.environment)
@@ -287,7 +288,7 @@ def _on_sample(ctx: Context, cmd: Sample) -> Target:
     return _on(ctx, cmd)
 
 
-@operation("data.sample", needs="read", on=_on_sample, audit="denied", reads=True)
+@operation("data.sample", needs="read", on=_on_sample, audit="denied", reads=True, engine=True)
 def sample(ctx: Context, cmd: Sample) -> SampleView:
     """Some rows of a version; the values of tagged columns are masked."""
     row = _resolved(ctx, cmd.version, cmd.environment)

@@ -1,6 +1,8 @@
 """The server's application: REST, the MLflow protocol, pages, sign-in; behind the gateway, which passes it the rest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -14,6 +16,7 @@ from everloop.core.clock import Micros, parse_time
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.core.ids import checked_name
 from everloop.server.auth import Authenticator, login_routes
+from everloop.server.engines import Engines
 from everloop.server.faults import Faults, answer_error, problem_response
 from everloop.server.mlflow.routes import mlflow_routes
 from everloop.server.rest import PREFIX, rest_app
@@ -29,7 +32,8 @@ def build_app(workspace: Workspace, names: frozenset[str] = frozenset()) -> Star
     """The whole application over an opened workspace. `names` are host names, beside the bind address, that mean us."""
     load_operations()
     auth = Authenticator(workspace.catalog, workspace.clock, host=workspace.settings.host, names=names)
-    open_context = context_opener(workspace, auth)
+    engines = Engines(workspace.settings)
+    open_context = context_opener(workspace, auth, {"engines": engines})
     routes: list[BaseRoute] = [
         Route("/health", _health),
         *login_routes(auth),
@@ -37,11 +41,13 @@ def build_app(workspace: Workspace, names: frozenset[str] = frozenset()) -> Star
         *mlflow_routes(lambda request: open_context(request, _mlflow_project(request, workspace))),
         *web_routes(open_context, workspace.settings.project),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[Middleware(Faults), Middleware(_InPlace, auth=auth)],
         exception_handlers={EverloopError: answer_error},
     )
+    app.state.engines = engines  # whoever stops the server closes them
+    return app
 
 
 class _InPlace:
@@ -60,7 +66,9 @@ class _InPlace:
         return await self._app(scope, receive, send)
 
 
-def context_opener(workspace: Workspace, auth: Authenticator) -> Callable[[Request, str], Context]:
+def context_opener(
+    workspace: Workspace, auth: Authenticator, ports: Mapping[str, Any] | None = None
+) -> Callable[[Request, str], Context]:
     """Makes the context of a request: who asks, for which project, when.
 
     The header `Everloop-Time` sets the time in a replay workspace; any other refuses it (`InvalidInput`).
@@ -69,7 +77,8 @@ def context_opener(workspace: Workspace, auth: Authenticator) -> Callable[[Reque
     def open_context(request: Request, project: str) -> Context:
         checked_name(project)
         actor = auth.actor(request, project)
-        return workspace.context(actor, project, at=_time(request))
+        ctx = workspace.context(actor, project, at=_time(request))
+        return replace(ctx, ports={**ctx.ports, **(ports or {})})
 
     return open_context
 

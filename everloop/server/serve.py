@@ -39,7 +39,10 @@ def main(arguments: list[str]) -> int:
         )
         server = uvicorn.Server(config)
         app.state.stopping = lambda: server.should_exit  # streams of events end by themselves
-        server.run()
+        try:
+            server.run()
+        finally:
+            app.state.engines.close()
     return 0
 
 

@@ -9,6 +9,7 @@ _MODULES = (
     "everloop.models.registry",
     "everloop.models.runs",
     "everloop.models.tracking.editing",
+    "everloop.models.tracking.files",
     "everloop.models.tracking.table",
     "everloop.models.tracking.views",
     "everloop.checks.card_facts",
