@@ -78,7 +78,8 @@ def build(
     assets = project.assets()
     steps = plan(assets, request.targets or [f"model/{name}" for name in project.trainers] or list(assets))
     captured = _capture(ctx, project, origin, steps, environment=request.environment, say=say)
-    sink = TrackedRuns(ctx, request.tracking_uri)
+    code = code_tree(ctx, project, origin)
+    sink = TrackedRuns(ctx, request.tracking_uri, code)
     results = run(
         ctx,
         steps,
@@ -92,7 +93,7 @@ def build(
             cached=request.cached,
             workers=request.workers,
             environ=sink.environ,
-            code=code_tree(ctx, project, origin).version,
+            code=code.version,
         ),
         progress=progress,
         said=said,

@@ -8,30 +8,40 @@ from typing import Any
 from everloop.catalog.context import Context
 from everloop.catalog.engine import Tx
 from everloop.catalog.governance import access
-from everloop.catalog.tracking import experiments, points, runs
+from everloop.catalog.tracking import artifacts, experiments, points, runs
 from everloop.catalog.tracking.rows import Point
 from everloop.core.clock import DAY
 from everloop.core.errors import NotFound
 from everloop.core.ports import Line, Sample
+from everloop.flows.identity import Tree
 from everloop.models import console
 
 RECIPE = "everloop.recipe"
 """The tag that holds a step's recipe key."""
+CODE = "everloop.code"
+"""The tag that holds the id of the code version."""
+COMMIT = "mlflow.source.git.commit"
+UNCOMMITTED = "code/uncommitted.diff"
+"""The file of a run that holds what its code differs in from the commit."""
 _LIFE = DAY
 
 
 class TrackedRuns:
     """A `core.ports.RunSink` over the catalog."""
 
-    def __init__(self, ctx: Context, tracking_uri: str = "") -> None:
-        """`tracking_uri` is the address of our server, for the mlflow client inside steps; empty: there is none."""
+    def __init__(self, ctx: Context, tracking_uri: str = "", code: Tree | None = None) -> None:
+        """`tracking_uri` is the address of our server, for the mlflow client inside steps; empty: there is none.
+
+        `code` is what the steps run: its version and commit become tags, what is not committed a file of the run.
+        """
         self._ctx = ctx
         self._uri = tracking_uri
+        self._code = code
 
     def start(self, step: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Open a run in the experiment that is named after the step's asset."""
         ctx, name = self._ctx, step.partition("/")[2]
-        identity = secrets.token_hex(16)
+        identity, diff = secrets.token_hex(16), self._diff()
         with ctx.write() as tx:
             # a recipe is worked on once at a time: another run of it that is open is that of a process that died
             for left in runs.open_with(tx, ctx.project, RECIPE, tags.get(RECIPE, "")):
@@ -40,7 +50,7 @@ class TrackedRuns:
                 experiment = experiments.by_name(tx, ctx.project, name).id
             except NotFound:
                 experiment = experiments.create(tx, ctx.project, name, at=ctx.now())
-            whole = {"everloop.step": step, "mlflow.user": ctx.actor.name, **tags}
+            whole = {"everloop.step": step, "mlflow.user": ctx.actor.name, **self._code_tags(), **tags}
             run = runs.create(
                 tx,
                 ctx.project,
@@ -51,7 +61,25 @@ class TrackedRuns:
                 identity=identity,
             )
             runs.log_params(tx, run, [(key, str(value)) for key, value in params.items()])
+            if diff is not None:
+                identity_of_diff, size = diff
+                artifacts.put(
+                    tx, ctx.project, identity, UNCOMMITTED, identity=identity_of_diff, size=size, at=ctx.now()
+                )
         return identity
+
+    def _code_tags(self) -> dict[str, str]:
+        if self._code is None:
+            return {}
+        commit = {COMMIT: self._code.commit} if self._code.commit else {}
+        return {CODE: self._code.version.id, **commit}
+
+    def _diff(self) -> tuple[str, int] | None:
+        """Object and size of what is not committed; put before the transaction, for that is I/O."""
+        if self._code is None or not self._code.diff:
+            return None
+        content = self._code.diff.encode("utf-8", "replace")
+        return self._ctx.store.put(content), len(content)
 
     def log(self, run: str, samples: Sequence[Sample]) -> None:
         """Add measurements of the machine and of the step's processes to a run."""

@@ -7,7 +7,6 @@ from typing import Literal
 from sqlalchemy import Column, func, select
 
 from everloop.catalog.engine import Tx
-from everloop.catalog.tables.core import steps
 from everloop.catalog.tables.tracking import run_params, run_tags, runs, series
 
 Kind = Literal["metrics", "params", "tags"]
@@ -62,14 +61,6 @@ def texts_of(tx: Tx, kind: Kind, numbers: Collection[int], wanted: Collection[st
     table = run_params if kind == "params" else run_tags
     mine = (table.c.parent.in_(list(numbers)), table.c.key.in_(list(wanted)))
     return {(row.parent, row.key): row.value for row in tx.execute(select(table).where(*mine))}
-
-
-def code_of(tx: Tx, project: str, recipes: Mapping[str, str]) -> dict[str, str]:
-    """The code version that each step ran with, by run; `recipes` says the recipe key of each run."""
-    if not recipes:
-        return {}
-    mine = (steps.c.project == project, steps.c.recipe.in_(set(recipes.values())), steps.c.run.in_(list(recipes)))
-    return {row.run: row.code for row in tx.execute(select(steps.c.run, steps.c.code).where(*mine))}
 
 
 def _columns(kind: Kind) -> tuple[Column[int], Column[str]]:

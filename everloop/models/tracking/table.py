@@ -22,7 +22,7 @@ COUNTED = 20_000
 LOOKED_AT = 2_000
 """Runs whose keys are counted for the choice of columns: the newest."""
 MOST_COLUMNS = 60
-_COMMIT, _RECIPE, _PARENT = "mlflow.source.git.commit", "everloop.recipe", "mlflow.parentRunId"
+_CODE, _COMMIT, _PARENT = "everloop.code", "mlflow.source.git.commit", "mlflow.parentRunId"
 
 
 class TableOfRuns(Command):
@@ -132,9 +132,7 @@ def table_of_runs(ctx: Context, cmd: TableOfRuns) -> RunTable:
         for kind in ("params", "tags"):
             texts = cells.texts_of(tx, kind, numbers, _keys(chosen, kind))
             values |= {(number, f"{kind}.{key}"): text for (number, key), text in texts.items()}
-        told = cells.texts_of(tx, "tags", numbers, (_COMMIT, _RECIPE, _PARENT))
-        recipes = {run.id: told[run.number, _RECIPE] for run in plain if (run.number, _RECIPE) in told}
-        code = cells.code_of(tx, ctx.project, recipes)
+        told = cells.texts_of(tx, "tags", numbers, (_CODE, _COMMIT, _PARENT))
         datasets = inputs.datasets_of(tx, numbers)
     rows = tuple(
         RunRow(
@@ -147,7 +145,7 @@ def table_of_runs(ctx: Context, cmd: TableOfRuns) -> RunTable:
             actor=run.actor,
             start=iso(run.start),
             seconds=None if run.end is None else (run.end - run.start) / 1_000_000,
-            code=code.get(run.id) or told.get((run.number, _COMMIT), ""),
+            code=told.get((run.number, _CODE)) or told.get((run.number, _COMMIT), ""),
             parent=told.get((run.number, _PARENT), ""),
             inputs=tuple(DatasetNamed(name=one.name, digest=one.digest) for one in datasets.get(run.number, ())),
             cells=tuple(values.get((run.number, column)) for column in cmd.columns),
