@@ -9,6 +9,7 @@ so when that is meant.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from everloop.core.errors import InvalidInput
 
@@ -77,7 +78,12 @@ class Grant:
 def _glob(pattern: str, text: str) -> bool:
     if "*" not in pattern:
         return pattern == text
-    return re.fullmatch(".*".join(re.escape(piece) for piece in pattern.split("*")), text, re.DOTALL) is not None
+    return pattern == "*" or _form(pattern).fullmatch(text) is not None
+
+
+@lru_cache(maxsize=1024)  # every request asks the same few
+def _form(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(re.escape(piece) for piece in pattern.split("*")), re.DOTALL)
 
 
 def allowing(grants: Iterable[Grant], verb: str, target: Target) -> Grant | None:

@@ -43,6 +43,7 @@ _LOCAL_GRANTS = (
     f"sandbox.write */*@sandbox/{LOCAL}",
     f"sandbox.write */*@sandbox/{LOCAL}/*",
 )
+_GUEST = replace(Actor.of(LOCAL, grants=_LOCAL_GRANTS), anonymous=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Authenticator:
             if found is not None:
                 return found
         if self.loopback and not _forwarded_from_elsewhere(request.headers):
-            return replace(Actor.of(LOCAL, grants=_LOCAL_GRANTS), anonymous=True)
+            return _GUEST
         raise NotAuthenticated(
             "this address demands a token", hint="Authorization: Bearer <token>, or MLFLOW_TRACKING_TOKEN"
         )

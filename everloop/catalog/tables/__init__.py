@@ -15,7 +15,7 @@ from everloop.catalog.tables import (
 )
 from everloop.catalog.tables.columns import metadata
 
-REVISION = "0004"
+REVISION = "0005"
 """The newest migration; opening a catalog compares with it and loads Alembic only when it differs."""
 
 __all__ = [

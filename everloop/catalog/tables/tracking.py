@@ -19,6 +19,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    func,
+    text,
 )
 
 from everloop.catalog.tables.columns import STORED, Key, Moment, Serial, metadata
@@ -85,6 +87,11 @@ runs = Table(
 run_params = _values("run_params", runs.c.number)
 run_tags = _values("run_tags", runs.c.number)
 
+INDEXED = 100
+"""How many characters of a parameter's or tag's value its index holds."""
+params_by_value = Index("ix_run_params_value", run_params.c.key, func.substr(run_params.c.value, 1, INDEXED))
+tags_by_value = Index("ix_run_tags_value", run_tags.c.key, func.substr(run_tags.c.value, 1, INDEXED))
+
 series = Table(
     "metric_series",
     metadata,
@@ -95,9 +102,18 @@ series = Table(
     Column("at", Moment, nullable=False),
     Column("value", Double, nullable=False),
     Column("nan", SmallInteger, nullable=False),
+    Column(
+        "project", Key, nullable=False, server_default=text("''")
+    ),  # of the run, which never moves: here for the index
+    Column("experiment", BigInteger, nullable=False, server_default=text("0")),
     UniqueConstraint("run", "key"),
+    Index("ix_metric_series_value", "project", "experiment", "key", "nan", "value", "run"),
 )
-"""One row for each metric of a run; it holds the newest point, so that filters and orders never read points."""
+"""One row for each metric of a run; it holds the newest point, so that filters and orders never read points.
+
+Its index holds the metrics of an experiment in the order of their values: a search that is ordered by a metric walks
+it and stops when its page is full.
+"""
 
 points = Table(
     "metric_points",

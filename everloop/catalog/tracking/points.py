@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import BindParameter, and_, bindparam, func, or_, select, update
+from sqlalchemy import and_, func, or_, select
 
 from everloop.catalog.engine import Tx, insert_into
 from everloop.catalog.tables.tracking import logged_metrics, logged_models, points, runs, series
@@ -25,13 +25,8 @@ def log(tx: Tx, project: str, run: int, rows: Sequence[Point]) -> None:
     """
     if not rows:
         return
-    numbers = _series_of(tx, run, rows)
-    written = [
-        {"series": numbers[p.key], "step": p.step, "at": p.at, "value": p.stored, "nan": int(math.isnan(p.value))}
-        for p in rows
-    ]
-    tx.execute(insert_into(tx, points).on_conflict_do_nothing(), written)
-    _advance(tx, numbers, rows)
+    numbers = _summarised(tx, run, _best(rows))
+    _write(tx, [(numbers[p.key], p.step, p.at, p.stored, int(math.isnan(p.value))) for p in rows])
     _log_model_metrics(tx, project, [p for p in rows if p.model])
 
 
@@ -110,68 +105,76 @@ def chunks(keys: Collection[K]) -> Iterable[list[K]]:
     return (every[start : start + CHUNK] for start in range(0, len(every), CHUNK))
 
 
-def _series_of(tx: Tx, run: int, rows: Sequence[Point]) -> dict[str, int]:
-    """The numbers of the series that `rows` belong to, made where they are missing."""
-    first: dict[str, Point] = {}
+def _best(rows: Sequence[Point]) -> list[Point]:
+    """The newest point of each key, in the order of the keys: writers that lock rows in one order never deadlock."""
+    best: dict[str, Point] = {}
     for point in rows:
-        first.setdefault(point.key, point)
-    numbers = _known(tx, run, first)
-    missing = [
-        {"run": run, "key": p.key, "step": p.step, "at": p.at, "value": p.stored, "nan": int(math.isnan(p.value))}
-        for _, p in sorted(first.items())
-        if p.key not in numbers
-    ]
-    if missing:
-        tx.execute(insert_into(tx, series).on_conflict_do_nothing(), missing)
-        numbers = _known(tx, run, first)
+        held = best.get(point.key)
+        if held is None or (point.step, point.at) > (held.step, held.at) or point.rank > held.rank:
+            best[point.key] = point
+    return [best[key] for key in sorted(best)]
+
+
+def _summarised(tx: Tx, run: int, best: Sequence[Point]) -> dict[str, int]:
+    """Write the newest points into the series' rows, made where they are missing; the series' numbers by key."""
+    home = tx.exec_driver_sql(_HOME[tx.dialect.name], (run,)).one()
+    numbers: dict[str, int] = {}
+    for start in range(0, len(best), CHUNK):
+        part = best[start : start + CHUNK]
+        values = [(p.key, p.step, p.at, p.stored, int(math.isnan(p.value))) for p in part]
+        if tx.dialect.name == "sqlite":
+            places = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(part))
+            arguments = [field for row in values for field in (*home, run, *row)]
+            found = tx.exec_driver_sql(f"{_SERIES} VALUES {places} {_NEWER}", tuple(arguments))
+        else:
+            found = tx.exec_driver_sql(
+                f"{_SERIES} {_SERIES_ARRAYS} {_NEWER}", (*home, run, *map(list, zip(*values, strict=True)))
+            )
+        numbers.update((key, number) for key, number in found)
+    if len(numbers) < len(best):  # some hold a newer point
+        numbers.update(_known(tx, run, [p.key for p in best if p.key not in numbers]))
     return numbers
+
+
+def _write(tx: Tx, written: Sequence[tuple[int, int, Micros, float, int]]) -> None:
+    """Insert rows of points, straight through the driver: this is the path of every measurement."""
+    if tx.dialect.name == "sqlite":
+        tx.exec_driver_sql(_POINTS_ROWS, list(written))
+        return
+    for start in range(0, len(written), 10_000):
+        columns = zip(*written[start : start + 10_000], strict=True)
+        tx.exec_driver_sql(_POINTS_ARRAYS, tuple(map(list, columns)))
+
+
+_HOME = {
+    "sqlite": "SELECT project, experiment FROM runs WHERE number = ?",
+    "postgresql": "SELECT project, experiment FROM runs WHERE number = %s",
+}
+_SERIES = "INSERT INTO metric_series (project, experiment, run, key, step, at, value, nan)"
+_SERIES_ARRAYS = (
+    "SELECT %s::text, %s::bigint, %s::bigint, * "
+    "FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::float8[], %s::smallint[])"
+)
+_NEWER = (
+    "ON CONFLICT (run, key) DO UPDATE SET step = excluded.step, at = excluded.at, value = excluded.value, "
+    "nan = excluded.nan WHERE (excluded.step, excluded.at, 1 - excluded.nan, excluded.value) "
+    "> (metric_series.step, metric_series.at, 1 - metric_series.nan, metric_series.value) RETURNING key, number"
+)
+"""The order of `Point.rank`."""
+_POINTS_ROWS = "INSERT INTO metric_points (series, step, at, value, nan) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_POINTS_ARRAYS = (
+    "INSERT INTO metric_points (series, step, at, value, nan) "
+    "SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::float8[], %s::smallint[]) "
+    "ON CONFLICT DO NOTHING"
+)
 
 
 def _known(tx: Tx, run: int, keys: Collection[str]) -> dict[str, int]:
     found: dict[str, int] = {}
-    every = list(keys)
-    for start in range(0, len(every), CHUNK):
-        statement = select(series.c.key, series.c.number).where(
-            series.c.run == run, series.c.key.in_(every[start : start + CHUNK])
-        )
+    for part in chunks(keys):
+        statement = select(series.c.key, series.c.number).where(series.c.run == run, series.c.key.in_(part))
         found.update({row.key: row.number for row in tx.execute(statement)})
     return found
-
-
-def _advance(tx: Tx, numbers: dict[str, int], rows: Sequence[Point]) -> None:
-    """Move the summary of each series to its newest point, unless a newer one is there."""
-    best: dict[str, Point] = {}
-    for point in rows:
-        held = best.get(point.key)
-        if held is None or point.rank > held.rank:
-            best[point.key] = point
-    known = series.c
-    new: dict[str, BindParameter[Any]] = {name: bindparam(f"new_{name}") for name in ("step", "at", "value", "nan")}
-    older = or_(
-        known.step < new["step"],
-        and_(known.step == new["step"], known.at < new["at"]),
-        and_(known.step == new["step"], known.at == new["at"], known.nan > new["nan"]),
-        and_(
-            known.step == new["step"],
-            known.at == new["at"],
-            known.nan == new["nan"],
-            known.value < new["value"],
-        ),
-    )
-    statement = update(series).where(known.number == bindparam("of_series"), older).values(**new)
-    tx.execute(
-        statement,
-        [
-            {
-                "of_series": numbers[key],
-                "new_step": p.step,
-                "new_at": p.at,
-                "new_value": p.stored,
-                "new_nan": int(math.isnan(p.value)),
-            }
-            for key, p in sorted(best.items())  # one order of locks: concurrent writers never wait in a circle
-        ],
-    )
 
 
 def _log_model_metrics(tx: Tx, project: str, rows: Sequence[Point]) -> None:
