@@ -83,6 +83,14 @@ def of_run(tx: Tx, project: str, run: str) -> list[StepRow]:
     ]
 
 
+def behind(tx: Tx, project: str, recipes: Mapping[str, str]) -> dict[str, StepRow]:
+    """The step that each run recorded, by run; `recipes` says the recipe key of each run, by which it is found."""
+    if not recipes:
+        return {}
+    mine = (steps.c.project == project, steps.c.recipe.in_(set(recipes.values())), steps.c.run.in_(list(recipes)))
+    return {row.run: _row(row) for row in tx.execute(select(steps).where(*mine).order_by(steps.c.id))}
+
+
 def _values(project: str, row: StepRow) -> dict[str, Any]:
     return {
         "project": project,

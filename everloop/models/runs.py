@@ -129,12 +129,16 @@ class RunDetail(Answer):
 
 
 class Series(Answer):
-    """One metric of one run, by step: three lists of one length. Times are microseconds."""
+    """One metric of one run, by step: lists of one length. Times are microseconds."""
 
     run: str
     steps: tuple[int, ...]
     times: tuple[int, ...]
     values: tuple[Number, ...]
+    lows: tuple[Number, ...] = ()
+    """The least value among the points that each kept one stands for; empty when none was left out."""
+    highs: tuple[Number, ...] = ()
+    """The greatest likewise."""
 
 
 class SeriesList(Answer):
@@ -175,7 +179,7 @@ def list_runs(ctx: Context, cmd: ListRuns) -> RunPage:
             limit=cmd.limit,
             token=cmd.token,
         )
-    return RunPage(runs=tuple(_view(one, names[one.experiment]) for one in found.rows), token=found.token)
+    return RunPage(runs=tuple(run_view(one, names[one.experiment]) for one in found.rows), token=found.token)
 
 
 @operation("runs.show", needs="read", on=_run, reads=True)
@@ -186,7 +190,7 @@ def show_run(ctx: Context, cmd: RunNamed) -> RunDetail:
         home = experiments.get(tx, ctx.project, found.experiment)
         files = artifacts.tree(tx, ctx.project, found.id)
     return RunDetail(
-        run=_view(found, home.name),
+        run=run_view(found, home.name),
         artifacts=tuple(ArtifactView(path=one.path, object=one.object, size=one.size) for one in files),
         datasets=tuple(
             DatasetView(name=one.name, digest=one.digest, source_type=one.source_type, tags=dict(one.tags))
@@ -240,7 +244,8 @@ def _experiment_view(one: Experiment) -> ExperimentView:
     )
 
 
-def _view(run: Run, experiment: str) -> RunView:
+def run_view(run: Run, experiment: str) -> RunView:
+    """The run as people see it, in the experiment of that name."""
     return RunView(
         id=run.id,
         name=run.name,

@@ -96,6 +96,20 @@ def get(tx: Tx, project: str, identity: str) -> Run:
     return loaded(tx, [_find(tx, project, identity)])[0]
 
 
+def get_many(tx: Tx, project: str, identities: Sequence[str]) -> list[Run]:
+    """These runs with all that they hold, deleted or not, in this order and each once; raises `NotFound`."""
+    wanted = list(dict.fromkeys(identities))
+    rows = {
+        row.id: row
+        for part in points.chunks(wanted)
+        for row in tx.execute(select(runs).where(runs.c.project == project, runs.c.id.in_(part)))
+    }
+    for identity in wanted:
+        if identity not in rows:
+            raise NotFound(f"Run with id={identity} not found", hint="is it a run of this project?")
+    return loaded(tx, [rows[identity] for identity in wanted])
+
+
 def find(tx: Tx, project: str, identity: str) -> Run:
     """The run's own row, without parameters, tags and metrics; raises `NotFound`."""
     return run_of(_find(tx, project, identity))

@@ -28,7 +28,7 @@ from everloop.server.web.views import (
     runs,
     versions,
 )
-from everloop.server.web.views.tracking import table
+from everloop.server.web.views.tracking import compare, curves, table
 from everloop.server.web.visit import OpenContext, Visit
 
 Page = Callable[[Visit], Response]
@@ -45,10 +45,15 @@ PAGES: tuple[tuple[str, Page], ...] = (
     ("/models/{name}", models.history),
     ("/models/{name}/{number:int}", models.show),
     ("/runs", table.index),
-    ("/runs/{run}", runs.show),
-    ("/runs/{run}/artifacts/{path:path}", runs.preview),
-    ("/runs/{run}/raw/{path:path}", runs.raw),
-    ("/compare", runs.compare),
+    ("/runs/{run}", run.show),
+    ("/runs/{run}/system", run.system),
+    ("/runs/{run}/artifacts", files.tree),
+    ("/runs/{run}/artifacts/{path:path}", files.tree),
+    ("/runs/{run}/raw/{path:path}", files.raw),
+    ("/runs/{run}/console", run.console),
+    ("/runs/{run}/code", run.code),
+    ("/runs/{run}/metrics/{metric:path}", curves.show),
+    ("/compare", compare.compare),
     ("/lineage/{spec:path}", versions.lineage),
     ("/versions/{spec:path}", versions.show),
     ("/data", data.index),
@@ -68,6 +73,7 @@ ACTS: tuple[tuple[str, Page, Page], ...] = (
     ("/alarms/{id}/{act}", alarms.act, alarms.show),
     ("/runs/acts/{act}", table.act, table.index),
     ("/runs/views/{act}", table.act, table.index),
+    ("/runs/{run}/{act}", run.act, run.show),
     ("/environments/{name:path}/rollback", environments.rollback, environments.show),
 )
 """Address of a form, what it does, and the page that says so when it is refused."""

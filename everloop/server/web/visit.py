@@ -69,9 +69,12 @@ class Visit:
             raise InvalidInput(f"{name}={text!r} is no whole number", hint="correct the address")
         return int(text)
 
-    def zoom(self, name: str) -> Zoom:
-        """The part of an axis that the value `name` of the query asks for, as `low..high`; raises `InvalidInput`."""
-        text = self.query(name)
+    def zoom(self, name: str, *, read: bool = True) -> Zoom:
+        """The part of an axis that the value `name` of the query asks for, as `low..high`; raises `InvalidInput`.
+
+        With `read=False` the value is somebody else's to read.
+        """
+        text = self.query(name) if read else ""
         kept = [(key, value) for key, value in self.request.query_params.multi_items() if key != name]
         whole = self.request.url.path + (f"?{urlencode(kept)}" if kept else "")
         if not text:

@@ -16,8 +16,8 @@ from everloop.server.web.charts.scale import Scale, Span
 
 UNITS = 10_000
 """Width and height of the nested drawing of paths."""
-MOST_ROWS = 240
-"""Rows of the table beside a chart."""
+MOST_ROWS, MOST_CELLS = 240, 4000
+"""Size of the table beside a chart."""
 COLOURS = 6
 _LONGEST = 40
 """Characters of a name in a legend."""
@@ -63,6 +63,11 @@ class Chart:
 def mark(index: int) -> str:
     """The class of the series at `index`: six colours, then the same six dashed, dotted and so on."""
     return f"s{index % COLOURS} d{index // COLOURS % 4}"
+
+
+def shade_style(shade: float | None) -> str:
+    """The place of a thing on the ramp of colours, for the style sheet to mix."""
+    return "" if shade is None else f' style="--shade:{min(max(shade, 0.0), 1.0):.3f}"'
 
 
 def clipped(text: str, longest: int = _LONGEST) -> str:
@@ -149,5 +154,6 @@ def table(series: Mapping[str, Sequence[tuple[Any, Any]]]) -> tuple[tuple[Any, .
         for at, value in points:
             merged.setdefault(at, {})[name] = value
     every = [(at, *(merged[at].get(name) for name in series)) for at in sorted(merged)]
-    stride = -(-len(every) // MOST_ROWS) if every else 1
+    most = max(20, min(MOST_ROWS, MOST_CELLS // (len(series) + 1)))
+    stride = -(-len(every) // most) if every else 1
     return tuple(every[::stride])

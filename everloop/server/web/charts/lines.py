@@ -1,6 +1,7 @@
 """Lines over one axis, with gaps, bands of least to greatest, and rules."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any, Literal
 
 from everloop.core.clock import iso
@@ -14,6 +15,7 @@ from everloop.server.web.charts.chart import (
     mark,
     paths,
     rule,
+    shade_style,
     table,
     units,
 )
@@ -40,14 +42,16 @@ def line_chart(
     marks: Sequence[tuple[float, str]] = (),
     zoom: Zoom | None = None,
     faint: Mapping[str, Points] | None = None,
+    shades: Mapping[str, float] | None = None,
     title: str = "",
 ) -> Chart:
     """Lines over positions of a `kind`; a value that is no finite number leaves a gap.
 
     `bands` holds (position, least, greatest) of a series whose points stand for more than they show; `faint` the same
-    series before they were smoothed; `marks` are horizontal rules.
+    series before they were smoothed; `marks` are horizontal rules. `shades`, from 0 to 1, colours series by what they
+    are instead of by their place, for more of them than there are colours; they have no legend.
     """
-    bands, faint, zoom = bands or {}, faint or {}, zoom or Zoom()
+    bands, faint, shades, zoom = bands or {}, faint or {}, shades or {}, zoom or Zoom()
     span = zoom.span
     x_scale = position_scale((at for points in series.values() for at, _ in points), kind, span)
     inside = _inside(span)
@@ -61,7 +65,12 @@ def line_chart(
         if name in faint:
             parts.append(f'<path class="faint" d="{_path(_places(faint[name], y_scale), x_scale, y_scale)}"/>')
         parts.append(_line(_places(points, y_scale), x_scale, y_scale))
-        drawn.append(f'<g class="s {mark(index)}" data-s="{index}">{"".join(parts)}</g>')
+        shade = shades.get(name)
+        look = mark(index) if shade is None else "shaded"
+        drawn.append(
+            f'<g class="s {look}"{shade_style(shade)} data-s="{index}">'
+            f"<title>{escape(clipped(name))}</title>{''.join(parts)}</g>"
+        )
     rules = "".join(rule(y_scale, at, text) for at, text in marks if y_scale.holds(at))
     names = list(series)
     heading = title or f"{y} by {x}"
@@ -71,7 +80,7 @@ def line_chart(
         description=described(series, y_scale),
         x=x_scale,
         y=y_scale,
-        names=(x, "" if names == [y] else y),
+        names=(x, "" if y in (title, *names[:1]) else y),
     )
     return Chart(
         svg,
@@ -79,8 +88,10 @@ def line_chart(
         shown_rows(table(series), kind),
         f"{heading}: {', '.join(map(clipped, names))}",
         title or y,
-        tuple(Entry(clipped(name), mark(index)) for index, name in enumerate(names)) if len(names) > 1 else (),
-        {"x": axis_data(x_scale), "y": axis_data(y_scale), "series": _told(series, y_scale)},
+        tuple(Entry(clipped(name), mark(index)) for index, name in enumerate(names))
+        if len(names) > 1 and not shades
+        else (),
+        {"x": axis_data(x_scale), "y": axis_data(y_scale), "series": _told(series, y_scale, shades)},
         zoom,
     )
 
@@ -164,7 +175,7 @@ def _band(band: Band, x: Scale, y: Scale) -> str:
     return f'<path class="band" d="{"".join(parts)}"/>' if parts else ""
 
 
-def _told(series: Mapping[str, Points], y: Scale) -> list[dict[str, Any]]:
+def _told(series: Mapping[str, Points], y: Scale, shades: Mapping[str, float]) -> list[dict[str, Any]]:
     """What the script reads values from; positions that a series shares with the first are sent once."""
     told: list[dict[str, Any]] = []
     first: list[float] = []
@@ -174,5 +185,7 @@ def _told(series: Mapping[str, Points], y: Scale) -> list[dict[str, Any]]:
         values = [None if value is None else rounded(value) for _, value in places]
         shared = index > 0 and at == first
         first = first or at
-        told.append({"name": clipped(name), "mark": mark(index), "y": values} | ({} if shared else {"x": at}))
+        shade = {"shade": round(shades[name], 3)} if name in shades else {}
+        one = {"name": clipped(name), "mark": mark(index), "y": values, **shade}
+        told.append(one if shared else one | {"x": at})
     return told

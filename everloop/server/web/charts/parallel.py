@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from everloop.server.web.charts.chart import Chart, clipped, paths, percent, units
-from everloop.server.web.charts.points import either_scale, shade_style
+from everloop.server.web.charts.chart import Chart, Zoom, clipped, paths, percent, shade_style, units
+from everloop.server.web.charts.points import either_scale
 from everloop.server.web.charts.scale import Scale
 
 _MARKS = 9
@@ -27,11 +27,17 @@ class Row:
 
 
 def parallel_chart(
-    rows: Sequence[Row], columns: Sequence[str], *, title: str, brushes: Mapping[str, tuple[float, float]] | None = None
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    *,
+    title: str,
+    brushes: Mapping[str, tuple[float, float]] | None = None,
+    zoom: Zoom | None = None,
 ) -> Chart:
     """Lines through the values of each row; a value that is missing interrupts its line.
 
     `brushes` are the ranges chosen on axes of numbers: they are drawn, and whoever made the rows says who is `out`.
+    Dragging along an axis puts its range as `column:low..high` into the value of the address that `zoom` names.
     """
     scales = {column: either_scale([row.values.get(column) for row in rows]) for column in columns}
     spots = {column: _spot(index, len(columns)) for index, column in enumerate(columns)}
@@ -62,6 +68,7 @@ def parallel_chart(
         title,
         (),
         {"axes": told},
+        zoom or Zoom(),
         width=f"{max(len(columns), 2) * 7.2:.0f}rem",
     )
 

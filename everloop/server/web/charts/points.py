@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from everloop.server.web.charts.chart import Chart, axis_data, clipped, drawing, mark, percent
+from everloop.server.web.charts.chart import Chart, axis_data, clipped, drawing, mark, percent, shade_style
 from everloop.server.web.charts.scale import Kind, Scale, band_scale, value_scale
 
 
@@ -68,11 +68,6 @@ def either_scale(values: Sequence[Any], *, log: bool = False) -> tuple[Scale, An
 
 def _order(value: Any) -> tuple[int, float, str]:
     return (0, value, "") if isinstance(value, int | float) else (1, 0.0, str(value))
-
-
-def shade_style(shade: float | None) -> str:
-    """The place of a thing on the ramp of colours, for the style sheet to mix."""
-    return "" if shade is None else f' style="--shade:{min(max(shade, 0.0), 1.0):.3f}"'
 
 
 def _circle(thing: Thing, x: float, y: float, said: str) -> str:

@@ -73,8 +73,10 @@ def value_scale(values: Iterable[float], kind: Kind = "linear", *, zero: bool = 
     elif kind in ("linear", "whole"):
         step = nice_step(high - low, wanted, whole=kind == "whole")
         slack = 0.0 if zero else step * 0.12  # a curve must not lie on the edge
-        low = math.floor((low - (0 if low == 0 else slack)) / step) * step
-        high = math.ceil((high + (0 if high == 0 else slack)) / step) * step
+        begin = math.floor((low - slack) / step) * step
+        end = math.ceil((high + slack) / step) * step
+        low = max(begin, 0.0) if low >= 0 else begin  # nothing is below zero that never was
+        high = min(end, 0.0) if high <= 0 else end
         return Scale(kind, low, high, stepped_ticks(low, high, step))
     return Scale(kind, low, high, _marks(kind, low, high, wanted))
 

@@ -3,7 +3,7 @@
 
 import { element, share, shownNumber, shownPosition, valueAt } from "./plot.js";
 
-const MOST_READ = 14;
+const MOST_READ = 10;
 const SHORTEST_DRAG = 6;
 
 class Plot {
@@ -14,6 +14,7 @@ class Plot {
     this.hidden = new Set();
     for (const one of this.data.series ?? []) one.x ??= this.data.series[0].x;
     const title = this.svg.querySelector(":scope > title");
+    for (const one of this.svg.querySelectorAll(".s > title")) one.remove();
     if (title) {
       // a title would pop up over the read-out
       this.svg.setAttribute("aria-label", title.textContent);
@@ -119,7 +120,11 @@ class Plot {
       if (value === undefined || value === null || one.x[find(one.x, at)] !== at) return;
       rows.push({ ...one, value });
       const up = 1 - share(y, value);
-      if (!this.data.bars && up >= 0 && up <= 1) this.added.push(element("circle", { class: `spot ${one.mark}`, cx: percent, cy: `${up * 100}%`, r: 4 }));
+      if (!this.data.bars && up >= 0 && up <= 1) {
+        const spot = element("circle", { class: `spot ${one.mark}`, cx: percent, cy: `${up * 100}%`, r: 4 });
+        if (one.shade !== undefined) shade(spot, one.shade);
+        this.added.push(spot);
+      }
     });
     this.svg.append(...this.added);
     this.tell(shownPosition(x, at), rows, across);
@@ -137,6 +142,7 @@ class Plot {
       const line = document.createElement("div");
       const dot = document.createElement("i");
       dot.className = row.mark;
+      if (row.shade !== undefined) shade(dot, row.shade);
       const [name, value] = [document.createElement("span"), document.createElement("b")];
       [name.textContent, value.textContent] = [row.name, shownNumber(row.value)];
       line.append(dot, name, value);
@@ -203,6 +209,11 @@ class Plot {
       ask(name, [...kept, ...chosen]);
     });
   }
+}
+
+function shade(one, part) {
+  one.classList.add("shaded");
+  one.style.setProperty("--shade", part);
 }
 
 function find(sorted, value) {

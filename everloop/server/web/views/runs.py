@@ -8,12 +8,11 @@ from urllib.parse import quote
 from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
-from everloop.core.errors import InvalidInput, NotFound
+from everloop.core.errors import NotFound
 from everloop.server.web.charts import Chart, line_chart
 from everloop.server.web.visit import Visit
 
 _ROWS = 50
-_MOST_COMPARED = 10
 _MOST_CHARTS = 24
 _LARGEST_TEXT = 256 << 10
 _CHUNK = 1 << 16
@@ -73,31 +72,6 @@ def show(visit: Visit) -> Response:
         run=run,
         charts=[chart for chart in charts if chart is not None and len(chart.rows) > 1],
         tags={name: value for name, value in run.tags.items() if not name.startswith("mlflow.log-model")},
-    )
-
-
-def compare(visit: Visit) -> Response:
-    """Several runs: parameters and metrics side by side, curves in one chart each."""
-    ids = list(dict.fromkeys(one for text in visit.request.query_params.getlist("runs") for one in text.split(",")))
-    ids = [one for one in ids if one]
-    if not 2 <= len(ids) <= _MOST_COMPARED:
-        raise InvalidInput(f"choose 2 to {_MOST_COMPARED} runs to compare", hint="tick them in the table of runs")
-    runs = [visit.ask("runs.show", run=one).run for one in ids]
-    only = visit.query("only") == "differences"
-    params = _side_by_side([run.params for run in runs], only=only)
-    metrics = _side_by_side([run.metrics for run in runs], only=only)
-    names = {run.id: f"{run.name} ({run.id[:6]})" for run in runs}
-    charts = [_curve(visit, tuple(ids), metric, names) for metric, _, _ in metrics[:_MOST_CHARTS]]
-    return visit.page(
-        "compare.html",
-        title=f"{len(runs)} runs compared",
-        here="/runs",
-        runs=runs,
-        params=params,
-        metrics=metrics,
-        only=only,
-        ids=",".join(ids),
-        charts=[chart for chart in charts if chart is not None and len(chart.rows) > 1],
     )
 
 
@@ -190,17 +164,6 @@ def _orders(order: str, metrics: list[str]) -> list[tuple[str, str]]:
     if order and order not in {value for value, _ in offered}:
         offered.append((order, order))
     return offered
-
-
-def _side_by_side(mappings: list[Any], *, only: bool) -> list[tuple[str, list[Any], bool]]:
-    """(name, one value a run, whether they differ)."""
-    rows = []
-    for name in sorted({name for mapping in mappings for name in mapping}):
-        values = [mapping.get(name) for mapping in mappings]
-        differ = any(value != values[0] for value in values)
-        if differ or not only:
-            rows.append((name, values, differ))
-    return rows
 
 
 def _curve(visit: Visit, runs: tuple[str, ...], metric: str, names: dict[str, str]) -> Chart | None:

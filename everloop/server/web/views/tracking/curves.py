@@ -1,0 +1,118 @@
+"""Histories of metrics as charts: of several runs over each other, and one in full."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+
+from everloop.core.clock import SECOND, parse_time
+from everloop.core.errors import InvalidInput, NotFound
+from everloop.server.web.charts import Chart, line_chart, smoothed
+from everloop.server.web.charts.scale import Kind
+from everloop.server.web.visit import Visit
+
+POSITIONS: dict[str, tuple[Kind, str, str]] = {
+    "step": ("whole", "step", "steps"),
+    "relative": ("duration", "time since the start of the run", "seconds"),
+    "time": ("time", "time (UTC)", "times"),
+}
+"""Kind of the axis, its name, and the value of the address that holds the part shown."""
+SMOOTHINGS = ("0", "0.5", "0.8", "0.9", "0.95", "0.98")
+_FEWEST, _MOST = 60, 2000
+_POINTS = 9000
+"""Points of one chart, over all of its runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How the address asks for curves to be drawn: over what (`x`), how smooth (0 to 1), on which scale."""
+
+    x: str
+    smooth: float
+    log: bool
+
+
+def look(visit: Visit) -> Look:
+    """Read `x`, `smooth` and `y`; raises `InvalidInput`."""
+    by, text = visit.query("x") or "step", visit.query("smooth") or "0"
+    if by not in POSITIONS:
+        raise InvalidInput(f"x={by!r} is no axis", hint="one of " + ", ".join(POSITIONS))
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = -1.0
+    if not 0 <= weight < 1:
+        raise InvalidInput(f"smooth={text!r} is no smoothing", hint="a number from 0 to 0.99")
+    return Look(by, weight, visit.query("y") == "log")
+
+
+def curve(
+    visit: Visit, runs: Sequence[tuple[Any, str]], metric: str, how: Look, shades: Mapping[str, float] | None = None
+) -> Chart | None:
+    """One metric of some runs (each with its name in the chart); None when none has two points of it.
+
+    The catalog thins long histories; a part of the axis is read with more detail. Where points were left out, the band
+    from the least to the greatest is drawn, unless the line is smoothed: then the raw one lies behind it.
+    """
+    kind, said, place = POSITIONS[how.x]
+    zoom = visit.zoom(place)
+    most = max(_FEWEST, min(_MOST, _POINTS // len(runs)))
+    between = {}
+    if how.x == "step" and zoom.span is not None:  # one step beyond on each side, so that lines reach the edge
+        between = {"start": int(zoom.span[0]) - 1, "end": int(zoom.span[1]) + 1}
+    ids = tuple(run.id for run, _ in runs)
+    read = visit.ask("runs.series", runs=ids, metric=metric, most=most, **between).series
+    lines: dict[str, list[tuple[float, Any]]] = {}
+    raw: dict[str, list[tuple[float, Any]]] = {}
+    bands: dict[str, list[tuple[float, Any, Any]]] = {}
+    for (run, name), one in zip(runs, read, strict=True):
+        if len(one.steps) < 2:
+            continue
+        places = _places(one, how.x, parse_time(run.start))
+        values = [value if isinstance(value, float | int) else None for value in one.values]
+        lines[name] = list(zip(places, smoothed(values, how.smooth) if how.smooth else values, strict=True))
+        if how.smooth and not shades:
+            raw[name] = list(zip(places, values, strict=True))
+        elif one.lows and not shades:
+            bands[name] = list(zip(places, one.lows, one.highs, strict=True))
+    if not lines:
+        return None
+    return line_chart(
+        lines,
+        x=said,
+        y=metric,
+        kind=kind,
+        log=how.log,
+        bands=bands,
+        faint=raw,
+        shades=shades,
+        zoom=zoom,
+        title=metric,
+    )
+
+
+def show(visit: Visit) -> Response:
+    """The whole history of one metric of a run."""
+    run = visit.ask("runs.show", run=visit.part("run")).run
+    metric = visit.part("metric")
+    if metric not in run.metrics:
+        raise NotFound(f"the run has no metric {metric!r}", hint="its page lists them")
+    how = look(visit)
+    return visit.page(
+        "metric.html",
+        title=f"{metric} of {run.name}",
+        here="/runs",
+        run=run,
+        metric=metric,
+        chart=curve(visit, [(run, metric)], metric, how),
+        how=how,
+        positions=POSITIONS,
+        smoothings=SMOOTHINGS,
+    )
+
+
+def _places(one: Any, by: str, start: int) -> list[float]:
+    if by == "step":
+        return list(one.steps)
+    return [(at - start) / SECOND if by == "relative" else at for at in one.times]
