@@ -21,7 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from everloop.catalog.failures import translated
 from everloop.catalog.migrations.schema import ensure
-from everloop.core.errors import InvalidInput, Unavailable
+from everloop.core.errors import InvalidInput, NotFound, Unavailable
 
 Tx = Connection
 """A transaction: what every function of the catalog takes first."""
@@ -198,3 +198,29 @@ def _postgresql_engines(url: URL) -> tuple[Engine, Engine]:
         raise Unavailable("the PostgreSQL driver is not installed", hint='pip install "everloop[postgres]"') from error
     readers = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return readers, engine
+
+
+def snapshot(database: Path, copy: Path, *, holding: str) -> None:
+    """Copy another program's SQLite file as it stands now, without writing to it or waiting for its writers.
+
+    Raises `NotFound` where there is none, `InvalidInput` where it is no database with the table `holding`.
+    """
+    if not database.is_file():
+        raise NotFound(f"there is no database {database}", hint="sqlite:///relative/path or sqlite:////absolute/path")
+    try:
+        source = sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+        try:
+            asked = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+            if source.execute(asked, (holding,)).fetchone() is None:
+                raise InvalidInput(f"{database} holds no table {holding}", hint="is it the database that you mean?")
+            target = sqlite3.connect(copy)
+            try:
+                source.backup(target)
+            finally:
+                target.close()
+        finally:
+            source.close()
+    except sqlite3.DatabaseError as error:
+        raise InvalidInput(
+            f"{database} cannot be read: {error}", hint="is it an SQLite database, and whole?"
+        ) from error

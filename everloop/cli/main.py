@@ -67,6 +67,10 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     },
     "runs": {"runs": "Tracking runs: what was tried, and what they printed."},
     "access": {"access": "Users, roles and tokens."},
+    "importing": {
+        "import": "Bring experiments, runs, files and models over from another tracker. Doing it again adds what is "
+        "missing."
+    },
 }
 """Module of this package -> its commands, each with the first line of its help."""
 

@@ -74,12 +74,16 @@ def create(
     run: str = "",
     params: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
+    identity: str = "",
 ) -> LoggedModel:
-    """Begin a model in an active experiment; its files come next. Raises `NotFound`, `InvalidInput`."""
+    """Begin a model in an active experiment; its files come next. Raises `NotFound`, `InvalidInput`.
+
+    An import gives the `identity` that the model had elsewhere, which must be free here.
+    """
     home = experiments.active(tx, project, experiment)
     if run:
         runs.find(tx, project, run)
-    identity = "m-" + secrets.token_hex(16)
+    identity = identity or "m-" + secrets.token_hex(16)
     row = {
         "project": project,
         "id": identity,
