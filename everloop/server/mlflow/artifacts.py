@@ -30,14 +30,17 @@ from everloop.core.errors import InvalidInput, NotFound, StorageFull
 from everloop.core.grants import Target
 from everloop.core.ids import PREFIX
 from everloop.server.mlflow.endpoint import Endpoint, call, on_run
+from everloop.server.mlflow.genai.traces import target_of
 from everloop.server.mlflow.wire import Arguments
 
 _CHUNK = 1 << 20
 _RUN = re.compile(r"\d+/(?P<owner>[0-9a-f]{32})(?:/artifacts(?:/(?P<path>.*))?)?", re.DOTALL)
 _MODEL = re.compile(r"\d+/models/(?P<owner>m-[0-9a-f]{32})(?:/artifacts(?:/(?P<path>.*))?)?", re.DOTALL)
+_TRACE = re.compile(r"\d+/traces/(?P<owner>tr-[0-9a-f]{32})/artifacts(?:/(?P<path>.*))?", re.DOTALL)
 _VERSION = re.compile(r"versions/(?P<owner>[0-9a-f]{64})(?:/(?P<path>.*))?", re.DOTALL)
 _RANGE = re.compile(r"bytes=(?P<start>\d{0,18})-(?P<stop>\d{0,18})")
 _EXPERIMENT = re.compile(r"(?P<owner>\d+)(?:/(?P<path>.*))?", re.DOTALL)
+_PLACES = (("run", _RUN), ("logged", _MODEL), ("trace", _TRACE), ("version", _VERSION), ("experiment", _EXPERIMENT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,10 @@ class Place:
 def place_of(path: str) -> Place:
     """Read a path of the proxy; raises `InvalidInput` when it leads out of its owner, `NotFound` when it has none."""
     whole = artifacts.checked_path(path.strip("/"))
-    for kind, pattern in (("run", _RUN), ("logged", _MODEL), ("version", _VERSION), ("experiment", _EXPERIMENT)):
+    for kind, pattern in _PLACES:
         match = pattern.fullmatch(whole)
         if match is not None:
-            return Place(kind, match["owner"], match["path"] or "")
+            return Place(kind, match["owner"], artifacts.checked_path(match["path"] or "", empty=True))
     raise NotFound(f"No such artifact: '{path}'", hint="paths begin with an experiment's id")
 
 
@@ -138,6 +141,8 @@ def delete_file(ctx: Context, args: Arguments) -> Mapping[str, Any]:
 def on_place(ctx: Context, args: Arguments) -> Target:
     """Whose artifact it is: a run's, through its run a model's, or an experiment's. It must exist in the project."""
     place = place_of(args.text("path"))
+    if place.kind == "trace":
+        return target_of(ctx, place.owner)
     with ctx.read() as tx:
         if place.kind == "run":
             return Target("run", runs.find(tx, ctx.project, place.owner).id)

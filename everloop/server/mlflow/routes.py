@@ -17,6 +17,7 @@ from everloop.core.ids import checked_name
 from everloop.server.mlflow import artifacts, experiments, models, registry, runs, transfer, workspaces
 from everloop.server.mlflow.answers import error_answer, json_answer, no_endpoint
 from everloop.server.mlflow.endpoint import Endpoint, call
+from everloop.server.mlflow.genai import assessments, datasets, figures, former, ingest, scorers, traces
 from everloop.server.mlflow.wire import Arguments, read_arguments
 
 VERSION = "3.17.2"
@@ -30,6 +31,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *artifacts.ENDPOINTS,
     *models.ENDPOINTS,
     *registry.ENDPOINTS,
+    *traces.ENDPOINTS,
+    *former.ENDPOINTS,
+    *figures.ENDPOINTS,
+    *assessments.ENDPOINTS,
+    *datasets.ENDPOINTS,
+    *scorers.ENDPOINTS,
 )
 
 OpenContext = Callable[[Request], Context]
@@ -74,6 +81,7 @@ def mlflow_routes(open_context: OpenContext) -> list[BaseRoute]:
         Route("/version", _version, methods=["GET"]),
         Route("/health", _health, methods=["GET"]),
         Route("/graphql", _nothing, methods=_METHODS),
+        Route("/v1/traces", served.plain(ingest.export_spans), methods=["POST"]),
         Route("/get-artifact", served.get_artifact, methods=["GET"]),
         Route("/model-versions/get-artifact", served.get_version_artifact, methods=["GET"]),
     ]
@@ -82,6 +90,7 @@ def mlflow_routes(open_context: OpenContext) -> list[BaseRoute]:
         proxy = f"{prefix}/2.0/mlflow-artifacts/artifacts"
         found += [
             Route(f"{prefix}/3.0/mlflow/server-info", _server_info, methods=["GET"]),
+            Route(f"{prefix}/3.0/mlflow/get-trace-artifact", served.plain(ingest.trace_artifact), methods=["GET"]),
             Route(f"{prefix}/3.0/mlflow/workspaces", served.list_workspaces, methods=["GET"]),
             Route(f"{prefix}/3.0/mlflow/workspaces", served.plain(workspaces.create), methods=["POST"]),
             Route(f"{prefix}/3.0/mlflow/workspaces/{{name}}", served.show_workspace, methods=["GET"]),

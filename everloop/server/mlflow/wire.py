@@ -152,6 +152,19 @@ class Arguments:
             raise invalid(self._at + name, values, "a list of objects is expected")
         return [Arguments(value, f"{self._at}{name}[{index}].") for index, value in enumerate(values)]
 
+    def json(self, name: str) -> Any:
+        """Any JSON value as it came; None when it is not there."""
+        return self._values.get(name)
+
+    def mapping(self, name: str) -> dict[str, str]:
+        """An object of texts; empty when it is not there."""
+        values = self._values.get(name)
+        if values is None:
+            return {}
+        if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+            raise invalid(self._at + name, values, "an object of texts is expected")
+        return values
+
     def limit(self, default: int, most: int, name: str = "max_results") -> int:
         """A page's size."""
         number = self.integer(name, default)
