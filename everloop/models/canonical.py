@@ -7,6 +7,7 @@ Measured: forests trained with `n_jobs` 1, 2 and 4 have one digest and three pic
 """
 
 import copyreg
+import json
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from blake3 import blake3
 
 from everloop.core.ids import PREFIX
+from everloop.models.flavours import is_of
 
 SPEED_ONLY = frozenset(
     {"n_jobs", "verbose", "n_threads", "_n_threads", "nthread", "num_threads", "thread_count", "warm_start", "memory"}
@@ -27,7 +29,7 @@ _PLAIN = (bool, int, str, bytes, complex, type(None), type(...))
 def canonical_digest(estimator: Any) -> str:
     """The `b3:` digest of a fitted model by value; see the module for the rule."""
     walk = _Walk()
-    native = next((read for package, read in _NATIVE if _is_of(estimator, package)), None)
+    native = next((read for package, read in _NATIVE if is_of(estimator, package)), None)
     walk.value(native(estimator) if native is not None else estimator)
     return PREFIX + walk.hasher.hexdigest()
 
@@ -132,14 +134,12 @@ def _one(value: Any) -> bytes:
     return walk.hasher.digest()
 
 
-def _is_of(estimator: Any, package: str) -> bool:
-    return any(base.__module__.partition(".")[0] == package for base in type(estimator).__mro__)
-
-
 def _of_xgboost(estimator: Any) -> Any:
-    """Trees with their statistics; the text is the same for every thread count and version."""
+    """Trees with their statistics, and what their sum starts from and goes through; no thread counts in either."""
     booster = estimator.get_booster() if hasattr(estimator, "get_booster") else estimator
-    return ["xgboost", booster.get_dump(with_stats=True, dump_format="json"), booster.feature_names]
+    learner = json.loads(booster.save_config())["learner"]
+    around = [learner["learner_model_param"], learner["objective"]["name"]]
+    return ["xgboost", booster.get_dump(with_stats=True, dump_format="json"), booster.feature_names, around]
 
 
 def _of_lightgbm(estimator: Any) -> Any:

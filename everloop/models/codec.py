@@ -16,6 +16,7 @@ from everloop.core.errors import InvalidInput
 from everloop.core.ports import Blobs, Saved
 from everloop.core.version import Version
 from everloop.models.canonical import canonical_digest
+from everloop.models.flavours import library_of, names_of
 from everloop.models.metrics import evaluate
 from everloop.models.package import package
 from everloop.models.predictor import Predictor, load, materialize
@@ -46,7 +47,7 @@ class ModelCodec:
         files = dict(packed.files) | _probe(fields, fitted.holdout)
         inputs = facts.get("inputs", {})
         manifest = {
-            "flavor": "sklearn",
+            "flavor": library_of(fitted.estimator),
             "estimator": f"{type(fitted.estimator).__module__}.{type(fitted.estimator).__qualname__}",
             "format": packed.card["format"],
             "files": {path: blobs.put(content) for path, content in sorted(files.items())},
@@ -98,7 +99,7 @@ def largest_difference(old: Mapping[str, Any], new: Mapping[str, Any], blobs: Bl
 
 def _trained_on(fitted: Fitted, facts: Mapping[str, Any]) -> dict[str, Array]:
     """The training values of the columns that the estimator was fitted on, in its order."""
-    names = getattr(fitted.estimator, "feature_names_in_", None)
+    names = names_of(fitted.estimator)
     count = getattr(fitted.estimator, "n_features_in_", None)
     declared = list(facts.get("columns") or (names if names is not None else []))
     if fitted.training is None:

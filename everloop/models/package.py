@@ -27,6 +27,17 @@ import numpy as np
 
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import object_id
+from everloop.models.flavours import (
+    TORCH_FILE,
+    check_answer,
+    flavours_of,
+    is_torch,
+    loader_of,
+    names_of,
+    native_files,
+    pickle_inside,
+    torch_bytes,
+)
 from everloop.models.predictor import CARD, Predictor, restore
 from everloop.models.signature import Field
 
@@ -56,29 +67,31 @@ def package(estimator: Any, fields: tuple[Field, ...], example: Mapping[str, Arr
     `output` is what it is asked for (see `TrainerDef.output`). Raises `InvalidInput` when the object is no fitted
     model, cannot be pickled, or does not answer for its own example.
     """
-    if not hasattr(estimator, "predict"):
+    if not hasattr(estimator, "predict") and not is_torch(estimator):
         raise InvalidInput(
             f"the function returned a {type(estimator).__name__}, which has no predict",
             hint="return the fitted estimator: `return model.fit(...)`",
         )
     _check_classes(estimator, output)
     content, form = serialized(estimator)
-    modules = named_modules(content)
+    modules = named_modules(pickle_inside(content) if form == "torch" else content)
     files = {f"code/{name}": text for name, text in _code(modules).items()}
     card: dict[str, Any] = {
-        "file": PICKLE,
+        "file": TORCH_FILE if form == "torch" else PICKLE,
         "format": form,
         "inputs": [field.manifest() for field in fields],
         "output": output,
         "classes": np.asarray(estimator.classes_).tolist() if hasattr(estimator, "classes_") else None,
     }
-    predictor = _first_that_answers(content, card, example, named=hasattr(estimator, "feature_names_in_"))
+    predictor = _first_that_answers(content, card, example, named=names_of(estimator) is not None)
     card["frame"] = predictor.frame
-    answer = np.asarray(getattr(predictor.estimator, _MLFLOW_OUTPUT[output])(predictor.arranged(example)))
+    answer = predictor.answer(example)
+    check_answer(estimator, answer, output)
     rows = {name: _plain(array) for name, array in example.items()}
     requirements = _requirements(modules, form)
     files |= {
-        PICKLE: content,
+        card["file"]: content,
+        **native_files(estimator),
         CARD: _json(card),
         "example.json": _json(rows),
         "input_example.json": _json(_split(rows)),
@@ -99,12 +112,25 @@ def package(estimator: Any, fields: tuple[Field, ...], example: Mapping[str, Arr
             }
         ),
     }
-    files["MLmodel"] = yaml(_mlmodel(card, answer, content, has_code=any(name.startswith("code/") for name in files)))
+    files["MLmodel"] = yaml(
+        _mlmodel(estimator, card, answer, content, has_code=any(name.startswith("code/") for name in files))
+    )
     return Package(dict(sorted(files.items())), card, predictor)
 
 
 def serialized(estimator: Any) -> tuple[bytes, str]:
-    """The bytes, and how they were made: pickle protocol 5, or cloudpickle for what pickle refuses (lambdas)."""
+    """The bytes, and how they were made: pickle protocol 5, or cloudpickle for what pickle refuses (lambdas).
+
+    Torch modules are saved as torch does: its tensors' own pickles name addresses, so that no two are alike.
+    """
+    if is_torch(estimator):
+        try:
+            return torch_bytes(estimator), "torch"
+        except Exception as error:
+            raise InvalidInput(
+                f"the module cannot be saved: {type(error).__name__}: {error}",
+                hint="define its class in a module of the project, and keep open files and connections out of it",
+            ) from error
     buffer = io.BytesIO()
     try:
         pickle.Pickler(buffer, protocol=5).dump(estimator)
@@ -121,12 +147,10 @@ def serialized(estimator: Any) -> tuple[bytes, str]:
 
 def named_modules(content: bytes) -> list[str]:
     """Imported modules whose names stand in a pickle: those that it needs to be loaded again."""
-    found = {
-        text
-        for opcode, text, _ in pickletools.genops(content)
-        if isinstance(text, str) and "UNICODE" in opcode.name and text in sys.modules
-    }
-    return sorted(found)
+    said = [(opcode.name, text) for opcode, text, _ in pickletools.genops(content) if isinstance(text, str)]
+    # old protocols, which torch writes, name module and attribute in one text
+    texts = [text.partition(" ")[0] if name == "GLOBAL" else text for name, text in said if name != "STRING"]
+    return sorted({text for text in texts if text in sys.modules})
 
 
 def yaml(value: Any, indent: str = "") -> bytes:
@@ -188,7 +212,8 @@ def _distributions() -> Mapping[str, list[str]]:
 def _requirements(modules: Iterable[str], form: str) -> list[str]:
     tops = {module.partition(".")[0] for module in modules} | ({"cloudpickle"} if form == "cloudpickle" else set())
     names = {name for top in tops for name in _distributions().get(top, ()) if top != "everloop"} | {"mlflow-skinny"}
-    return sorted(f"{name}=={found}" for name in names if (found := _version(name)))
+    # what follows a plus sign names a build (torch's `+cpu`), which no public index has
+    return sorted(f"{name}=={found.partition('+')[0]}" for name in names if (found := _version(name)))
 
 
 def _version(name: str) -> str:
@@ -233,7 +258,9 @@ def _of_project(module: ModuleType) -> bool:
     return not path.is_relative_to(standard) and not {"site-packages", "dist-packages"}.intersection(path.parts)
 
 
-def _mlmodel(card: Mapping[str, Any], answer: Array, content: bytes, *, has_code: bool) -> dict[str, Any]:
+def _mlmodel(
+    estimator: Any, card: Mapping[str, Any], answer: Array, content: bytes, *, has_code: bool
+) -> dict[str, Any]:
     inputs = [{"type": f["type"], "name": f["name"], "required": True} for f in card["inputs"]]
     shape = [-1, *answer.shape[1:]]
     dtype = "str" if answer.dtype.kind in "OU" else str(answer.dtype)
@@ -243,18 +270,11 @@ def _mlmodel(card: Mapping[str, Any], answer: Array, content: bytes, *, has_code
         "flavors": {
             "python_function": {
                 "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
-                "loader_module": "mlflow.sklearn",
-                "model_path": PICKLE,
-                "predict_fn": _MLFLOW_OUTPUT[card["output"]],
+                **loader_of(estimator, card, _MLFLOW_OUTPUT[card["output"]]),
                 "python_version": platform.python_version(),
                 **({"code": code} if code else {}),
             },
-            "sklearn": {
-                "code": code,
-                "pickled_model": PICKLE,
-                "serialization_format": card["format"],
-                "sklearn_version": _version("scikit-learn") or None,
-            },
+            **flavours_of(estimator, card, code=code, version=_version),
         },
         "mlflow_version": _version("mlflow-skinny") or _version("mlflow"),
         "model_size_bytes": len(content),

@@ -19,6 +19,7 @@ import numpy as np
 
 from everloop.core.errors import CorruptObject, InvalidInput, NotFound
 from everloop.core.ports import Blobs
+from everloop.models.flavours import asked, torch_module
 from everloop.models.signature import Columns, Field, conform
 
 CARD = "everloop.json"
@@ -42,11 +43,12 @@ class Predictor:
         self.frame: str = card.get("frame", "")
         """The library whose DataFrame it wants; empty: a matrix will do."""
         method = "predict_proba" if self.output.startswith("probabilit") else "predict"
-        if not hasattr(estimator, method):
+        ask: Callable[[Any], Any] | None = asked(estimator, self.output) or getattr(estimator, method, None)
+        if ask is None:
             raise InvalidInput(
                 f"a {type(estimator).__name__} has no {method}", hint='declare output="class" or output="value"'
             )
-        self._ask = getattr(estimator, method)
+        self._ask = ask
         if not self.frame:
             forget_names(estimator)
 
@@ -59,8 +61,12 @@ class Predictor:
 
     def scores(self, columns: Columns) -> Array:
         """The prediction alone; `columns` may be a Polars or pandas frame."""
-        answer = np.asarray(self._ask(self.arranged(columns)))
+        answer = self.answer(columns)
         return answer[:, 1] if self.output == "probability" else answer
+
+    def answer(self, columns: Columns) -> Array:
+        """What the estimator's method gives: of `predict_proba` every class."""
+        return np.asarray(self._ask(self.arranged(columns)))
 
     def arranged(self, columns: Columns) -> Any:
         """The matrix or frame that the estimator gets."""
@@ -87,8 +93,9 @@ def restore(content: bytes, card: Mapping[str, Any], code: Path | None = None) -
     """A predictor from a pickle's bytes and its card; `code` is a folder with modules that the pickle names."""
     if code is not None and str(code) not in sys.path:
         sys.path.append(str(code))  # last: an installed or already imported module of that name wins
+    loads = {"cloudpickle": cloudpickle.loads, "torch": torch_module}.get(card["format"], pickle.loads)
     try:
-        estimator = (cloudpickle if card["format"] == "cloudpickle" else pickle).loads(content)
+        estimator = loads(content)
     except Exception as error:
         raise CorruptObject(
             f"the model does not load: {type(error).__name__}: {error}",

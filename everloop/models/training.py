@@ -91,12 +91,21 @@ def _keep_models_out(mlflow: Any, function: Callable[..., Any], undo: ExitStack)
     for flavour in _FLAVOURS:
         if flavour in function.__code__.co_names:  # `mlflow.sklearn.autolog()`: loaded now, so that it can be quietened
             import_module(f"mlflow.{flavour}")
-    quiet = {"log_models": False, "log_datasets": False, "silent": True}
-    _replace(mlflow, "autolog", functools.partial(mlflow.autolog, **quiet), undo)
+    _replace(mlflow, "autolog", _always(mlflow.autolog, log_models=False, log_datasets=False, silent=True), undo)
     for flavour in _FLAVOURS:
         module = sys.modules.get(f"mlflow.{flavour}")
         if module is not None and hasattr(module, "autolog"):
-            _replace(module, "autolog", functools.partial(module.autolog, log_models=False), undo)
+            _replace(module, "autolog", _always(module.autolog, log_models=False), undo)
+
+
+def _always(function: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
+    """The function with some arguments that its caller cannot change, and all else that mlflow reads off it."""
+
+    @functools.wraps(function)
+    def called(*arguments: Any, **named: Any) -> Any:
+        return function(*arguments, **{**named, **fixed})
+
+    return called
 
 
 def _silence(mlflow: Any, undo: ExitStack) -> None:
