@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> int:
             server_header=False,
             # the gateway already replaced what clients may not say about themselves
             proxy_headers=False,
+            timeout_keep_alive=3600,  # the gateway keeps its connections; it alone reaches this socket
             timeout_graceful_shutdown=5,
         )
         server = uvicorn.Server(config)

@@ -14,11 +14,12 @@ from everloop.catalog.tracking import logged
 from everloop.catalog.tracking import runs as stored_runs
 from everloop.core.errors import EverloopError
 from everloop.core.ids import checked_name
+from everloop.server.index import Index
 from everloop.server.mlflow import artifacts, experiments, models, registry, runs, transfer, workspaces
 from everloop.server.mlflow.answers import error_answer, json_answer, no_endpoint
 from everloop.server.mlflow.endpoint import Endpoint, call
 from everloop.server.mlflow.genai import assessments, datasets, figures, former, ingest, scorers, traces
-from everloop.server.mlflow.wire import Arguments, read_arguments
+from everloop.server.mlflow.wire import Arguments, arguments_of, read_arguments, small_body
 
 VERSION = "3.17.2"
 """The version of MLflow whose protocol this is; clients ask for it."""
@@ -106,7 +107,7 @@ def mlflow_routes(open_context: OpenContext) -> list[BaseRoute]:
             Route(f"{proxy}/{{path:path}}", served.proxy, methods=["GET", "PUT", "DELETE"]),
             Route(f"{prefix}/{{rest:path}}", _nothing, methods=_METHODS),
         ]
-    return found
+    return [Index(found), *found]
 
 
 class _Served:
@@ -124,6 +125,9 @@ class _Served:
             largest = _LARGEST_BATCH
 
         async def answer(request: Request) -> Response:
+            body = await small_body(request)
+            if body is not None:
+                return await run_in_threadpool(self._at_once, request, operation, body, largest)
             return await self._guarded(request, lambda ctx: self._json(ctx, request, operation, largest))
 
         return Route(f"{prefix}/{endpoint.api}/mlflow/{endpoint.path}", answer, methods=[endpoint.method])
@@ -214,6 +218,14 @@ class _Served:
     async def _json(self, ctx: Context, request: Request, operation: Operation, largest: int) -> Response:
         arguments = await read_arguments(request, largest)
         return json_answer(await run_in_threadpool(call, ctx, operation, arguments))
+
+    def _at_once(self, request: Request, operation: Operation, body: bytes, largest: int) -> Response:
+        """Who asks, what they ask and the answer, in that order and in one turn of a thread."""
+        try:
+            ctx = self._context(request)
+            return json_answer(call(ctx, operation, arguments_of(request, body, largest)))
+        except EverloopError as error:
+            return error_answer(error)
 
     async def _guarded(self, request: Request, answer: Callable[[Context], Awaitable[Response]]) -> Response:
         """Open the context, answer, and turn our errors into MLflow's."""

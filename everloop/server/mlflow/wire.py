@@ -15,6 +15,7 @@ from everloop.core.errors import InvalidInput
 
 _INT64 = 2**63
 _MILLI = 1000
+_SMALL = 1 << 20
 _SEE = " See the API docs for more information about request parameters."
 _KEY = re.compile(r"[/\w.\- :]*")
 _DOUBLES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -261,19 +262,39 @@ def page(name: str, rows: Sequence[Mapping[str, Any]], token: str) -> dict[str, 
 async def read_arguments(request: Request, largest: int) -> dict[str, Any]:
     """The arguments of a call; path parameters count among them. Raises `InvalidInput`."""
     if request.method == "GET":
-        gathered: dict[str, Any] = {}
-        for name, value in request.query_params.multi_items():
-            gathered.setdefault(name, []).append(checked_text(value))
-        return {**gathered, **request.path_params}
+        return arguments_of(request, b"", largest)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > largest:
-            raise InvalidInput(
-                f"Batched logging API requests must be at most {largest} bytes, got a request of more.",
-                hint="send several smaller requests",
-            )
-    return {**_decoded(bytes(body)), **request.path_params}
+            break
+    return arguments_of(request, bytes(body), largest)
+
+
+async def small_body(request: Request) -> bytes | None:
+    """The whole body, if its length is told and small enough to hold before anybody knows who asks; else None.
+
+    Nothing was read then.
+    """
+    length = request.headers.get("content-length", "0" if request.method == "GET" else "")
+    if not (length.isascii() and length.isdigit() and len(length) < 9 and int(length) <= _SMALL):
+        return None
+    return await request.body()
+
+
+def arguments_of(request: Request, body: bytes, largest: int) -> dict[str, Any]:
+    """The arguments of a call whose body was read; path parameters count among them. Raises `InvalidInput`."""
+    if request.method == "GET":
+        gathered: dict[str, Any] = {}
+        for name, value in request.query_params.multi_items():
+            gathered.setdefault(name, []).append(checked_text(value))
+        return {**gathered, **request.path_params}
+    if len(body) > largest:
+        raise InvalidInput(
+            f"Batched logging API requests must be at most {largest} bytes, got a request of more.",
+            hint="send several smaller requests",
+        )
+    return {**_decoded(body), **request.path_params}
 
 
 async def body_arguments(request: Request, largest: int) -> Arguments:

@@ -21,7 +21,7 @@ from everloop.serving.gateway.access import Door
 from everloop.serving.gateway.answer import Answered, Asked, Predictions
 from everloop.serving.gateway.faults import told
 from everloop.serving.gateway.fleet import Fleet, LiveRoute
-from everloop.serving.gateway.relay import Headers, Receive, Scope, Send, relay
+from everloop.serving.gateway.relay import Headers, Links, Receive, Scope, Send, relay
 from everloop.serving.gateway.workers import ModelProcess
 from everloop.serving.protocol import oip, scoring
 from everloop.serving.protocol.question import MAX_BODY, Question, decompress
@@ -58,7 +58,8 @@ class Gateway:
 
     def __init__(self, fleet: Fleet, predictions: Predictions, door: Door, server: str = "") -> None:
         """Pass what is no prediction to the UNIX socket `server`, or answer 404 when there is none."""
-        self._fleet, self._predictions, self._door, self._server = fleet, predictions, door, server
+        self._fleet, self._predictions, self._door = fleet, predictions, door
+        self._server = Links(server) if server else None
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -72,8 +73,8 @@ class Gateway:
             reply = await self._oip(scope, receive)
         elif path.startswith("/endpoints/") and path.count("/") == 4 and path.rpartition("/")[2] in _LEAVES:
             reply = await self._scoring(scope, receive)
-        elif self._server:
-            failed = await self._relayed(scope, receive, send)
+        elif self._server is not None:
+            failed = await self._relayed(self._server, scope, receive, send)
             if failed is None:
                 return
             reply = failed
@@ -83,9 +84,9 @@ class Gateway:
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
-    async def _relayed(self, scope: Scope, receive: Receive, send: Send) -> Reply | None:
+    async def _relayed(self, links: Links, scope: Scope, receive: Receive, send: Send) -> Reply | None:
         try:
-            await relay(self._server, scope, receive, send, self._stopping)
+            await relay(links, scope, receive, send, self._stopping)
         except Unavailable as error:
             return _problem(error)
         return None
@@ -94,8 +95,8 @@ class Gateway:
 
     async def _oip(self, scope: Scope, receive: Receive) -> Reply:
         headers = dict(scope["headers"])
+        parts = scope["path"].rstrip("/").split("/")[2:]
         try:
-            parts = scope["path"].rstrip("/").split("/")[2:]
             project = parts[1].partition(".")[0] if len(parts) > 1 and parts[0] == "models" else ""
             self._door.check(headers, self._fleet.table, project)
             if parts[:1] == ["models"] and len(parts) in (3, 5) and parts[-1] == "infer":
@@ -104,7 +105,8 @@ class Gateway:
             _need_method(scope, "GET", "HEAD")
             return self._told(parts)
         except EverloopError as error:
-            return Reply(error.status, oip.error_body(_said(error)), _error_headers(error))
+            said = _said(error, parts[1][:200] if len(parts) > 1 else "")
+            return Reply(error.status, oip.error_body(said), _error_headers(error))
         except Exception as error:  # noqa: BLE001 - the edge of the process: callers learn a fault's id, the log the rest
             fault = told(f"{scope['method']} {scope['path']}", error)
             return Reply(fault.status, oip.error_body(_said(fault)))
@@ -183,7 +185,8 @@ class Gateway:
             content = scoring.answer_body(answered.outputs, answered.answer, answered.parameters())
             return Reply(200, content, (_JSON, *_marks(answered)))
         except EverloopError as error:
-            return Reply(error.status, scoring.error_body(_said(error), error.status), _error_headers(error))
+            said = _said(error, f"{project}.{name}"[:200])
+            return Reply(error.status, scoring.error_body(said, error.status), _error_headers(error))
         except Exception as error:  # noqa: BLE001 - as above
             fault = told(f"{scope['method']} {scope['path']}", error)
             return Reply(fault.status, scoring.error_body(_said(fault), fault.status))
@@ -265,8 +268,12 @@ def _need_method(scope: Scope, *methods: str) -> None:
         raise _WrongMethod(f"{scope['method'][:20]} is not for this path", hint="use " + methods[0])
 
 
-def _said(error: EverloopError) -> str:
-    return f"{error.message} ({error.hint})" if error.hint else error.message
+def _said(error: EverloopError, address: str = "") -> str:
+    """The message with its hint; what is wrong with a question to `address` has one in any case."""
+    hint = error.hint
+    if not hint and isinstance(error, InvalidInput) and address:
+        hint = f"GET /v2/models/{address} shows the inputs"
+    return f"{error.message} ({hint})" if hint else error.message
 
 
 def _error_headers(error: EverloopError) -> tuple[tuple[bytes, bytes], ...]:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 import httptools
@@ -28,7 +29,8 @@ _OURS = frozenset(
     b"forwarded x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port x-forwarded-prefix"
     b" x-forwarded-server x-real-ip expect".split()
 )
-_CHUNK = 64 * 1024
+_CHUNK = 256 * 1024
+_MOST_IDLE = 64
 _CONNECT_SECONDS = 10.0
 _RESTART_SECONDS = 5.0
 """How long a request waits for a server that does not listen: nothing of it was sent, so waiting is safe."""
@@ -54,7 +56,6 @@ def request_head(scope: Scope) -> tuple[bytes, bool]:
         b"x-forwarded-for: " + (client[0].encode() if client else b"unix"),
         b"x-forwarded-host: " + host,
         b"x-forwarded-proto: " + scope["scheme"].encode(),
-        b"connection: close",
     ]
     if chunked:
         lines.append(b"transfer-encoding: chunked")
@@ -70,6 +71,8 @@ class _Response:
         self.started = False
         self.framed = False
         """Whether the response says where its body ends."""
+        self.keeps = False
+        """Whether the server goes on with the connection after it."""
         self.endless = False
         """Whether it is a stream of events, which ends when somebody ends it."""
         self._bodiless = method == "HEAD"
@@ -90,6 +93,7 @@ class _Response:
         kept = [(name, value) for name, value in self._headers if name not in dropped]
         self.messages.append({"type": "http.response.start", "status": status, "headers": kept})
         self.started = True
+        self.keeps = self.parser.should_keep_alive()
         if self._bodiless or status in (204, 304):
             self.finish()
 
@@ -107,28 +111,70 @@ class _Response:
             self.messages.append({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def relay(path: str, scope: Scope, receive: Receive, send: Send, stopping: asyncio.Event) -> None:
-    """Pass one request to the server at UNIX socket `path`; raises `Unavailable` before anything was answered.
+@dataclass(slots=True)
+class Link:
+    """A connection to the server, for one request after another."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    sent: bool = False
+    """Whether the request at hand was written to its end."""
+
+    @property
+    def stands(self) -> bool:
+        """Whether the server is still at the other end, as far as we know."""
+        return not self.reader.at_eof() and not self.writer.is_closing()
+
+
+class Links:
+    """The way to the server at UNIX socket `path`: connections that wait for the next request are taken first."""
+
+    def __init__(self, path: str) -> None:
+        """Connect when the first request comes."""
+        self.path = path
+        self._idle: list[Link] = []
+
+    async def take(self, *, patient: bool) -> Link:
+        """A connection of one's own; raises `Unavailable`."""
+        while self._idle:
+            link = self._idle.pop()
+            if link.stands:
+                link.sent = False
+                return link
+            link.writer.close()
+        return Link(*await _connected(self.path, patient=patient))
+
+    async def leave(self, link: Link, *, whole: bool) -> None:
+        """Give it back; it is closed unless both request and answer were `whole`."""
+        if whole and link.stands and len(self._idle) < _MOST_IDLE:
+            self._idle.append(link)
+            return
+        link.writer.close()
+        with contextlib.suppress(OSError):
+            await link.writer.wait_closed()
+
+
+async def relay(links: Links, scope: Scope, receive: Receive, send: Send, stopping: asyncio.Event) -> None:
+    """Pass one request to the server; raises `Unavailable` before anything was answered.
 
     When `stopping` is set, streams of events end; other answers are passed to their end.
     """
-    reader, writer = await _connected(path, patient=scope["path"] != "/health")
+    link = await links.take(patient=scope["path"] != "/health")
     head, chunked = request_head(scope)
-    gone = asyncio.create_task(_send_body(head, chunked, receive, writer))
-    answer = asyncio.create_task(_pass_answer(reader, scope["method"], send, stopping))
+    gone = asyncio.create_task(_send_body(head, chunked, receive, link))
+    answer = asyncio.create_task(_pass_answer(link.reader, scope["method"], send, stopping))
+    whole = False
     try:
         await asyncio.wait((gone, answer), return_when=asyncio.FIRST_COMPLETED)
         # a request that is sent, or that the server does not read on, is no reason to stop: only a caller's leaving is
         if not answer.done() and gone.exception() is None and not gone.result():
             return
-        await answer
+        whole = await answer and link.sent
     finally:
         for task in (gone, answer):
             task.cancel()
         await asyncio.gather(gone, answer, return_exceptions=True)
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        await links.leave(link, whole=whole)
 
 
 async def _connected(path: str, *, patient: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -136,15 +182,16 @@ async def _connected(path: str, *, patient: bool) -> tuple[asyncio.StreamReader,
     until = time.monotonic() + (_RESTART_SECONDS if patient else 0.0)
     while True:
         try:
-            return await asyncio.wait_for(asyncio.open_unix_connection(path), _CONNECT_SECONDS)
+            return await asyncio.wait_for(asyncio.open_unix_connection(path, limit=_CHUNK), _CONNECT_SECONDS)
         except (OSError, TimeoutError) as error:
             if time.monotonic() >= until:
                 raise Unavailable("the server does not answer", hint="it may be starting; try again") from error
         await asyncio.sleep(_AGAIN_SECONDS)
 
 
-async def _send_body(head: bytes, chunked: bool, receive: Receive, writer: asyncio.StreamWriter) -> bool:
+async def _send_body(head: bytes, chunked: bool, receive: Receive, link: Link) -> bool:
     """Send the request as it comes; returns False when the caller went away, never returns otherwise."""
+    writer = link.writer
     try:
         writer.write(head)
         more = True
@@ -159,6 +206,7 @@ async def _send_body(head: bytes, chunked: bool, receive: Receive, writer: async
             if chunked and not more:
                 writer.write(b"0\r\n\r\n")
             await writer.drain()
+        link.sent = True
     except OSError:
         return True  # the server stopped reading: what it answered counts
     while (await receive())["type"] != "http.disconnect":
@@ -168,34 +216,37 @@ async def _send_body(head: bytes, chunked: bool, receive: Receive, writer: async
 
 async def _read(reader: asyncio.StreamReader, response: _Response, stopping: asyncio.Event) -> bytes | None:
     """What comes next; nothing when the server hung up, None when a stream has to end."""
-    told: asyncio.Future[Any] | None = None
+    if not response.endless:
+        with contextlib.suppress(OSError):  # it was killed: the same as hanging up
+            return await reader.read(_CHUNK)
+        return b""
+    told = asyncio.ensure_future(stopping.wait())
     reading: asyncio.Future[bytes] = asyncio.ensure_future(reader.read(_CHUNK))
     try:
-        if response.endless:
-            told = asyncio.ensure_future(stopping.wait())
-            await asyncio.wait((reading, told), return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                return None
-        return await reading
-    except OSError:  # it was killed: the same as hanging up
+        await asyncio.wait((reading, told), return_when=asyncio.FIRST_COMPLETED)
+        return await reading if reading.done() else None
+    except OSError:
         return b""
     finally:
         reading.cancel()
-        if told is not None:
-            told.cancel()
+        told.cancel()
 
 
-async def _pass_answer(reader: asyncio.StreamReader, method: str, send: Send, stopping: asyncio.Event) -> None:
+async def _pass_answer(reader: asyncio.StreamReader, method: str, send: Send, stopping: asyncio.Event) -> bool:
+    """Pass the answer as it comes; returns whether the connection is at the end of it, ready for the next."""
     response = _Response(method)
+    whole = True
     while not response.complete:
         content = await _read(reader, response, stopping)
         if content is None:
+            whole = False
             response.finish()
         elif not content:
             if not response.started:
                 raise Unavailable("the server hung up", hint="it may be restarting; try again")
             if response.framed:
                 raise ConnectionResetError("the server hung up in the middle of its answer")
+            whole = False
             response.finish()
         else:
             try:
@@ -207,3 +258,4 @@ async def _pass_answer(reader: asyncio.StreamReader, method: str, send: Send, st
         for message in response.messages:
             await send(message)
         response.messages.clear()
+    return whole and response.keeps
