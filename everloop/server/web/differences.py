@@ -92,7 +92,9 @@ def differences(ctx: Context, found: Iterable[Any]) -> list[Part]:
                 known[1],
                 metrics=_numbers(old.get("metrics", {}), new.get("metrics", {})) if kind == "model" else (),
                 fields=_fields(old, new) if old and new else (),
-                files=tuple(_files(ctx, old.get("files", {}), new.get("files", {}))) if kind == "code" and old else (),
+                files=tuple(code_files(ctx, old.get("files", {}), new.get("files", {})))
+                if kind == "code" and old
+                else (),
             )
         )
     order = {"model": 0, "code": 1, "policy": 2, "endpoint": 3}
@@ -145,7 +147,8 @@ def _text(value: Any) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def _files(ctx: Context, old: Mapping[str, str], new: Mapping[str, str]) -> Iterable[FileDifference]:
+def code_files(ctx: Context, old: Mapping[str, str], new: Mapping[str, str]) -> Iterable[FileDifference]:
+    """The files of code (path to object) that differ, line by line."""
     left = _MOST_LINES
     for path in sorted({*old, *new}):
         if old.get(path) == new.get(path):

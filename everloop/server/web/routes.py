@@ -25,10 +25,9 @@ from everloop.server.web.views import (
     features,
     models,
     people,
-    runs,
     versions,
 )
-from everloop.server.web.views.tracking import compare, curves, table
+from everloop.server.web.views.tracking import compare, curves, files, run, table
 from everloop.server.web.visit import OpenContext, Visit
 
 Page = Callable[[Visit], Response]
