@@ -36,8 +36,9 @@ _CODES: tuple[tuple[type[EverloopError], str, int], ...] = (
 
 
 def json_answer(content: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON object."""
-    return Response(orjson.dumps(content), status, dict(headers or {}), media_type="application/json")
+    """A JSON object, which no browser will take for anything else."""
+    every = {"X-Content-Type-Options": "nosniff", **(headers or {})}
+    return Response(orjson.dumps(content), status, every, media_type="application/json")
 
 
 def error_answer(error: EverloopError) -> Response:

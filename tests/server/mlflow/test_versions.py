@@ -20,13 +20,20 @@ CLIENTS = {
 """What people install, and the libraries of that client's time."""
 
 
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a 5xx that would only repeat itself shows at once
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
 def told(python, url, folder, chapters):
     """Run the script as a user would, in a folder of its own, and return what it printed."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     done = subprocess.run(
-        [python, "-P", str(SCENARIO), url, *chapters],
+        [python, "-P", "-W", "ignore", str(SCENARIO), *chapters],
         cwd=folder,
-        env={**kept, "MPLCONFIGDIR": str(folder)},
+        env={**kept, **SETTINGS, "MLFLOW_TRACKING_URI": url, "MPLCONFIGDIR": str(folder)},
         capture_output=True,
         text=True,
         timeout=600,
