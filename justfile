@@ -24,6 +24,13 @@ demo:
 bench name *args:
     python benchmarks/{{name}}.py {{args}}
 
-# pin every dependency again
+# Pin every dependency again, torch and what only its CUDA build needs aside: those are gigabytes, and which build fits is
+# the machine's affair (a CPU build: UV_FIND_LINKS, or PyTorch's own index).
 lock:
-    uv pip compile --generate-hashes --no-emit-index-url --all-extras --upgrade pyproject.toml -o constraints.txt
+    uv pip compile --generate-hashes --no-emit-index-url --no-emit-find-links --all-extras --upgrade \
+        --custom-compile-command "just lock" \
+        $(printf -- '--no-emit-package %s ' torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas \
+            nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile \
+            nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink \
+            nvidia-nvshmem-cu13 nvidia-nvtx) \
+        pyproject.toml -o constraints.txt
