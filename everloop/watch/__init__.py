@@ -1,6 +1,6 @@
 """Watching what serves: references, drift within a false-alarm budget, late labels, alarms, triggers.
 
-Importing the package loads the definitions only; numpy and scipy come with the modules that compute, which load on
+Importing the package loads the definitions only; numpy comes with the modules that compute, which load on
 first use (`watch.evaluate.evaluate(…)`), so that declaring operations loads none of them.
 """
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri, ndtr, ndtri
 
 from everloop.core.clock import DAY, Micros
 from everloop.watch.definitions import ENTER, OF
@@ -20,6 +19,7 @@ from everloop.watch.diagnoses import diagnose
 from everloop.watch.drift import Limits, column_tests
 from everloop.watch.reference import Column, Counts, Reference
 from everloop.watch.statistics import twosample
+from everloop.watch.statistics.special import chi_squared_exceeded, normal_below, normal_quantile
 
 QUARTER: Micros = 91 * DAY
 
@@ -54,8 +54,8 @@ def alpha(alarms_per_quarter: float, window: Micros, n: int, m: int) -> float:
 
 def both_flagged(p: float, correlation: float) -> float:
     """Chance that two windows of this correlation both exceed their level `p` (Gauss-Hermite, 80 points)."""
-    c = float(ndtri(1 - p))
-    within = ndtr(-(c - np.sqrt(correlation) * _POINTS) / np.sqrt(1 - correlation))
+    c = normal_quantile(1 - p)
+    within = normal_below(-(c - np.sqrt(correlation) * _POINTS) / np.sqrt(1 - correlation))
     return float((_WEIGHTS * within**2).sum() / np.sqrt(2 * np.pi))
 
 
@@ -212,5 +212,5 @@ def _inflation(column: Column, windows: Sequence[Counts]) -> float:
 
 def _overdispersion(p: NDArray[np.float64]) -> float:
     """p-values turned back into chi-squared of one degree (comparable whatever was pooled), over what is usual."""
-    scores = chdtri(1, np.clip(p, 1e-300, 1.0))
-    return max(float(np.quantile(scores, q) / chdtri(1, 1 - q)) for q in (0.5, 0.9))
+    scores = chi_squared_exceeded(np.clip(p, 1e-300, 1.0))
+    return max(float(np.quantile(scores, q) / chi_squared_exceeded(1 - q)) for q in (0.5, 0.9))

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import isotonic_regression
-from scipy.special import ndtri
+
+from everloop.watch.statistics.special import isotonic, normal_quantile
 
 Floats = NDArray[np.float64]
 
@@ -67,7 +67,7 @@ def calibrator(scores: ArrayLike, labels: ArrayLike, points: int = 200) -> Calib
     means = np.array([s[g].mean() for g in groups])
     shares = np.array([y[g].mean() for g in groups])
     weights = np.array([float(g.size) for g in groups])
-    fitted = isotonic_regression(shares, weights=weights).x
+    fitted = isotonic(shares, weights)
     # One row more of each class, spread over the ends: a chance of exactly 0 or 1 would claim to be certain.
     return Calibrator(means, np.clip(fitted, 1 / (s.size + 2), 1 - 1 / (s.size + 2)))
 
@@ -102,5 +102,5 @@ def estimate_auc(scores: ArrayLike, chances: ArrayLike, level: float = 0.95, err
 
 def _estimate(metric: str, value: float, spread: float, rows: int, *, level: float, error: float) -> Estimate:
     # A normal error's mean absolute value is 0.8 of its deviation.
-    wide = float(ndtri((1 + level) / 2)) * float(np.hypot(spread, error / 0.798))
+    wide = normal_quantile((1 + level) / 2) * float(np.hypot(spread, error / 0.798))
     return Estimate(metric, value, max(0.0, value - wide), min(1.0, value + wide), rows)

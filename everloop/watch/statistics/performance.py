@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import chdtrc, expit, logit, ndtri
 
 from everloop.core.clock import Micros
 from everloop.core.errors import InvalidInput
+from everloop.watch.statistics.special import chi_squared_above, log_odds, logistic, normal_quantile
 
 Floats = NDArray[np.float64]
 Standing = Literal["met", "breached", "uncertain", "unknown"]
@@ -239,19 +239,19 @@ def calibration(labels: ArrayLike, scores: ArrayLike, bins: int = 15) -> Calibra
     positive = int((y > 0.5).sum())
     if min(positive, y.size - positive) < _LEAST_OF_A_CLASS:
         return None
-    design = np.column_stack([np.ones(y.size), logit(p)])
+    design = np.column_stack([np.ones(y.size), log_odds(p)])
     weights = np.array([0.0, 1.0])
     information = np.eye(2)
     for _ in range(25):
-        fitted = expit(design @ weights)
+        fitted = logistic(design @ weights)
         information = (design * (fitted * (1 - fitted))[:, None]).T @ design + 1e-9 * np.eye(2)
         step = np.linalg.solve(information, design.T @ (y - fitted))
         weights = weights + np.clip(step, -2, 2)
         if np.abs(step).max() < 1e-9:
             break
     away = weights - np.array([0.0, 1.0])
-    wald = float(away @ information @ away)
-    return CalibrationDrift(float(weights[0]), float(weights[1]), float(chdtrc(2, wald)), _ece(y, p, bins), y.size)
+    chance = float(chi_squared_above(2, float(away @ information @ away)))
+    return CalibrationDrift(float(weights[0]), float(weights[1]), chance, _ece(y, p, bins), y.size)
 
 
 def _ece(y: Floats, p: Floats, bins: int) -> float:
@@ -266,8 +266,8 @@ def _ece(y: Floats, p: Floats, bins: int) -> float:
 
 def _logit_interval(value: float, spread: float, level: float) -> tuple[float, float]:
     """Interval of a share, symmetric on the logit scale so that it stays within 0 and 1."""
-    z = float(ndtri((1 + level) / 2))
+    z = normal_quantile((1 + level) / 2)
     if not 0 < value < 1:
         return max(0.0, value - z * spread), min(1.0, value + z * spread)
     wide = z * spread / (value * (1 - value))
-    return float(expit(logit(value) - wide)), float(expit(logit(value) + wide))
+    return float(logistic(log_odds(value) - wide)), float(logistic(log_odds(value) + wide))

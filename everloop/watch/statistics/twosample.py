@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, bdtrc, chdtrc, kolmogorov, ndtr
+
+from everloop.watch.statistics.special import (
+    binomial_above,
+    binomial_up_to,
+    chi_squared_above,
+    kolmogorov_above,
+    normal_below,
+)
 
 Floats = NDArray[np.float64]
 
@@ -34,7 +41,7 @@ def ks(reference: ArrayLike, window: ArrayLike, inflation: ArrayLike = 1.0) -> t
     m, n = r.sum(-1), w.sum(-1)
     distance = np.abs(_share(r).cumsum(-1) - _share(w).cumsum(-1)).max(-1)
     root = np.sqrt(np.maximum(size(n, m), 1e-9) / np.asarray(inflation, dtype=np.float64))
-    p = np.where((n > 0) & (m > 0), kolmogorov((root + 0.12 + 0.11 / root) * distance), 1.0)
+    p = np.where((n > 0) & (m > 0), kolmogorov_above((root + 0.12 + 0.11 / root) * distance), 1.0)
     return distance, p
 
 
@@ -107,7 +114,7 @@ def chi2(reference: ArrayLike, window: ArrayLike, inflation: ArrayLike = 1.0) ->
     statistic = terms.sum(-1) / np.asarray(inflation, dtype=np.float64)
     freedom = (both > 0).sum(-1) - 1
     testable = (freedom > 0) & (m[..., 0] > 0) & (n[..., 0] > 0)
-    p = np.where(testable, chdtrc(np.maximum(freedom, 1), statistic), 1.0)
+    p = np.where(testable, chi_squared_above(np.maximum(freedom, 1), statistic), 1.0)
     room = size(n[..., 0], m[..., 0]) / np.asarray(inflation, dtype=np.float64)
     effect = np.sqrt(np.maximum(0.0, statistic - freedom) / np.maximum(room, 1e-9)) / 2
     return np.where(testable, effect, 0.0), p
@@ -133,9 +140,12 @@ def proportions(
     k = np.where(flip, n - b, b).astype(np.int64)
     total = np.where(flip, n + m - a - b, a + b).astype(np.int64)
     share = n / np.maximum(n + m, 1)
-    upper = np.where(k > 0, bdtrc(np.maximum(k - 1, 0), total, share), 1.0)
-    exact = np.minimum(1.0, 2 * np.minimum(upper, bdtr(k, total, share)))
-    p = np.where(smallest < _LEAST_EXPECTED, np.where(total > 0, exact, 1.0), 2 * ndtr(-z))
+    rare = np.broadcast_to((smallest < _LEAST_EXPECTED) & (total > 0), z.shape)
+    p = np.array(np.where(smallest < _LEAST_EXPECTED, 1.0, 2 * normal_below(-z)))
+    if rare.any():
+        few, tries, chance = (np.broadcast_to(value, z.shape)[rare] for value in (k, total, share))
+        tail = np.minimum(binomial_above(few - 1, tries, chance), binomial_up_to(few, tries, chance))
+        p[rare] = np.minimum(1.0, 2 * tail)
     return difference, np.where((n > 0) & (m > 0), p, 1.0)
 
 
@@ -148,7 +158,7 @@ def unseen(singles: int, reference_rows: int, window_hits: int, window_rows: int
     if not window_rows or not window_hits:
         return 0.0, 1.0
     rate = min(1.0, (singles + 1 + 2 * sqrt(singles + 1)) / max(1, reference_rows))
-    return window_hits / window_rows, float(bdtrc(window_hits - 1, window_rows, rate))
+    return window_hits / window_rows, float(binomial_above(window_hits - 1, window_rows, rate))
 
 
 def holm(p: ArrayLike) -> Floats:
