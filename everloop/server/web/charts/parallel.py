@@ -13,6 +13,7 @@ from everloop.server.web.charts.scale import Scale
 
 _MARKS = 9
 """Texts beside one axis at most."""
+_RATIO = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ def parallel_chart(
     `brushes` are the ranges chosen on axes of numbers: they are drawn, and whoever made the rows says who is `out`.
     Dragging along an axis puts its range as `column:low..high` into the value of the address that `zoom` names.
     """
-    scales = {column: either_scale([row.values.get(column) for row in rows]) for column in columns}
+    values = {column: [row.values.get(column) for row in rows] for column in columns}
+    scales = {column: either_scale(held, log=_wide(held)) for column, held in values.items()}
     spots = {column: _spot(index, len(columns)) for index, column in enumerate(columns)}
     lines = []
     for row in sorted(rows, key=lambda row: not row.out):  # those that are out lie below
@@ -71,6 +73,14 @@ def parallel_chart(
         zoom or Zoom(),
         width=f"{max(len(columns), 2) * 7.2:.0f}rem",
     )
+
+
+def _wide(values: Sequence[Any]) -> bool:
+    """Whether numbers reach over so many powers of ten that only a logarithmic axis tells them apart."""
+    held = [value for value in values if value is not None]
+    if not held or not all(isinstance(value, int | float) and value > 0 for value in held):
+        return False
+    return max(held) / min(held) >= _RATIO
 
 
 def _spot(index: int, count: int) -> float:
