@@ -12,9 +12,12 @@ FIRST, DRIFTED = 20, 22
 """The first day of service, and the first on which everything is dearer and comes back more often."""
 
 
-def tell(folder):
-    """Play the story in `folder`; returns the shop, still up, with what each stage gave."""
-    shop = Shop(folder)
+def tell(folder, **elsewhere):
+    """Play the story in `folder`; returns the shop, still up, with what each stage gave.
+
+    `elsewhere` holds environment variables of every process.
+    """
+    shop = Shop(folder, elsewhere=elsewhere)
     story = SimpleNamespace(shop=shop)
     try:
         shop.up()

@@ -19,7 +19,7 @@ from everloop.changes.access import OWNER_ROLES, link
 from everloop.client import connect
 from everloop.core.clock import DAY, HOUR, iso, parse_time
 from everloop.core.errors import EverloopError
-from everloop.core.settings import Settings
+from everloop.core.settings import load
 from everloop.flows.engine import Origin
 from everloop.project import load_project
 from everloop.workspace.build import Request, build, refresh
@@ -57,15 +57,20 @@ def orders_of(day, *, shift=0.0, dear=0.0):
 class Shop:
     """A folder with the project, its workspace, and the processes of `everloop up` over it."""
 
-    def __init__(self, folder, *, policy="team", days=20, text=None, host="127.0.0.1"):
-        """Write project and first days, and make the workspace through the command line, as ada."""
+    def __init__(self, folder, *, policy="team", days=20, text=None, host="127.0.0.1", elsewhere=None):
+        """Write project and first days, and make the workspace through the command line, as ada.
+
+        `elsewhere` holds environment variables of every process: where the catalog and the objects are, say.
+        """
+        self.elsewhere = elsewhere or {}
         self.folder, self.home, self.host = Path(folder), Path(folder) / ".everloop", host
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "shop.py").write_text(text or PROJECT_FILE.read_text())
         self.deliver(range(days))
         self.replay, self.running, self.url = True, None, ""
         self.cli("init", "--policy", policy, check=True)
-        self.workspace = Workspace.open(Settings(home=self.home, project="shop", module="shop", replay=True))
+        settings = load({"home": self.home, "project": "shop", "module": "shop", "replay": True}, self.elsewhere)
+        self.workspace = Workspace.open(settings)
         self.set_time(BEGIN + days * DAY)
         self.project = load_project(self.folder, "shop")
         self.origin = Origin(self.folder, "shop", "shop")
@@ -78,7 +83,7 @@ class Shop:
         mine = {"HOME", "PATH", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_RUNTIME_DIR", "TMPDIR", "PYTHONPATH"}
         kept = {k: v for k, v in os.environ.items() if k in mine}
         own = {"LOGNAME": "ada", "EVERLOOP_PROJECT": "shop", "EVERLOOP_MODULE": "shop", "COLUMNS": "200"}
-        return kept | own | more
+        return kept | own | self.elsewhere | more
 
     def cli(self, *words, check=False, timeout=120, **environ):
         """The command line as a process of its own, in the project's folder."""

@@ -30,7 +30,7 @@ def exists(home: Path) -> bool:
 
 def create(home: Path) -> SigningKey:
     """Make the folders and the key pair; keeps a key that is there already."""
-    for name in ("keys", "objects", "online", "serving", "run", "code"):
+    for name in ("keys", "online", "serving", "run", "code"):
         (home / name).mkdir(parents=True, exist_ok=True)
     (home / "keys").chmod(0o700)
     private = home / "keys" / "signing.pem"

@@ -11,7 +11,6 @@ from everloop import data
 from everloop.catalog import placements
 from everloop.catalog.verify import verify
 from everloop.core.errors import DataError
-from everloop.data.content.files import IN_USE, trim
 from everloop.data.content.layers import Layers, layered
 from everloop.data.content.logical import digest
 from everloop.data.content.schema import plain
@@ -173,12 +172,3 @@ def test_what_is_no_layered_part_is_refused():
     for broken in (b"PAR1" + content[4:], content[:20], content[:8] + b"[]" + content[10:], b""):
         with pytest.raises(DataError):
             Layers.decode(broken)
-
-
-def test_the_cache_gives_back_what_nobody_used_for_long(tmp_path):
-    for number in range(4):
-        (tmp_path / f"{number}.parquet").write_bytes(b"x" * 100)
-    assert trim(tmp_path, limit=250) == 0  # in use
-    later = (tmp_path / "3.parquet").stat().st_mtime + IN_USE + 1
-    assert trim(tmp_path, limit=250, now=later) == 200
-    assert len(list(tmp_path.iterdir())) == 2

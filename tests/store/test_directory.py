@@ -193,7 +193,7 @@ def test_a_store_opens_again_by_path_and_url(store):
     identity = store.put(b"x")
     for location in (store.root, str(store.root), store.url):
         assert open_store(location).get(identity) == b"x"
-    for location in ("s3://bucket/x", "file://elsewhere/x"):
+    for location in ("ftp://bucket/x", "file://elsewhere/x"):
         with pytest.raises(InvalidInput) as caught:
             open_store(location)
         assert caught.value.hint

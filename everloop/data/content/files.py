@@ -4,9 +4,7 @@ The cache holds objects of a store that is not local, and layered parts folded i
 there can be made again; what nobody used for an hour may go when it grows beyond its limit.
 """
 
-import os
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,10 @@ import pyarrow.parquet as pq
 from everloop.core.ports import Blobs
 from everloop.data.content.layers import Layers, is_layered
 from everloop.data.content.schema import plain
+from everloop.store.trim import trim, used
 
 CACHE_LIMIT = 8 * 2**30
 """Bytes that the cache may hold before its oldest files go."""
-IN_USE = 3600.0
-"""Seconds after its last use in which a file of the cache stays in any case."""
 
 
 def local_object(blobs: Blobs, identity: str, cache: Path) -> Path:
@@ -31,7 +28,7 @@ def local_object(blobs: Blobs, identity: str, cache: Path) -> Path:
     if path is not None:
         return Path(path)
     target = cache / f"{identity.removeprefix('b3:')}.object"
-    if not _used(target):
+    if not used(target):
         _write(target, blobs.get(identity))
     return target
 
@@ -42,7 +39,7 @@ def local_part(blobs: Blobs, identity: str, cache: Path, manifest: Mapping[str, 
     if not layered_file(path):
         return path
     target = cache / f"{identity.removeprefix('b3:')}.parquet"
-    if not _used(target):
+    if not used(target):
         sink = pa.BufferOutputStream()
         pq.write_table(folded(blobs, path, cache, manifest), sink, compression="lz4", version="2.6")
         _write(target, sink.getvalue())
@@ -67,34 +64,10 @@ def rows_of(path: Path) -> pa.Table:
     return plain(pq.read_table(path, use_threads=False, partitioning=None))
 
 
-def _used(target: Path) -> bool:
-    try:
-        os.utime(target)
-    except FileNotFoundError:
-        return False
-    return True
-
-
 def _write(target: Path, content: Any) -> None:
     """Put a file into the cache, whole or not at all; what is old makes way."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
         file.write(content)
     Path(file.name).replace(target)
-    trim(target.parent)
-
-
-def trim(cache: Path, limit: int = CACHE_LIMIT, now: float | None = None) -> int:
-    """Remove the files that were used longest ago until the cache holds `limit` bytes; returns the bytes that went."""
-    found = []
-    for entry in os.scandir(cache):
-        if entry.is_file(follow_symlinks=False):
-            status = entry.stat(follow_symlinks=False)
-            found.append((status.st_mtime, status.st_size, entry.path))
-    excess, gone = sum(size for _, size, _ in found) - limit, 0
-    for used, size, path in sorted(found):
-        if gone >= excess or used > (time.time() if now is None else now) - IN_USE:
-            break
-        Path(path).unlink(missing_ok=True)
-        gone += size
-    return gone
+    trim(target.parent, CACHE_LIMIT)

@@ -17,6 +17,7 @@ from everloop.core.ports import Job, Observer, Outcome
 from everloop.flows.child import outcome_from_json, write_job
 from everloop.flows.executors.prints import Prints
 from everloop.flows.identity.runtime import thread_environment
+from everloop.store import access
 
 _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "CUDA_VISIBLE_DEVICES")
 
@@ -161,8 +162,8 @@ class ProcessExecutor:
 
 
 def clean_environment(job: Job) -> dict[str, str]:
-    """Every variable that the child of `job` sees."""
-    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    """Every variable that the child of `job` sees: those that open the object store are among them."""
+    kept = access(job.blobs, os.environ) | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     fixed = {
         "PYTHONHASHSEED": "0",
         "PYTHONSAFEPATH": "1",
