@@ -124,4 +124,6 @@ class TrackedRuns:
             "MLFLOW_TRACKING_TOKEN": secret,
             "MLFLOW_RUN_ID": run,
             "MLFLOW_WORKSPACE": ctx.project,
+            # the address of the run's page: that of a server which may live no longer than the step
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         }

@@ -1,6 +1,7 @@
 """Every command on a workspace that lived through the story: one JSON document, the right exit code, help for all."""
 
 import json
+import re
 
 import pytest
 import typer
@@ -51,6 +52,7 @@ ASKED = [
     ["audit", "--limit", "5"],
     ["audit", "--kind", "audit.*"],
     ["env", "list"],
+    ["runs", "list", "comeback"],
     ["env", "show", "production"],
     ["env", "log"],
     ["env", "live-at", "2024-01-23T00:00:00Z"],
@@ -102,6 +104,18 @@ def test_exit_codes_say_what_kind_of_no_it_was(everloop, story):
     assert everloop("approve", "one")[0] == 2
     code, out, _ = everloop(*vera, "approve", "1", "--json")
     assert (code, json.loads(out)["code"]) == (3, "permission_denied")
+
+
+def test_what_a_run_printed_and_used(everloop):
+    run = json.loads(everloop("runs", "list", "--limit", "1", "--json")[1])[0]
+    code, told, _ = everloop("runs", "logs", run["id"], "--follow")
+    assert code == 0
+    assert re.fullmatch(r"\d+ orders\n", told)
+    lines = json.loads(everloop("runs", "logs", run["id"], "--tail", "1", "--json")[1])["lines"]
+    assert [line["text"] for line in lines] == told.splitlines()[-1:]
+    metrics = json.loads(everloop("runs", "show", run["id"], "--json")[1])["run"]["metrics"]
+    assert metrics["system/process_memory_megabytes"] > 0
+    assert everloop("runs", "logs", "0" * 32)[0] == 4
 
 
 def test_verify_holds_and_trace_tells(everloop, story):
