@@ -6,6 +6,7 @@ fetched through it; every other place must lie below one of the given roots, so 
 machine, or addresses of its network, that nobody asked for.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -274,6 +275,9 @@ def _opened(uri: str, roots: list[str], scratch: "TemporaryDirectory[str]") -> M
         folder = Path(unquote(parts.path) if parts.scheme else uri).resolve()
         if not folder.is_dir():
             raise NotFound(f"there is no folder {folder}", hint="a tracking server's URL, a database URL, or a folder")
+        if not any(True for _ in folder.glob("*/meta.yaml")):
+            raise InvalidInput(f"{folder} is no file store of MLflow", hint="the folder mlruns: <experiment>/meta.yaml")
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # newer clients refuse file stores unless told
         label, address, roots = str(folder), folder.as_uri(), roots or [str(folder)]
     elif not proxied:
         raise InvalidInput(f"{label} is no MLflow store", hint="http(s)://, sqlite:///, postgresql:// or a folder")

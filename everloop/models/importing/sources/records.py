@@ -94,23 +94,28 @@ def tfrecords(stream: BinaryIO, size: int) -> Iterator[Frame]:
 
 def check_tfrecords(stream: BinaryIO, size: int) -> Health:
     """Walk an event file and check every record."""
-    waiting: list[Frame] = []
-    held = records = 0
-    try:
-        for frame in tfrecords(stream, size):
-            waiting.append(frame)
-            held += len(frame.content)
-            if held >= _BATCH_BYTES:
-                records += _checked(waiting)
-                waiting, held = [], 0
-        records += _checked(waiting)
-    except BrokenFrameError as error:
+    frames, records, ending = tfrecords(stream, size), 0, None
+    more = True
+    while more:
+        waiting: list[Frame] = []
+        held = 0
         try:
-            records += _checked(waiting)
-        except BrokenFrameError as earlier:
-            return Health(records, damage=str(earlier))
-        return Health(records, truncated=error.truncated, damage="" if error.truncated else str(error))
-    return Health(records)
+            for frame in frames:
+                waiting.append(frame)
+                held += len(frame.content)
+                if held >= _BATCH_BYTES:
+                    break
+            else:
+                more = False
+        except BrokenFrameError as error:
+            ending, more = error, False
+        whole, damage = _checked(waiting)
+        records += whole
+        if damage:
+            return Health(records, damage=damage)
+    if ending is None:
+        return Health(records)
+    return Health(records, truncated=ending.truncated, damage="" if ending.truncated else str(ending))
 
 
 def leveldb_records(stream: BinaryIO) -> Iterator[Frame]:
@@ -172,28 +177,28 @@ def check_leveldb(stream: BinaryIO) -> Health:
     return Health(records)
 
 
-def _checked(frames: list[Frame]) -> int:
-    """How many frames there are; raises `BrokenFrameError` for the first whose checksum does not match.
+def _checked(frames: list[Frame]) -> tuple[int, str]:
+    """How many frames come before the first whose checksum does not match, and what is to be said of that one.
 
     Frames of one length are checked side by side, a byte of all of them at a time.
     """
-    by_length: dict[int, list[Frame]] = {}
-    for frame in frames:
-        by_length.setdefault(len(frame.content), []).append(frame)
-    wrong: list[Frame] = []
+    by_length: dict[int, list[int]] = {}
+    for index, frame in enumerate(frames):
+        by_length.setdefault(len(frame.content), []).append(index)
+    wrong: list[int] = []
     for length, same in by_length.items():
         if len(same) < _MANY:
-            wrong.extend(one for one in same if masked(crc32c(one.content)) != one.masked)
+            wrong.extend(one for one in same if masked(crc32c(frames[one].content)) != frames[one].masked)
             continue
-        table = np.frombuffer(b"".join(one.content for one in same), dtype=np.uint8).reshape(len(same), length)
+        content = b"".join(frames[one].content for one in same)
+        table = np.frombuffer(content, dtype=np.uint8).reshape(len(same), length)
         value = np.full(len(same), 0xFFFFFFFF, dtype=np.uint32)
         for place in range(length):
             value = _TABLE[(value ^ table[:, place]) & 0xFF] ^ (value >> 8)
         value ^= np.uint32(0xFFFFFFFF)
         found = ((value >> 15) | (value << 17)) + np.uint32(0xA282EAD8)
-        stored = np.array([one.masked for one in same], dtype=np.uint32)
-        wrong.extend(same[index] for index in np.flatnonzero(found != stored))
-    if wrong:
-        first = min(wrong, key=lambda one: one.offset)
-        raise BrokenFrameError(f"the record at byte {first.offset} does not match its checksum")
-    return len(frames)
+        stored = np.array([frames[one].masked for one in same], dtype=np.uint32)
+        wrong.extend(same[place] for place in np.flatnonzero(found != stored))
+    if not wrong:
+        return len(frames), ""
+    return min(wrong), f"the record at byte {frames[min(wrong)].offset} does not match its checksum"

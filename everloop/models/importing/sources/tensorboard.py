@@ -246,6 +246,8 @@ class _Run:
                     yield event.FromString(frame.content)
                     read += 1
             except (BrokenFrameError, Undecodable) as error:
+                if read == most:
+                    return  # what follows is known to be cut short or damaged
                 raise CorruptObject(
                     f"record {read + 1} is no event: {error}", hint="the file is damaged", file=file.name
                 ) from error
