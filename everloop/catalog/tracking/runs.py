@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Row, Table, delete, select, update
+from sqlalchemy import Row, Table, bindparam, delete, select, update
 
 from everloop.catalog.engine import Tx, insert_into
 from everloop.catalog.tables.tracking import run_params, run_tags, runs
@@ -23,6 +23,9 @@ _ADJECTIVES = (
     "able amber bold brisk calm clear deft early fair fleet keen lucid mild neat prime quick rare sharp sure wise"
 )
 _NOUNS = "ash birch cove crane delta elm fjord gull heron isle kite lark mesa otter pine reef swift tern vale wren"
+
+
+_BY_ID = select(runs).where(runs.c.project == bindparam("project"), runs.c.id == bindparam("id"))  # built once
 
 
 def create(
@@ -246,7 +249,7 @@ def run_of(row: Row[Any]) -> Run:
 
 
 def _find(tx: Tx, project: str, identity: str) -> Row[Any]:
-    row = tx.execute(select(runs).where(runs.c.project == project, runs.c.id == identity)).first()
+    row = tx.execute(_BY_ID, {"project": project, "id": identity}).first()
     if row is None:
         raise NotFound(f"Run with id={identity} not found", hint="is it a run of this project?")
     return row

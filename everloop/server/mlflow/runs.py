@@ -1,8 +1,9 @@
 """Runs, their parameters, tags, metrics and inputs."""
 
 import json
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,9 @@ from everloop.catalog.engine import Tx
 from everloop.catalog.tracking import inputs, logged, points, querying, runs
 from everloop.catalog.tracking.rows import DatasetInput, ModelLink, Point, Run
 from everloop.core.clock import Micros
-from everloop.core.errors import InvalidInput
+from everloop.core.errors import Conflict, InvalidInput
 from everloop.core.grants import Target
-from everloop.server.mlflow.endpoint import Endpoint, on_run, on_runs
+from everloop.server.mlflow.endpoint import Endpoint, on_run, on_runs, repeated
 from everloop.server.mlflow.experiments import view_of
 from everloop.server.mlflow.wire import (
     PARAM_LENGTH,
@@ -26,12 +27,15 @@ from everloop.server.mlflow.wire import (
     number,
     page,
     pairs,
+    plain_key,
 )
 
 STATUSES = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
 _MOST = {"metrics": 1000, "params": 100, "tags": 100}
 _MOST_ENTITIES = 1000
 _ALL = 1_000_000_000
+_PLAIN = {"key", "value", "timestamp", "step"}
+_LATEST = 1 << 53
 _MOST_RUNS = 100
 _MOST_SAMPLED = 2500
 _MODEL_FIELDS = {"artifact_path", "flavors", "utc_time_created", "run_id"}
@@ -87,16 +91,24 @@ def run_json(run: Run) -> dict[str, Any]:
 
 def create(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """runs/create."""
-    with ctx.write() as tx:
-        made = runs.create(
-            tx,
-            ctx.project,
-            experiment=args.text("experiment_id", "0") or "0",
-            actor=args.text("user_id", "") or ctx.actor.name,
-            at=args.moment("start_time", ctx.now()),
-            name=args.text("run_name", ""),
-            tags=args.tags(),
-        )
+    identity = repeated(ctx, args)
+    try:
+        with ctx.write() as tx:
+            made = runs.create(
+                tx,
+                ctx.project,
+                experiment=args.text("experiment_id", "0") or "0",
+                actor=args.text("user_id", "") or ctx.actor.name,
+                at=args.moment("start_time", ctx.now()),
+                name=args.text("run_name", ""),
+                tags=args.tags(),
+                identity=identity,
+            )
+    except Conflict:
+        if not identity:
+            raise
+        with ctx.read() as tx:
+            made = runs.get(tx, ctx.project, identity)
     return {"run": run_json(made)}
 
 
@@ -206,7 +218,7 @@ def log_batch(ctx: Context, args: Arguments) -> Mapping[str, Any]:
             hint="send each parameter once",
         )
     tags = args.tags()
-    measured = [_point(identity, part) for part in args.parts("metrics")]
+    measured = _points(identity, args)
     with ctx.write() as tx:
         run = runs.active(tx, ctx.project, identity)
         runs.log_params(tx, run, params)
@@ -276,9 +288,25 @@ def history(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     key, paged = args.text("metric_key"), args.has("max_results")
     with ctx.read() as tx:
         run = runs.find(tx, ctx.project, args.run())
-        limit = min(args.limit(25_000, _ALL), 25_000) if paged else _ALL
+        if not paged:
+            return {"metrics": _series_json(run.id, key, points.whole_history(tx, run.number, key))}
+        limit = min(args.limit(25_000, _ALL), 25_000)
         found = points.history(tx, ctx.project, run.id, key, limit=limit, token=args.text("page_token", ""))
     return page("metrics", [metric_json(replace(point, run=run.id)) for point in found.rows], found.token)
+
+
+def _series_json(run: str, key: str, rows: Sequence[points.Measured]) -> list[dict[str, Any]]:
+    """What `metric_json` makes of each point, without making the points: a history has a hundred thousand."""
+    return [
+        {
+            "key": key,
+            "value": value if not nan and value - value == 0 else number(math.nan if nan else value),
+            "timestamp": at // 1000,
+            "step": step,
+            "run_id": run,
+        }
+        for step, at, value, nan in rows
+    ]
 
 
 def history_interval(ctx: Context, args: Arguments) -> Mapping[str, Any]:
@@ -357,6 +385,20 @@ def _point(run: str, args: Arguments) -> Point:
         digest=bounded("dataset_digest", args.text("dataset_digest", ""), 36),
         run=run,
     )
+
+
+def _points(run: str, args: Arguments) -> list[Point]:
+    """The points of a batch. Plain ones are read here; every other, and every wrong one, where all rules are."""
+    found: list[Point] = []
+    for raw, part in zip(args.json("metrics") or (), args.parts("metrics"), strict=True):
+        if raw.keys() == _PLAIN:
+            key, value, at, step = raw["key"], raw["value"], raw["timestamp"], raw["step"]
+            exact = type(value) is float and type(at) is int and type(step) is int and type(key) is str
+            if exact and 0 <= at < _LATEST and abs(step) < _LATEST and plain_key(key):
+                found.append(Point(key, value, at * 1000, step, run=run))
+                continue
+        found.append(_point(run, part))
+    return found
 
 
 def _recorded(args: Arguments) -> Micros:

@@ -5,6 +5,7 @@ import math
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -20,7 +21,11 @@ _SEE = " See the API docs for more information about request parameters."
 _KEY = re.compile(r"[/\w.\- :]*")
 _DOUBLES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
+CALL_KEY = "idempotency_key"
+"""The argument that holds the header `Idempotency-Key`: who sends a call again says so by the same key."""
+
 KEY_LENGTH = 250
+_LONGEST_CALL_KEY = 200
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 
@@ -226,6 +231,13 @@ def _experiment(identity: str) -> str:
     return identity
 
 
+@lru_cache(maxsize=4096)  # a training says the same few, again and again
+def plain_key(value: str) -> bool:
+    """Whether `Arguments.key` takes it as it is."""
+    normal = posixpath.normpath(value) == value != "." and not value.startswith(("..", "/"))
+    return 0 < len(value) <= KEY_LENGTH and normal and _KEY.fullmatch(value) is not None
+
+
 def bounded(name: str, value: str, most: int) -> str:
     """The value, if it is not too long."""
     if len(value) > most:
@@ -294,7 +306,8 @@ def arguments_of(request: Request, body: bytes, largest: int) -> dict[str, Any]:
             f"Batched logging API requests must be at most {largest} bytes, got a request of more.",
             hint="send several smaller requests",
         )
-    return {**_decoded(body), **request.path_params}
+    key = request.headers.get("idempotency-key", "")
+    return {**_decoded(body), **request.path_params, **({CALL_KEY: key[:_LONGEST_CALL_KEY]} if key else {})}
 
 
 async def body_arguments(request: Request, largest: int) -> Arguments:
