@@ -112,19 +112,24 @@ def create_version(
     description: str = "",
     files: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
+    once: str = "",
 ) -> RegisteredVersion:
     """Register a version: the next number of the name, pinning the `files` (path to object) that the source holds now.
 
-    Registering the same source again gives another number, as MLflow's users expect; so the manifest then counts.
+    Registering the same source again gives another number, as MLflow's users expect; so the manifest then says which.
+    A call that says `once` gets the version of the first call that said the same.
     """
     manifest: dict[str, Any] = {"flavor": "mlflow", "source": source, "run": run, "files": dict(files or {})}
-    again = 0
-    while True:
-        whole = {**manifest, "registration": again} if again else manifest
-        numbered = versions.put(tx, project, Version("model", model.asset, whole), actor=actor, at=at)
-        if numbered.new:
-            break
+    if once:
+        manifest["call"] = once
+    numbered = versions.put(tx, project, Version("model", model.asset, manifest), actor=actor, at=at)
+    if once and not numbered.new:
+        return registered.version(tx, project, model.name, numbered.number)
+    again = max((one.number for one in model.latest), default=0)
+    while not numbered.new:
         again += 1
+        counted = Version("model", model.asset, {**manifest, "registration": again})
+        numbered = versions.put(tx, project, counted, actor=actor, at=at)
     row = {
         "project": project,
         "asset": model.asset,

@@ -54,6 +54,11 @@ def no_endpoint(path: str) -> Response:
     return json_answer({"error_code": "ENDPOINT_NOT_FOUND", "message": f"{path} is not offered by this server"}, 404)
 
 
+def gone() -> Response:
+    """The answer to a client that does not wait for one."""
+    return json_answer({"error_code": "CANCELLED", "message": "the client went away"}, 499)
+
+
 def not_implemented(why: str) -> Response:
     """The answer to what this server knows and does not do; clients do not ask again."""
     return json_answer({"error_code": "NOT_IMPLEMENTED", "message": why}, 501)

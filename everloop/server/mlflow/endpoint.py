@@ -10,7 +10,8 @@ from everloop.catalog.context import Context
 from everloop.catalog.operation import Answer, Command, Operation, invoke
 from everloop.core.errors import Conflict
 from everloop.core.grants import Target
-from everloop.server.mlflow.wire import Arguments
+from everloop.core.ids import PREFIX, object_id
+from everloop.server.mlflow.wire import CALL_KEY, Arguments
 
 Handler = Callable[[Context, Arguments], Mapping[str, Any]]
 _RETRIES = 5
@@ -74,6 +75,17 @@ def call(ctx: Context, operation: Operation, arguments: dict[str, Any]) -> Mappi
 def _arguments(given: Call) -> Arguments:
     secret = given.secret.get_secret_value()
     return Arguments({**given.arguments, "secret": secret} if secret else given.arguments)
+
+
+def repeated(ctx: Context, arguments: Arguments) -> str:
+    """32 digits that name this call: the same ones when its caller sends it again under the same `Idempotency-Key`.
+
+    Empty without such a key: then nothing tells a call that was sent again from another one like it.
+    """
+    key = arguments.text(CALL_KEY, "")
+    if not key:
+        return ""
+    return object_id(f"{ctx.project}\n{ctx.actor.name}\n{key}".encode()).removeprefix(PREFIX)[:32]
 
 
 def on_run(_ctx: Context, arguments: Arguments) -> Target:

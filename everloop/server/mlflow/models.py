@@ -8,7 +8,7 @@ from everloop.catalog.tracking import artifacts, logged
 from everloop.catalog.tracking.rows import LoggedModel
 from everloop.core.errors import InvalidInput
 from everloop.core.grants import Target
-from everloop.server.mlflow.endpoint import Endpoint, on_experiment
+from everloop.server.mlflow.endpoint import Endpoint, on_experiment, repeated
 from everloop.server.mlflow.runs import metric_json
 from everloop.server.mlflow.wire import PARAM_LENGTH, Arguments, millis, page, pairs
 
@@ -38,7 +38,11 @@ def model_json(model: LoggedModel) -> dict[str, Any]:
 
 def create(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """POST logged-models."""
+    digits = repeated(ctx, args)
+    identity = f"m-{digits}" if digits else ""
     with ctx.write() as tx:
+        if identity and logged.runs_of(tx, ctx.project, [identity]):  # the answer to the first call was lost
+            return {"model": model_json(logged.get(tx, ctx.project, identity))}
         made = logged.create(
             tx,
             ctx.project,
@@ -49,6 +53,7 @@ def create(ctx: Context, args: Arguments) -> Mapping[str, Any]:
             run=args.text("source_run_id", ""),
             params=_params(args),
             tags=args.tags(),
+            identity=identity,
         )
     return {"model": model_json(made)}
 

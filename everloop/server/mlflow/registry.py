@@ -9,10 +9,12 @@ from everloop.catalog.tracking import logged, registered, registry
 from everloop.catalog.tracking.rows import RegisteredModel, RegisteredVersion
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.server.mlflow import sources
-from everloop.server.mlflow.endpoint import Endpoint, on_model
+from everloop.models.webhooks import events
+from everloop.server.mlflow.endpoint import Endpoint, on_model, repeated
 from everloop.server.mlflow.wire import Arguments, bounded, millis, page, pairs
 
 _TAG_LENGTH = 100_000
+_PROMPT_TEXT = "mlflow.prompt.text"
 
 
 def version_json(found: RegisteredVersion) -> dict[str, Any]:
@@ -60,6 +62,8 @@ def create(ctx: Context, args: Arguments) -> Mapping[str, Any]:
             description=args.text("description", ""),
             tags=_tags(args),
         )
+        told = {"tags": dict(made.tags), "description": made.description}
+        events.record(ctx, tx, "model", "created", made.name, prompt=is_prompt(made), **told)
     return {"registered_model": model_json(made)}
 
 
@@ -117,7 +121,9 @@ def set_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """registered-models/set-tag."""
     with ctx.write() as tx:
         model = registered.get(tx, ctx.project, args.text("name"))
-        registry.set_tags(tx, ctx.project, model.asset, 0, {args.key(): args.text("value", "")[:_TAG_LENGTH]})
+        key, value = args.key(), args.text("value", "")[:_TAG_LENGTH]
+        registry.set_tags(tx, ctx.project, model.asset, 0, {key: value})
+        events.record(ctx, tx, "tag", "set", model.name, prompt=is_prompt(model), key=key, value=value)
     return {}
 
 
@@ -126,21 +132,18 @@ def delete_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     with ctx.write() as tx:
         model = registered.get(tx, ctx.project, args.text("name"))
         registry.delete_tag(tx, ctx.project, model.asset, 0, args.text("key"))
+        events.record(ctx, tx, "tag", "deleted", model.name, prompt=is_prompt(model), key=args.text("key"))
     return {}
 
 
 def set_alias(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """POST registered-models/alias."""
+    alias, number = bounded("Registered model alias name", args.text("alias"), 255), _number(args)
     with ctx.write() as tx:
-        registry.set_alias(
-            tx,
-            ctx.project,
-            args.text("name"),
-            bounded("Registered model alias name", args.text("alias"), 255),
-            _number(args),
-            actor=ctx.actor.name,
-            at=ctx.now(),
-        )
+        registry.set_alias(tx, ctx.project, args.text("name"), alias, number, actor=ctx.actor.name, at=ctx.now())
+        model = registered.get(tx, ctx.project, args.text("name"))
+        told = {"alias": alias, "version": str(number)}
+        events.record(ctx, tx, "alias", "created", model.name, prompt=is_prompt(model), **told)
     return {}
 
 
@@ -149,6 +152,7 @@ def delete_alias(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     with ctx.write() as tx:
         model = registered.get(tx, ctx.project, args.text("name"))
         registry.delete_alias(tx, ctx.project, model, args.text("alias"), actor=ctx.actor.name, at=ctx.now())
+        events.record(ctx, tx, "alias", "deleted", model.name, prompt=is_prompt(model), alias=args.text("alias"))
     return {}
 
 
@@ -189,7 +193,11 @@ def create_version(ctx: Context, args: Arguments) -> Mapping[str, Any]:
             description=args.text("description", ""),
             files=files,
             tags=tags,
+            once=repeated(ctx, args),
         )
+        told = {"version": str(made.number), "tags": dict(made.tags), "description": made.description}
+        about = {"template": made.tags.get(_PROMPT_TEXT, "")} if prompt else {"source": made.source, "run_id": made.run}
+        events.record(ctx, tx, "version", "created", made.name, prompt=prompt, **told, **about)
     return {"model_version": version_json(made)}
 
 
@@ -263,16 +271,21 @@ def download_uri(ctx: Context, args: Arguments) -> Mapping[str, Any]:
 def set_version_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """model-versions/set-tag."""
     with ctx.write() as tx:
-        asset, number = _version_row(tx, ctx, args)
-        registry.set_tags(tx, ctx.project, asset, number, {args.key(): args.text("value", "")[:_TAG_LENGTH]})
+        model, number = _version_row(tx, ctx, args)
+        key, value = args.key(), args.text("value", "")[:_TAG_LENGTH]
+        registry.set_tags(tx, ctx.project, model.asset, number, {key: value})
+        told = {"version": str(number), "key": key, "value": value}
+        events.record(ctx, tx, "version_tag", "set", model.name, prompt=is_prompt(model), **told)
     return {}
 
 
 def delete_version_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """model-versions/delete-tag."""
     with ctx.write() as tx:
-        asset, number = _version_row(tx, ctx, args)
-        registry.delete_tag(tx, ctx.project, asset, number, args.text("key"))
+        model, number = _version_row(tx, ctx, args)
+        registry.delete_tag(tx, ctx.project, model.asset, number, args.text("key"))
+        told = {"version": str(number), "key": args.text("key")}
+        events.record(ctx, tx, "version_tag", "deleted", model.name, prompt=is_prompt(model), **told)
     return {}
 
 
@@ -282,9 +295,14 @@ def files_of(ctx: Context, name: str, number: int) -> str:
         return registered.place(registered.version(tx, ctx.project, name, number))
 
 
-def _version_row(tx: Tx, ctx: Context, args: Arguments) -> tuple[str, int]:
+def is_prompt(model: RegisteredModel) -> bool:
+    """Whether a registered model holds the versions of a prompt."""
+    return model.tags.get(registered.PROMPT_TAG, "").lower() == "true"
+
+
+def _version_row(tx: Tx, ctx: Context, args: Arguments) -> tuple[RegisteredModel, int]:
     found = registered.version(tx, ctx.project, args.text("name"), _number(args))
-    return registered.get(tx, ctx.project, found.name).asset, found.number
+    return registered.get(tx, ctx.project, found.name), found.number
 
 
 def _number(args: Arguments) -> int:

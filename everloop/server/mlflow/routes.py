@@ -16,9 +16,9 @@ from everloop.core.errors import EverloopError
 from everloop.core.ids import checked_name
 from everloop.server.index import Index
 from everloop.server.mlflow import artifacts, experiments, models, registry, runs, transfer, workspaces
-from everloop.server.mlflow.answers import error_answer, json_answer, no_endpoint
+from everloop.server.mlflow.answers import error_answer, gone, json_answer, no_endpoint
 from everloop.server.mlflow.endpoint import Endpoint, call
-from everloop.server.mlflow.genai import assessments, datasets, figures, former, ingest, scorers, traces
+from everloop.server.mlflow.genai import assessments, datasets, figures, former, ingest, scorers, traces, webhooks
 from everloop.server.mlflow.wire import Arguments, arguments_of, read_arguments, small_body
 
 VERSION = "3.17.2"
@@ -38,6 +38,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *assessments.ENDPOINTS,
     *datasets.ENDPOINTS,
     *scorers.ENDPOINTS,
+    *webhooks.ENDPOINTS,
 )
 
 OpenContext = Callable[[Request], Context]
@@ -125,7 +126,10 @@ class _Served:
             largest = _LARGEST_BATCH
 
         async def answer(request: Request) -> Response:
-            body = await small_body(request)
+            try:
+                body = await small_body(request)
+            except ClientDisconnect:
+                return gone()
             if body is not None:
                 return await run_in_threadpool(self._at_once, request, operation, body, largest)
             return await self._guarded(request, lambda ctx: self._json(ctx, request, operation, largest))
@@ -235,7 +239,7 @@ class _Served:
         except EverloopError as error:
             return error_answer(error)
         except ClientDisconnect:
-            return json_answer({"error_code": "CANCELLED", "message": "the client went away"}, 499)
+            return gone()
 
     def _context(self, request: Request) -> Context:
         ctx = self._open_context(request)
