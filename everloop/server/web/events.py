@@ -1,4 +1,4 @@
-"""Server-sent events: which facts were sealed, so that open pages know what to fetch again.
+"""Server-sent events: which facts were sealed, and that a run changed, so that open pages know what to fetch again.
 
 A stream tells kinds and positions only; whoever wants more asks an operation. It ends by itself after a while (the
 browser comes back with the last position), when the browser leaves, and when the server stops.
@@ -7,7 +7,7 @@ browser comes back with the last position), when the browser leaves, and when th
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -19,6 +19,8 @@ from everloop.catalog.facts import SealedFact
 from everloop.core.errors import Unavailable
 from everloop.core.grants import Target
 
+State = Callable[[Context], str]
+"""What a stream watches, as a text that changes with it; empty once it will not change any more."""
 LASTS = 300.0
 """Seconds after which a stream ends."""
 MOST = 64
@@ -43,6 +45,39 @@ class Streams:
             raise Unavailable(f"{MOST} pages listen already", hint="reload the page to see what is new")
         position = await run_in_threadpool(_start, ctx, request.headers.get("last-event-id", ""))
         return StreamingResponse(self._told(ctx, request, position), media_type="text/event-stream", headers=_HEADERS)
+
+    async def follow(self, ctx: Context, request: Request, state: State) -> Response:
+        """A stream that says `changed` whenever `state` says something else, and `over` when it says nothing more.
+
+        `state` checks for itself that the visitor may see what it tells; it runs in a thread.
+        """
+        if self._open >= MOST:
+            raise Unavailable(f"{MOST} pages listen already", hint="reload the page to see what is new")
+        first = await run_in_threadpool(state, ctx)
+        return StreamingResponse(
+            self._followed(ctx, request, state, first), media_type="text/event-stream", headers=_HEADERS
+        )
+
+    async def _followed(self, ctx: Context, request: Request, state: State, held: str) -> AsyncIterator[str]:
+        self._open += 1
+        began = said = time.monotonic()
+        try:
+            yield "retry: 2000\nevent: hello\ndata: \n\n"
+            while held and time.monotonic() - began < LASTS and not stopping(request):
+                await asyncio.sleep(_EVERY * 2)
+                if await request.is_disconnected():
+                    return
+                now = await run_in_threadpool(state, ctx)
+                if now != held:
+                    held, said = now, time.monotonic()
+                    yield "event: changed\ndata: \n\n"
+                elif time.monotonic() - said > _QUIET:
+                    said = time.monotonic()
+                    yield ": still here\n\n"
+            if not held:
+                yield "event: over\ndata: \n\n"
+        finally:
+            self._open -= 1
 
     async def _told(self, ctx: Context, request: Request, position: int) -> AsyncIterator[str]:
         self._open += 1

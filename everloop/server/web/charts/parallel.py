@@ -80,7 +80,7 @@ def _wide(values: Sequence[Any]) -> bool:
     held = [value for value in values if value is not None]
     if not held or not all(isinstance(value, int | float) and value > 0 for value in held):
         return False
-    return max(held) / min(held) >= _RATIO
+    return bool(max(held) / min(held) >= _RATIO)
 
 
 def _spot(index: int, count: int) -> float:

@@ -6,12 +6,17 @@ import { element, share, shownNumber, shownPosition, valueAt } from "./plot.js";
 const MOST_READ = 10;
 const SHORTEST_DRAG = 6;
 
+const hiddenBefore = new Map(); // title of a chart -> names of its hidden series: a chart that is drawn anew keeps them
+
 class Plot {
   constructor(figure) {
     this.figure = figure;
     this.svg = figure.querySelector("svg.plot");
     this.data = JSON.parse(figure.dataset.chart);
-    this.hidden = new Set();
+    const names = hiddenBefore.get(figure.dataset.title) ?? new Set();
+    hiddenBefore.set(figure.dataset.title, names);
+    this.hidden = new Set((this.data.series ?? []).flatMap((one, index) => (names.has(one.name) ? [index] : [])));
+    this.names = names;
     for (const one of this.data.series ?? []) one.x ??= this.data.series[0].x;
     const title = this.svg.querySelector(":scope > title");
     for (const one of this.svg.querySelectorAll(".s > title")) one.remove();
@@ -40,15 +45,23 @@ class Plot {
       const button = document.createElement("button");
       button.type = "button";
       button.className = entry.className;
-      button.setAttribute("aria-pressed", "true");
       button.append(...entry.childNodes);
       entry.replaceWith(button);
       const index = Number(entry.dataset.s);
       const group = this.svg.querySelector(`.s[data-s="${index}"]`);
+      const show = () => {
+        button.setAttribute("aria-pressed", String(!this.hidden.has(index)));
+        group?.classList.toggle("off", this.hidden.has(index));
+      };
+      show();
       button.addEventListener("click", () => {
-        const off = !this.hidden.delete(index) && Boolean(this.hidden.add(index));
-        button.setAttribute("aria-pressed", String(!off));
-        group?.classList.toggle("off", off);
+        const { name } = this.data.series[index];
+        if (this.hidden.delete(index)) this.names.delete(name);
+        else {
+          this.hidden.add(index);
+          this.names.add(name);
+        }
+        show();
       });
       for (const [event, dim] of [["pointerenter", true], ["pointerleave", false]]) {
         button.addEventListener(event, () => {

@@ -1,4 +1,5 @@
-// Keeps marked parts of a page fresh: <section id="x" data-live="kind. kind."> is fetched again when such a fact arrives.
+// Keeps marked parts of a page fresh: <section id="x" data-live="kind. kind."> is fetched again when such a fact arrives,
+// <section id="x" data-source="address"> when the stream at that address says that something changed.
 // Without JavaScript every page still shows everything; it only does not move.
 
 document.documentElement.classList.add("script");
@@ -7,7 +8,7 @@ document.querySelector(".bar nav [aria-current]")?.scrollIntoView({ block: "near
 const parts = [...document.querySelectorAll("[data-live][id]")];
 
 // What a person is doing must not be taken away: a field with the focus, an opened fold.
-const busy = (part) => part.contains(document.activeElement) || part.querySelector("details[open]");
+const busy = (part) => part.contains(document.activeElement) || part.querySelector("details[open], .readout, svg.plot .drag");
 
 async function refresh(ids) {
   const answer = await fetch(document.body.dataset.address, { headers: { Accept: "text/html" } });
@@ -22,23 +23,34 @@ async function refresh(ids) {
   }
 }
 
+const due = new Set();
+let timer = 0;
+
+function soon(id) {
+  due.add(id);
+  timer ||= setTimeout(() => {
+    timer = 0;
+    const ids = [...due];
+    due.clear();
+    refresh(ids).catch(() => {});
+  }, 400);
+}
+
+for (const part of document.querySelectorAll("[data-source][id]")) {
+  if (!window.EventSource) break;
+  const source = new EventSource(part.dataset.source);
+  addEventListener("pagehide", () => source.close());
+  source.addEventListener("changed", () => soon(part.id));
+  source.addEventListener("over", () => source.close());
+}
+
 if (parts.length && window.EventSource) {
-  const due = new Set();
-  let timer = 0;
   const source = new EventSource(`${document.body.dataset.project}/events`);
   addEventListener("pagehide", () => source.close());
   source.addEventListener("fact", (event) => {
     const { kind } = JSON.parse(event.data);
     for (const part of parts) {
-      if (part.dataset.live.split(" ").some((wanted) => kind.startsWith(wanted))) due.add(part.id);
-    }
-    if (due.size && !timer) {
-      timer = setTimeout(() => {
-        timer = 0;
-        const ids = [...due];
-        due.clear();
-        refresh(ids).catch(() => {});
-      }, 400);
+      if (part.dataset.live.split(" ").some((wanted) => kind.startsWith(wanted))) soon(part.id);
     }
   });
 }

@@ -6,8 +6,11 @@ from typing import Any
 
 from starlette.responses import Response
 
+from everloop.catalog.context import Context
+from everloop.catalog.tracking import points, runs
 from everloop.core.clock import SECOND, parse_time
 from everloop.core.errors import InvalidInput, NotFound
+from everloop.core.grants import Target
 from everloop.server.web.charts import Chart, line_chart, smoothed
 from everloop.server.web.charts.scale import Kind
 from everloop.server.web.visit import Visit
@@ -48,25 +51,25 @@ def look(visit: Visit) -> Look:
 
 
 def curve(
-    visit: Visit, runs: Sequence[tuple[Any, str]], metric: str, how: Look, shades: Mapping[str, float] | None = None
+    visit: Visit, whose: Sequence[tuple[Any, str]], metric: str, how: Look, shades: Mapping[str, float] | None = None
 ) -> Chart | None:
-    """One metric of some runs (each with its name in the chart); None when none has two points of it.
+    """One metric of some runs, each with its name in the chart; None when none has two points of it.
 
     The catalog thins long histories; a part of the axis is read with more detail. Where points were left out, the band
     from the least to the greatest is drawn, unless the line is smoothed: then the raw one lies behind it.
     """
     kind, said, place = POSITIONS[how.x]
     zoom = visit.zoom(place)
-    most = max(_FEWEST, min(_MOST, _POINTS // len(runs)))
+    most = max(_FEWEST, min(_MOST, _POINTS // len(whose)))
     between = {}
     if how.x == "step" and zoom.span is not None:  # one step beyond on each side, so that lines reach the edge
         between = {"start": int(zoom.span[0]) - 1, "end": int(zoom.span[1]) + 1}
-    ids = tuple(run.id for run, _ in runs)
+    ids = tuple(run.id for run, _ in whose)
     read = visit.ask("runs.series", runs=ids, metric=metric, most=most, **between).series
     lines: dict[str, list[tuple[float, Any]]] = {}
     raw: dict[str, list[tuple[float, Any]]] = {}
     bands: dict[str, list[tuple[float, Any, Any]]] = {}
-    for (run, name), one in zip(runs, read, strict=True):
+    for (run, name), one in zip(whose, read, strict=True):
         if len(one.steps) < 2:
             continue
         places = _places(one, how.x, parse_time(run.start))
@@ -110,6 +113,17 @@ def show(visit: Visit) -> Response:
         positions=POSITIONS,
         smoothings=SMOOTHINGS,
     )
+
+
+def state(ctx: Context, run: str) -> str:
+    """What a running run measured so far, as a text that changes with it; empty once it ended. Raises `NotFound`."""
+    ctx.need("read", Target("run", run))
+    with ctx.read() as tx:
+        found = runs.find(tx, ctx.project, run)
+        if found.status not in ("RUNNING", "SCHEDULED"):
+            return ""
+        newest = points.newest(tx, [found.number]).get(found.number, ())
+    return f"{found.status} {hash(repr(newest))}"
 
 
 def _places(one: Any, by: str, start: int) -> list[float]:
