@@ -150,9 +150,9 @@ class Chaos:
         self.told.did["retrain"] += 1
 
 
-def live_shop(folder):
+def live_shop(folder, **how):
     """A shop that is up and whose endpoint is live."""
-    shop = Shop(folder)
+    shop = Shop(folder, **how)
     try:
         shop.up()
         shop.hire("grace", "approver", "contributor", "deployer")

@@ -106,23 +106,28 @@ def push(store: OnlineStore, view: OnlineView, rows: Rows, *, now: Micros | None
     entity, event time or known time are passed over. With `now`, a fact known later than `now` plus the view's slack
     is refused (`DataError`): it would close the past for its entity. Raises `DataError` for a wrong column.
     """
-    columns = columns_of(view.view, rows)
-    facts, kept = facts_of(view.view, columns)
-    return push_facts(store, view, facts, {n: c.take(kept) for n, c in columns.items()}, now=now)
+    return push_facts(store, view, *lift(view, rows, now=now))
 
 
-def push_facts(
-    store: OnlineStore, view: OnlineView, facts: Facts, columns: Mapping[str, Column], *, now: Micros | None = None
-) -> Pushed:
-    """`push` for facts that are lifted already; `columns` holds the same rows."""
+def lift(view: OnlineView, rows: Rows, *, now: Micros | None = None) -> tuple[Facts, dict[str, Column]]:
+    """Check rows and make facts of them, for `push_facts`; nothing is written. Raises what `push` raises."""
     definition = view.view
-    known = columns[definition.known_time or definition.event_time].values
-    latest = None if now is None else now + definition.slack
-    if latest is not None and (known > latest).any():
+    columns = columns_of(definition, rows)
+    facts, kept = facts_of(definition, columns)
+    taken = {name: column.take(kept) for name, column in columns.items()}
+    known = taken[definition.known_time or definition.event_time].values
+    if now is not None and (known > now + definition.slack).any():
         raise DataError(
             f"feature view {definition.name}: a fact is known at {iso(int(known.max()))}, after the time of the push",
             hint="push facts when they are known, or correct " + (definition.known_time or definition.event_time),
         )
+    return facts, taken
+
+
+def push_facts(store: OnlineStore, view: OnlineView, facts: Facts, columns: Mapping[str, Column]) -> Pushed:
+    """`push` for facts that are lifted already; `columns` holds the same rows."""
+    definition = view.view
+    known = columns[definition.known_time or definition.event_time].values
     keys = entity_keys([columns[name] for name in definition.entity])
     code: dict[bytes, int] = {}
     owner = np.array([-1 if key is None else code.setdefault(key, len(code)) for key in keys], np.int64)

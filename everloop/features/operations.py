@@ -152,11 +152,12 @@ def push_rows(ctx: Context, cmd: Push) -> Filled:
         raise NotFound(
             f"no feature view of {cmd.environment} reads {cmd.dataset!r}", hint="features.list shows the views"
         )
+    online = {n: features.online.OnlineView.of(ctx.project, identity, view) for n, (identity, view) in mine.items()}
+    # every view looks at the rows before any of them takes some
+    lifted = {name: features.online.lift(view, cmd.rows, now=ctx.now()) for name, view in online.items()}
     store, filled = online_store(ctx), []
-    for name, (identity, view) in mine.items():
-        done = features.online.push(
-            store, features.online.OnlineView.of(ctx.project, identity, view), cmd.rows, now=ctx.now()
-        )
+    for name, (identity, _) in mine.items():
+        done = features.online.push_facts(store, online[name], *lifted[name])
         filled.append(ViewFilled(view=name, version=identity, facts=done.facts, new=done.new))
     return Filled(views=filled)
 

@@ -78,7 +78,10 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for revision in self.revisions:
             if spec == str(revision.number) or (len(spec) >= 8 and spec in revision.id[: 3 + len(spec)]):
                 return revision
-        raise NotFound(f"{self.address} has no live revision {spec[:80]!r}")
+        raise NotFound(
+            f"{self.address} has no live revision {spec[:80]!r}",
+            hint=f"GET /v2/models/{self.address} shows those that are live",
+        )
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -128,7 +128,7 @@ def _from_json(name: str, datatype: str, data: Any, count: int) -> Array:
     if not isinstance(data, list):
         raise InvalidInput(f"input {name!r} has no data")
     if datatype == "BYTES":
-        flat = _flattened(data)
+        flat = _flattened(name, data)
         if len(flat) != count or not all(v is None or isinstance(v, str) for v in flat):
             raise InvalidInput(f"input {name!r}: data is not {count} texts")
         return np.array(flat, object)
@@ -137,7 +137,7 @@ def _from_json(name: str, datatype: str, data: Any, count: int) -> Array:
     except (ValueError, OverflowError):
         array = np.empty(0, object)
     if array.dtype.kind == "O" and datatype.startswith("FP"):
-        flat = _flattened(data)
+        flat = _flattened(name, data)
         if all(v is None or isinstance(v, int | float) for v in flat) and all(abs(v or 0) < 2**1000 for v in flat):
             array = np.array([np.nan if v is None else float(v) for v in flat])
     if array.dtype.kind not in "biuf" or array.size != count:
@@ -154,10 +154,15 @@ def _exactly(name: str, array: Array, datatype: str) -> Array:
     return cast
 
 
-def _flattened(data: list[Any]) -> list[Any]:
+def _flattened(name: str, data: list[Any]) -> list[Any]:
+    """The leaves of nested lists; raises `InvalidInput` for ragged ones."""
     flat = data
-    while flat and any(isinstance(value, list) for value in flat):
-        flat = [leaf for value in flat for leaf in (value if isinstance(value, list) else [value])]
+    while flat and isinstance(flat[0], list):
+        if not all(isinstance(value, list) and len(value) == len(flat[0]) for value in flat):
+            raise InvalidInput(
+                f"input {name!r}: its nested lists are not all of one length", hint="[rows] or [rows, 1]"
+            )
+        flat = [leaf for value in flat for leaf in value]
     return flat
 
 
