@@ -16,7 +16,7 @@ from everloop.core.clock import Micros, parse_time
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.core.ids import checked_name
 from everloop.server.auth import Authenticator, login_routes
-from everloop.server.engines import Engines
+from everloop.server.engines.asking import Engines
 from everloop.server.faults import Faults, answer_error, problem_response
 from everloop.server.mlflow.routes import mlflow_routes
 from everloop.server.rest import PREFIX, rest_app

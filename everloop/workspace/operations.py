@@ -14,6 +14,7 @@ _MODULES = (
     "everloop.models.tracking.editing",
     "everloop.models.tracking.files",
     "everloop.models.tracking.origin",
+    "everloop.models.tracking.registry",
     "everloop.models.tracking.table",
     "everloop.models.tracking.views",
     "everloop.checks.card_facts",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -42,7 +43,9 @@ PAGES: tuple[tuple[str, Page], ...] = (
     ("/changes/{number:int}", changes.show),
     ("/models", models.index),
     ("/models/{name}", models.history),
+    ("/models/{name}/compare", models.compare),
     ("/models/{name}/{number:int}", models.show),
+    ("/models/{name}/{number:int}/files/{path:path}", models.raw),
     ("/runs", table.index),
     ("/runs/{run}", run.show),
     ("/runs/{run}/system", run.system),
@@ -70,6 +73,7 @@ PAGES: tuple[tuple[str, Page], ...] = (
 ACTS: tuple[tuple[str, Page, Page], ...] = (
     ("/changes/{number:int}/{act}", changes.act, changes.show),
     ("/alarms/{id}/{act}", alarms.act, alarms.show),
+    ("/models/{name}/{act}", models.act, models.history),
     ("/runs/acts/{act}", table.act, table.index),
     ("/runs/views/{act}", table.act, table.index),
     ("/runs/{run}/{act}", run.act, run.show),
@@ -91,10 +95,15 @@ def web_routes(open_context: OpenContext, default_project: str) -> list[BaseRout
         ctx = await run_in_threadpool(open_context, request, project)
         return await streams.answer(ctx, request)
 
+    async def run_events(request: Request) -> Response:
+        ctx = await run_in_threadpool(open_context, request, request.path_params["project"])
+        return await streams.follow(ctx, request, partial(curves.state, run=request.path_params["run"]))
+
     return [
         Route("/", home),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         Route("/{project}/events", events),
+        Route("/{project}/runs/{run}/live", run_events),
         *(Route("/{project}" + path, serve(open_context, show), methods=["GET"]) for path, show in PAGES),
         *(Route("/{project}" + path, take(open_context, act, show), methods=["POST"]) for path, act, show in ACTS),
         Route("/{project}/{rest:path}", serve(open_context, _nothing), methods=["GET"]),

@@ -3,7 +3,7 @@
 
 const sheet = document.getElementById("sheet");
 const form = document.getElementById("picked");
-const boxes = () => [...document.querySelectorAll('#rows input[name="runs"]')];
+const boxes = () => [...document.querySelectorAll('#rows .pick input')];
 const KEPT = 3000;
 
 function told() {
@@ -24,7 +24,7 @@ sheet?.addEventListener("click", (event) => {
   const box = event.target;
   if (box.matches?.("[data-all]")) {
     for (const one of boxes()) one.checked = box.checked;
-  } else if (box.name === "runs") {
+  } else if (box.closest?.(".pick") && box.type === "checkbox") {
     const every = boxes();
     if (event.shiftKey && last && every.includes(last)) {
       const [from, to] = [every.indexOf(last), every.indexOf(box)].sort((a, b) => a - b);

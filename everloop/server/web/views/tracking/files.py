@@ -43,16 +43,21 @@ def raw(visit: Visit) -> Response:
     file = visit.ask("runs.file", run=visit.part("run"), path=visit.part("path"))
     kind = PICTURES.get(PurePosixPath(file.path).suffix.lower(), "")
     shown = bool(kind) and "download" not in visit.request.query_params
+    return sent(visit, file.object, file.name, size=file.size, kind=kind if shown else "")
+
+
+def sent(visit: Visit, identity: str, name: str, *, size: int | None = None, kind: str = "") -> Response:
+    """The bytes of an object, streamed: of `kind` in place, or else to be saved under `name`."""
     headers = {
-        "Content-Length": str(file.size),
-        "Content-Disposition": "inline" if shown else f"attachment; filename*=UTF-8''{quote(file.name, safe='')}",
+        **({} if size is None else {"Content-Length": str(size)}),
+        "Content-Disposition": "inline" if kind else f"attachment; filename*=UTF-8''{quote(name, safe='')}",
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",
         "Cross-Origin-Resource-Policy": "same-origin",
     }
-    body = iterate_in_threadpool(_read(visit.ctx.store.open(file.object)))
-    return StreamingResponse(body, headers=headers, media_type=kind if shown else "application/octet-stream")
+    body = iterate_in_threadpool(_read(visit.ctx.store.open(identity)))
+    return StreamingResponse(body, headers=headers, media_type=kind or "application/octet-stream")
 
 
 def _branches(visit: Visit, run: str, folder: str) -> list[tuple[int, Any]]:

@@ -1,4 +1,4 @@
-"""`python -m everloop.server.engine`: answers the server's questions that need an engine, then ends.
+"""`python -m everloop.server.engines.child`: answers the server's questions that need an engine, then ends.
 
 The first line of standard input holds the settings, each further line a question; each answer is a line of JSON on
 standard output. It ends when nobody asked for `IDLE` seconds, and when the server is gone: its input then ends.

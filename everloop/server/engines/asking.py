@@ -1,6 +1,6 @@
 """Operations that load an engine, in a process beside the server, which therefore stays small.
 
-The process is started by the first such question and ends by itself when nobody asked for a while (`server.engine`).
+The process is started by the first such question and ends by itself when nobody asked for a while (`child`).
 It opens the same workspace and answers for the actor whose permission was checked here.
 """
 
@@ -109,7 +109,7 @@ class Engines:
 
     def _start(self) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "everloop.server.engine"],
+            [sys.executable, "-P", "-m", "everloop.server.engines.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             process_group=0,
