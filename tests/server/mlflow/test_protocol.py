@@ -40,7 +40,7 @@ def test_a_workspace_has_a_name_that_a_project_can_have(web):
         answer = web.get(f"{API}/experiments/search", headers={"X-MLFLOW-WORKSPACE": name.encode()})
         assert answer.status_code == 400, name
     listed = web.get("/api/3.0/mlflow/workspaces", headers={"X-MLFLOW-WORKSPACE": "named"}).json()
-    assert listed == {"workspaces": [{"name": "named"}]}
+    assert {"name": "named"} in listed["workspaces"]
 
 
 def test_both_prefixes_serve_the_same(web):
@@ -59,8 +59,9 @@ def test_both_prefixes_serve_the_same(web):
     ("method", "path"),
     [
         ("GET", "/api/2.0/mlflow/nothing"),
-        ("POST", "/api/3.0/mlflow/traces"),
-        ("POST", "/api/3.0/mlflow/datasets/create"),
+        ("POST", "/api/3.0/mlflow/gateway/secrets/create"),
+        ("POST", "/api/3.0/mlflow/prompt-optimization/jobs"),
+        ("POST", "/graphql"),
         ("GET", "/api/2.0/mlflow/runs/create"),
         ("PUT", "/api/4.0"),
         ("DELETE", "/ajax-api/2.0/mlflow/runs/delete"),
@@ -180,7 +181,7 @@ def test_artifacts_stream_as_attachments(web, run, served):
     root = f"{run['experiment_id']}/{run['run_id']}/artifacts"
     listed = web.get("/api/2.0/mlflow-artifacts/artifacts", params={"path": f"{root}/a"}).json()
     assert listed == {"files": [{"path": "page.html", "is_dir": False, "file_size": len(page)}]}
-    assert list((served.home / "tmp").iterdir()) == []
+    assert list((served.home / "tmp").glob("upload-*")) == []
     assert web.delete(proxy(run, "a")).json() == {}
     assert web.get(proxy(run, "a/page.html")).status_code == 404
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from everloop.models.plugin import CallKey
+from everloop.models.tracking.plugin import CallKey
 
 FAULTS = {
     "dropped before": (False, None),
