@@ -6,18 +6,22 @@ Sources: the DSSE protocol (secure-systems-lab/dsse, `PAE`) and in-toto attestat
 import base64
 import binascii
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from everloop.core.errors import CorruptObject, InvalidInput
 from everloop.core.ids import object_id, short
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+_NONCE = 12
 
 
 class SigningKey:
@@ -65,6 +69,24 @@ class SigningKey:
             "payload": base64.b64encode(payload).decode(),
             "signatures": [{"keyid": self.public.key_id, "sig": base64.b64encode(signature).decode()}],
         }
+
+    def seal(self, purpose: str, place: str, text: str) -> str:
+        """Encrypt a text that only this key opens again, for the same purpose and place (AES-256-GCM)."""
+        nonce = os.urandom(_NONCE)
+        return base64.b64encode(nonce + self._cipher(purpose).encrypt(nonce, text.encode(), place.encode())).decode()
+
+    def unseal(self, purpose: str, place: str, sealed: str) -> str:
+        """The text that `seal` was given; raises `CorruptObject` for another key, purpose or place."""
+        try:
+            raw = base64.b64decode(sealed, validate=True)
+            return self._cipher(purpose).decrypt(raw[:_NONCE], raw[_NONCE:], place.encode()).decode()
+        except (InvalidTag, ValueError) as error:
+            raise CorruptObject("a sealed text does not open", hint="another key or place sealed it") from error
+
+    def _cipher(self, purpose: str) -> AESGCM:
+        """A cipher whose key is derived from this one for a purpose (HKDF, RFC 5869)."""
+        derived = HKDF(hashes.SHA256(), 32, None, f"everloop {purpose}".encode())
+        return AESGCM(derived.derive(self._private.private_bytes_raw()))
 
 
 class VerifyKey:

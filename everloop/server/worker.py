@@ -23,12 +23,13 @@ from everloop.catalog.tasks import Task
 from everloop.core.clock import HOUR
 from everloop.core.errors import Conflict, EverloopError
 from everloop.core.settings import load
+from everloop.models.webhooks import delivery
 from everloop.server.supervisor import die_with_parent
 from everloop.serving.controller import Controller
 from everloop.serving.ingest import ingest
 from everloop.workspace.opened import Workspace
 
-KINDS = ("checks.run", "flow.retrain", "data.refresh", "predictions.seal", "watch.tick")
+KINDS = ("checks.run", "flow.retrain", "data.refresh", "predictions.seal", "watch.tick", delivery.TASK)
 LEASE_SECONDS = 30.0
 _TICK = 0.05
 _CLAIM_SECONDS = 0.2
@@ -73,6 +74,7 @@ class Worker:
             Duty("seal", 0.1, lambda: chain.seal(workspace.catalog, workspace.clock)),
             Duty("ingest", 0.5, lambda: ingest(workspace.catalog, workspace.home)),
             Duty("rollout", 0.25, self._roll),
+            Duty("webhooks", 0.5, lambda: delivery.dispatch(workspace.catalog, workspace.clock)),
             Duty("watch", _WATCH_SECONDS, self._watch),
             Duty("checkpoint", _CHECKPOINT_SECONDS, self._checkpoint),
         ]

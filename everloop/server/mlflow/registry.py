@@ -8,8 +8,8 @@ from everloop.catalog.engine import Tx
 from everloop.catalog.tracking import logged, registered, registry
 from everloop.catalog.tracking.rows import RegisteredModel, RegisteredVersion
 from everloop.core.errors import InvalidInput, NotFound
-from everloop.server.mlflow import sources
 from everloop.models.webhooks import events
+from everloop.server.mlflow import sources
 from everloop.server.mlflow.endpoint import Endpoint, on_model, repeated
 from everloop.server.mlflow.wire import Arguments, bounded, millis, page, pairs
 

@@ -14,6 +14,7 @@ from everloop.catalog.operation import invoke
 from everloop.checks.request import CheckRequest
 from everloop.core.errors import InvalidInput
 from everloop.flows.assets import suggest
+from everloop.models.webhooks import delivery
 from everloop.watch.operations import Tick, tick_now
 from everloop.workspace import work
 
@@ -54,10 +55,15 @@ def _seal(ctx: Context, _payload: Mapping[str, Any], _uri: str) -> Any:
     return {name: [sealed.id for sealed in parts if sealed.id] for name, parts in made.items()}
 
 
+def _deliver(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
+    return delivery.deliver(ctx, payload)
+
+
 HANDLERS: Mapping[str, Handler] = {
     "checks.run": _check,
     "flow.retrain": _retrain,
     "data.refresh": _refresh,
     "predictions.seal": _seal,
     "watch.tick": _watch,
+    delivery.TASK: _deliver,
 }

@@ -1,5 +1,7 @@
 """Who may do what through the MLflow protocol: nobody, strangers, every role, and a step with its own token."""
 
+import re
+
 import httpx2
 
 from everloop.catalog import facts
@@ -9,6 +11,7 @@ from everloop.core.clock import DAY, SystemClock
 from everloop.server.mlflow.routes import ENDPOINTS
 
 API = "/api/2.0/mlflow"
+OTLP = {"content-type": "application/x-protobuf", "x-mlflow-experiment-id": "0"}
 NOW = SystemClock().wall()
 
 
@@ -26,12 +29,22 @@ def web(running, secret=None, **headers):
 def calls(client):
     """Every endpoint, asked with arguments that are complete enough to reach the permission check."""
     body = {"name": "n", "run_id": "0" * 32, "version": "1", "experiment_id": "0", "key": "k", "model_id": "m-1"}
+    location = {"mlflow_experiment": {"experiment_id": "0"}}
+    whole = body | {
+        "trace_id": "tr-1",
+        "request_id": "tr-1",
+        "trace": {"trace_info": {"trace_id": "tr-1", "trace_location": location}},
+        "trace_ids": ["tr-1"],
+        "locations": [location],
+    }
     for endpoint in ENDPOINTS:
-        path = endpoint.path.replace("{model_id}", "m-1").replace("{tag_key}", "k")
+        path = re.sub(r"\{(\w+)\}", lambda name: str(whole.get(name[1], "1")), endpoint.path)
+        address = f"/api/{endpoint.api}/mlflow/{path}"
         if endpoint.method == "GET":
-            yield endpoint, client.get(f"{API}/{path}", params=body)
+            yield endpoint, client.get(address, params=body | {"trace_id": "tr-1"})
         else:
-            yield endpoint, client.request(endpoint.method, f"{API}/{path}", json=body)
+            yield endpoint, client.request(endpoint.method, address, json=whole)
+    yield None, client.post("/v1/traces", content=b"", headers=OTLP)
     for method in ("GET", "PUT", "DELETE"):
         yield None, client.request(method, "/api/2.0/mlflow-artifacts/artifacts/0/x", content=b"")
 
@@ -54,7 +67,7 @@ def test_the_lowest_roles_write_nothing(guarded):
         assert all(answer.status_code in {403, 404} for _, answer in calls(client))
     with web(guarded, token_of(guarded, "vera")) as client:
         for endpoint, answer in calls(client):
-            if endpoint is not None and not endpoint.reads:
+            if endpoint is not None and (not endpoint.reads or endpoint.needs):
                 assert answer.status_code in {403, 404}, endpoint
             elif endpoint is not None:
                 assert answer.status_code not in {401, 403}, endpoint
