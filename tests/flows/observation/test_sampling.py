@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
@@ -12,7 +13,7 @@ from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
 from everloop.core.errors import Unavailable
 from everloop.flows.observation import sampling
-from everloop.flows.observation.gpu import open_gpus
+from everloop.flows.observation.gpu import Gpus, open_gpus
 from everloop.flows.observation.sampling import Sampler
 
 BUSY = "import time\ndata = bytearray(60_000_000)\nuntil = time.monotonic() + 60\nwhile time.monotonic() < until: pass"
@@ -109,9 +110,59 @@ def test_a_catalog_that_is_away_costs_no_samples():
     assert [sample.step for sample in taken.samples] == list(range(len(taken.samples)))
 
 
-def test_without_a_gpu_there_are_none():
-    gpus = open_gpus()
-    if len(gpus):
-        assert any(name.startswith("system/gpu_0_") for name in gpus.read([os.getpid()]))
-    else:
-        assert gpus.read([os.getpid()]) == {}
+class NotTold(Exception):
+    pass
+
+
+def first_only(value):
+    """An answer of the first GPU that the second does not give."""
+
+    def answer(handle):
+        if handle:
+            raise NotTold
+        return value
+
+    return answer
+
+
+DRIVER = SimpleNamespace(
+    NVMLError=NotTold,
+    nvmlDeviceGetCount=lambda: 2,
+    nvmlDeviceGetHandleByIndex=lambda index: index,
+    nvmlDeviceGetMemoryInfo=lambda _handle: SimpleNamespace(used=20_000_000, total=80_000_000),
+    nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=40 + handle),
+    nvmlDeviceGetPowerUsage=first_only(150_000),
+    nvmlDeviceGetEnforcedPowerLimit=lambda _handle: 600_000,
+    nvmlDeviceGetComputeRunningProcesses=first_only(
+        [SimpleNamespace(pid=pid, usedGpuMemory=pid * 1_000_000) for pid in (7, 8, 9)]
+    ),
+)
+"""Two GPUs as NVIDIA's library would tell of them; the second tells neither power nor processes."""
+
+
+def test_gpus_are_told_by_the_names_of_the_ordinary_client():
+    found = Gpus(DRIVER).read([7, 9, 11])
+    assert found == {
+        "system/gpu_0_memory_usage_percentage": 25,
+        "system/gpu_0_memory_usage_megabytes": 20,
+        "system/gpu_0_utilization_percentage": 40,
+        "system/gpu_0_power_usage_watts": 150,
+        "system/gpu_0_power_usage_percentage": 25,
+        "system/gpu_0_process_memory_megabytes": 16,
+        "system/gpu_1_memory_usage_percentage": 25,
+        "system/gpu_1_memory_usage_megabytes": 20,
+        "system/gpu_1_utilization_percentage": 41,
+    }
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not len(open_gpus()), reason="this machine has no GPU")
+def test_a_real_gpu_tells_of_itself():
+    found = open_gpus().read([os.getpid()])
+    assert 0 <= found["system/gpu_0_utilization_percentage"] <= 100
+    assert 0 < found["system/gpu_0_memory_usage_percentage"] <= 100
+
+
+def test_without_driver_or_library_there_are_none(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert open_gpus().read([os.getpid()]) == {}
