@@ -6,7 +6,10 @@ fetched through it; every other place must lie below one of the given roots, so 
 machine, or addresses of its network, that nobody asked for.
 """
 
+import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -20,7 +23,6 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.db import utils as database_schema
 
 from everloop.catalog.engine import snapshot
 from everloop.catalog.tracking.artifacts import checked_path
@@ -145,7 +147,7 @@ class MlflowSource:
     def _history(self, run: str, key: str) -> Iterator[Point]:
         store = self.client._tracking_client.store  # noqa: SLF001 - the client itself reads a history whole
         for one in _pages(lambda token: store.get_metric_history(run, key, _POINTS, token)):
-            yield Point(one.key, one.value, _micros(one.timestamp), one.step)
+            yield Point(one.key, _value(one.value), _micros(one.timestamp), one.step)
 
     def _model(self, model: Any) -> ImportedModel | Unmapped:
         identity = model.model_id
@@ -165,7 +167,7 @@ class MlflowSource:
             metrics=tuple(
                 Point(
                     one.key,
-                    one.value,
+                    _value(one.value),
                     _micros(one.timestamp),
                     one.step,
                     identity,
@@ -263,9 +265,8 @@ def _opened(uri: str, roots: list[str], scratch: "TemporaryDirectory[str]") -> M
     label, address, proxied = _label(uri), uri, parts.scheme in {"http", "https"}
     if parts.scheme == "sqlite":
         database, copy = Path(unquote(uri.removeprefix("sqlite:///"))), Path(scratch.name) / "snapshot.db"
-        snapshot(database, copy, holding="experiments")
+        snapshot(database, copy, holding="latest_metrics")
         address = f"sqlite:///{copy}"
-        _upgrade(address)
         beside = database.resolve().parent
         label, roots = f"sqlite:///{database.resolve()}", roots or [str(beside / "mlruns"), str(beside / "mlartifacts")]
     elif parts.scheme.startswith("postgres"):
@@ -281,18 +282,30 @@ def _opened(uri: str, roots: list[str], scratch: "TemporaryDirectory[str]") -> M
         label, address, roots = str(folder), folder.as_uri(), roots or [str(folder)]
     elif not proxied:
         raise InvalidInput(f"{label} is no MLflow store", hint="http(s)://, sqlite:///, postgresql:// or a folder")
-    client = _reading(lambda: MlflowClient(address, registry_uri=address))
-    _reading(lambda: client.search_experiments(ViewType.ALL, 1))
+    client = _client(address, own=parts.scheme == "sqlite")
     return MlflowSource(client, label, address, proxied, roots, Path(scratch.name), scratch.cleanup)
 
 
-def _upgrade(address: str) -> None:
-    """Bring a snapshot to the client's schema."""
-    engine = database_schema.create_sqlalchemy_engine_with_retry(address)
+def _client(address: str, *, own: bool) -> Any:
+    """The client of a store that answers; a snapshot of `own` may be brought to the client's schema first."""
+
+    def reach() -> Any:
+        client = MlflowClient(address, registry_uri=address)
+        client.search_experiments(ViewType.ALL, 1)
+        return client
+
     try:
-        _reading(lambda: database_schema._upgrade_db(engine))  # noqa: SLF001 - what `mlflow db upgrade` calls
-    finally:
-        engine.dispose()
+        return reach()
+    except MlflowException as error:
+        if not own or "out-of-date" not in str(error):
+            raise _told(error) from error
+    line = [sys.executable, "-m", "mlflow", "db", "upgrade", address]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)  # noqa: S603 - no shell, our own snapshot
+    if done.returncode:
+        raise InvalidInput(
+            "the database's schema is neither the client's nor older", hint="install the mlflow that wrote it"
+        )
+    return _reading(reach)
 
 
 def _pages(page: Callable[[str | None], Any]) -> Iterator[Any]:
@@ -337,6 +350,11 @@ def _inputs(run: Any) -> Iterator[Item]:
         yield Link("in", one.model_id)
     for one in getattr(getattr(run, "outputs", None), "model_outputs", None) or ():
         yield Link("out", one.model_id, one.step)
+
+
+def _value(stored: float) -> float:
+    """A metric's value: MLflow's databases keep an infinity as the largest double."""
+    return math.copysign(math.inf, stored) if abs(stored) == sys.float_info.max else stored
 
 
 def _micros(millis: int | None) -> Micros:
