@@ -3,14 +3,15 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, literal, literal_column, or_, select
 
 from everloop.catalog.engine import Tx
-from everloop.catalog.tables.tracking import datasets, run_datasets, run_params, run_tags, runs, series
+from everloop.catalog.tables.tracking import INDEXED, datasets, run_datasets, run_params, run_tags, runs, series
 from everloop.catalog.tracking.filters import Condition, Ordering, parse_filter, parse_order
 from everloop.catalog.tracking.rows import Page, Run, View
-from everloop.catalog.tracking.runs import loaded
+from everloop.catalog.tracking.runs import NAME_TAG, loaded
 from everloop.catalog.tracking.search import (
+    Branch,
     Term,
     Vocabulary,
     attribute_terms,
@@ -18,12 +19,16 @@ from everloop.catalog.tracking.search import (
     compare_number,
     compare_text,
     conditions_sql,
-    fetch_page,
+    fetch_branches,
     nullable,
 )
 from everloop.core.errors import InvalidInput
 
 _MOST_EXPERIMENTS = 10_000
+_MOST_WALKS = 64
+"""Of more experiments than these, runs are sorted together instead of merged."""
+_FEW = 1000
+"""So many runs are sorted in no time; more are met soon when runs are tried in their order."""
 
 
 def search(
@@ -60,14 +65,20 @@ def search_rows(
 ) -> Page[Row[Any]]:
     """The same page as rows of the table alone, for who wants little of each run."""
     numbers = _numbers(experiments)
-    statement = select(runs).where(*_matching(tx, project, numbers, filter_text, view))
-    terms: list[Term] = []
-    for ordering in parse_order(order_by):
-        statement, more = _ordered(statement, ordering)
-        terms.extend(more)
-    terms += [Term(runs.c.start, descending=True), Term(runs.c.id)]
-    query = ["runs", project, sorted(numbers), filter_text, list(order_by), view]
-    found, following = fetch_page(tx, statement, terms, limit=limit, token=token, query=query)
+    conditions, orderings = parse_filter(filter_text), parse_order(order_by)
+    few = _few(tx, project, numbers, conditions)
+    matching = _matching(tx, project, conditions, view)
+    if few is not None:
+        groups, matching = [numbers], [*matching, runs.c.number.in_(few)]
+    else:  # each experiment's rows lie in the order of an index, which ends where the page is full
+        groups = [[number] for number in numbers] if len(numbers) <= _MOST_WALKS else [numbers]
+    branches = [
+        branch
+        for group in groups
+        for branch in _branches(project, group, matching, orderings, walked=few is None and len(group) == 1)
+    ]
+    query = ["runs", project, numbers, filter_text, list(order_by), view]
+    found, following = fetch_branches(tx, branches, limit=limit, token=token, query=query)
     return Page(tuple(found), following)
 
 
@@ -76,22 +87,97 @@ def count(
 ) -> int:
     """How many runs match, counting no further than to `most` + 1."""
     numbers = _numbers(experiments)
-    matching = select(runs.c.number).where(*_matching(tx, project, numbers, filter_text, view)).limit(most + 1)
+    conditions = parse_filter(filter_text)
+    clauses = [runs.c.experiment.in_(numbers), *_matching(tx, project, conditions, view)]
+    few = _few(tx, project, numbers, conditions)
+    if few is not None:
+        clauses.append(runs.c.number.in_(few))
+    matching = select(runs.c.number).where(*clauses).limit(most + 1)
     return tx.execute(select(func.count()).select_from(matching.subquery())).scalar_one()
 
 
 def _numbers(experiments: Collection[str]) -> list[int]:
-    numbers = [int(one) for one in experiments if one.isascii() and one.isdigit() and len(one) < 19]
+    numbers = sorted({int(one) for one in experiments if one.isascii() and one.isdigit() and len(one) < 19})
     if len(numbers) > _MOST_EXPERIMENTS:
         raise InvalidInput(f"a search covers at most {_MOST_EXPERIMENTS} experiments", hint="search them in parts")
     return numbers
 
 
-def _matching(tx: Tx, project: str, numbers: Sequence[int], filter_text: str, view: View) -> list[ColumnElement[bool]]:
-    clauses: list[ColumnElement[bool]] = [runs.c.project == project, runs.c.experiment.in_(numbers)]
+def _matching(tx: Tx, project: str, conditions: Sequence[Condition], view: View) -> list[ColumnElement[bool]]:
+    clauses: list[ColumnElement[bool]] = [runs.c.project == project]
     if view != "all":
         clauses.append(runs.c.stage == view)
-    return clauses + conditions_sql(tx, _VOCABULARY, parse_filter(filter_text))
+    return clauses + conditions_sql(tx, _VOCABULARY, conditions)
+
+
+def _few(tx: Tx, project: str, numbers: Sequence[int], conditions: Sequence[Condition]) -> list[int] | None:
+    """The runs that meet one of the conditions, where an index says that they are few; None: no condition is rare.
+
+    A rare condition is where a search starts; without one, runs are tried in their order until a page is full.
+    """
+    for condition in conditions:
+        meets = _by_index(project, numbers, condition)
+        if meets is not None:
+            found = tx.execute(meets.limit(_FEW + 1)).scalars().all()
+            if len(found) <= _FEW:
+                return list(found)
+    return None
+
+
+def _by_index(project: str, numbers: Sequence[int], condition: Condition) -> Select[Any] | None:
+    """Numbers of the runs that meet a condition (and maybe others), where an index finds them."""
+    entity, key = condition.field.entity, condition.field.key
+    if entity == "metric" and condition.operator in {"=", "<", "<=", ">", ">="}:
+        mine = (series.c.project == project, series.c.experiment.in_(numbers), series.c.key == key, series.c.nan == 0)
+        return select(series.c.run).where(*mine, compare_number(series.c.value, condition))
+    if condition.operator != "=" or not isinstance(condition.value, str):
+        return None
+    if entity == "attribute" and _VOCABULARY.attributes.get(key) is runs.c.name:
+        entity, key = "tag", NAME_TAG  # a run's name is kept there too
+    if entity not in {"param", "tag"}:
+        return None
+    table = run_params if entity == "param" else run_tags
+    begins = func.substr(table.c.value, literal_column("1"), literal_column(str(INDEXED)))
+    return select(table.c.parent).where(table.c.key == key, begins == condition.value[:INDEXED])
+
+
+def _branches(
+    project: str,
+    group: Sequence[int],
+    matching: Sequence[ColumnElement[bool]],
+    orderings: Sequence[Ordering],
+    *,
+    walked: bool,
+) -> list[Branch]:
+    """The search in some experiments, in parts that follow each other where the first order is a metric.
+
+    Those are the runs with a number, with NaN, and without the metric. A part that is `walked` names what leads the
+    metrics' index, so that its order comes from there.
+    """
+    home = runs.c.experiment == group[0] if len(group) == 1 else runs.c.experiment.in_(group)
+    last = (Term(runs.c.start, descending=True), Term(runs.c.id))
+    if not orderings or orderings[0].field.entity != "metric":
+        statement, terms = select(runs).where(home, *matching), list[Term]()
+        for ordering in orderings:
+            statement, more = _ordered(statement, ordering)
+            terms.extend(more)
+        return [Branch(statement, (*terms, *last))]
+    key, found = orderings[0].field.key, list[Branch]()
+    for stage in range(3):
+        newest = series.alias("newest")
+        joined = and_(newest.c.run == runs.c.number, newest.c.key == key)
+        if stage < 2:
+            statement = select(runs).join(newest, joined).where(newest.c.nan == stage, home, *matching)
+            if walked:
+                statement = statement.where(newest.c.project == project, newest.c.experiment == group[0])
+        else:
+            statement = select(runs).where(home, *matching, ~select(literal(1)).where(joined).exists())
+        terms = [Term(newest.c.value, orderings[0].descending)] if stage == 0 else []
+        for ordering in orderings[1:]:
+            statement, more = _ordered(statement, ordering)
+            terms.extend(more)
+        found.append(Branch(statement, (*terms, *last), stage))
+    return found
 
 
 def _ordered(statement: Select[Any], ordering: Ordering) -> tuple[Select[Any], list[Term]]:

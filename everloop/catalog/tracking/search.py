@@ -5,10 +5,12 @@ import binascii
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     Connection,
     Integer,
@@ -160,6 +162,8 @@ def attribute_terms(vocabulary: Vocabulary, ordering: Ordering) -> list[Term]:
 
 def nullable(column: ColumnElement[Any], descending: bool, default: Any) -> list[Term]:
     """Order by a column that may be NULL: those rows come last in either direction."""
+    if isinstance(column, Column) and not column.nullable and column.table.name == "runs":
+        return [Term(column, descending)]
     return [Term(case((column.is_(None), 1), else_=0)), Term(func.coalesce(column, literal(default)), descending)]
 
 
@@ -171,31 +175,64 @@ def fetch_page(
     `token` is what the page before gave, for the same `query` (any JSON value that identifies it); rows come
     back with the places as extra columns at their end. Raises `InvalidInput` for a token of another query.
     """
+    return fetch_branches(tx, [Branch(statement, tuple(terms))], limit=limit, token=token, query=query)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A part of a search whose order an index holds: the parts of one stage are merged, stages follow each other."""
+
+    statement: Select[Any]
+    terms: tuple[Term, ...]
+    """The same expressions in all parts of a stage."""
+    stage: int = 0
+
+
+def fetch_branches(
+    tx: Connection, branches: Sequence[Branch], *, limit: int, token: str, query: Any
+) -> tuple[list[Row[Any]], str]:
+    """A page of a search in parts, as `fetch_page` gives it of a whole one; no later stage is asked than is needed."""
     digest = short(manifest_id(json.dumps(query, sort_keys=True)))
-    if token:
-        statement = statement.where(_after(terms, _places(token, digest, terms)))
-    labelled = [term.expression.label(f"place_{index}") for index, term in enumerate(terms)]
-    order = [term.expression.desc() if term.descending else term.expression.asc() for term in terms]
-    found = list(tx.execute(statement.add_columns(*labelled).order_by(*order).limit(limit + 1)))
-    if len(found) <= limit:
-        return found, ""
-    last = found[limit - 1]
-    text = json.dumps([digest, *(last._mapping[f"place_{i}"] for i in range(len(terms)))])  # noqa: SLF001 - public API
-    return found[:limit], base64.urlsafe_b64encode(text.encode()).decode()
+    begin, places = _places(token, digest, branches) if token else (0, [])
+    found: list[tuple[int, Row[Any]]] = []
+    for stage in sorted({branch.stage for branch in branches if branch.stage >= begin}):
+        parts = [branch for branch in branches if branch.stage == stage]
+        left = limit + 1 - len(found)
+        after = places if token and stage == begin else None
+        rows = [row for part in parts for row in _fetch(tx, part, after, left)]
+        if len(parts) > 1:
+            for index in reversed(range(len(parts[0].terms))):
+                rows.sort(key=itemgetter(index - len(parts[0].terms)), reverse=parts[0].terms[index].descending)
+        found += [(stage, row) for row in rows[:left]]
+        if len(found) > limit:
+            reached, last = found[limit - 1]
+            terms = next(len(branch.terms) for branch in branches if branch.stage == reached)
+            text = json.dumps([digest, reached, *last[-terms:]])
+            return [row for _, row in found[:limit]], base64.urlsafe_b64encode(text.encode()).decode()
+    return [row for _, row in found], ""
 
 
-def _places(token: str, digest: str, terms: Sequence[Term]) -> list[Any]:
+def _fetch(tx: Connection, branch: Branch, after: Sequence[Any] | None, limit: int) -> list[Row[Any]]:
+    statement = branch.statement if after is None else branch.statement.where(_after(branch.terms, after))
+    labelled = [term.expression.label(f"place_{index}") for index, term in enumerate(branch.terms)]
+    order = [term.expression.desc() if term.descending else term.expression.asc() for term in branch.terms]
+    return list(tx.execute(statement.add_columns(*labelled).order_by(*order).limit(limit)))
+
+
+def _places(token: str, digest: str, branches: Sequence[Branch]) -> tuple[int, list[Any]]:
+    """The stage that a token leads to, and the place in it."""
     try:
-        owner, *places = json.loads(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
+        owner, stage, *places = json.loads(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
     except (ValueError, TypeError, RecursionError, binascii.Error):
-        owner, places = "", []
-    if owner != digest or len(places) != len(terms) or not all(map(_fits, terms, places)):
+        owner, stage, places = "", None, []
+    known = isinstance(stage, int) and not isinstance(stage, bool)
+    terms = next((branch.terms for branch in branches if known and branch.stage == stage), None)
+    if owner != digest or terms is None or len(places) != len(terms) or not all(map(_fits, terms, places)):
         raise InvalidInput(
             "Invalid page token, could not be decoded for this search",
             hint="page tokens belong to one filter and order; start again without a token",
         )
-    checked: list[Any] = places
-    return checked
+    return stage, places
 
 
 def _fits(term: Term, place: Any) -> bool:
@@ -223,7 +260,9 @@ def _after(terms: Sequence[Term], places: Sequence[Any]) -> ColumnElement[bool]:
         same = [t.expression == p for t, p in zip(terms[:index], places[:index], strict=True)]
         beyond = term.expression < place if term.descending else term.expression > place
         clauses.append(and_(*same, beyond))
-    return or_(*clauses)
+    first = terms[0]
+    bound = first.expression <= places[0] if first.descending else first.expression >= places[0]
+    return and_(bound, or_(*clauses))  # the bound says nothing new, but an index understands it
 
 
 def child_text(

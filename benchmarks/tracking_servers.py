@@ -1,0 +1,95 @@
+"""Servers that the tracking benchmarks start, and what their processes cost."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+_MB = 1 << 20
+
+
+@dataclass
+class Server:
+    """One server: its address and its processes."""
+
+    name: str
+    url: str
+    process: psutil.Process
+    start: float = 0.0
+    """Seconds until it answered."""
+
+    def family(self) -> list[psutil.Process]:
+        """The processes that serve."""
+        return [self.process, *self.process.children(recursive=True)]
+
+    def cpu(self) -> float:
+        """CPU seconds that its processes took until now."""
+        times = [member.cpu_times() for member in self.family()]
+        return sum(one.user + one.system for one in times)
+
+    def memory(self) -> float:
+        """Resident MB of all its processes."""
+        return sum(member.memory_info().rss for member in self.family()) / _MB
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def started(name: str, command: list[str], folder: Path, url: str, more: Mapping[str, str] | None = None) -> Server:
+    """Start a server and wait for `/health`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("EVERLOOP_", "MLFLOW_"))}
+    env |= {"MLFLOW_DISABLE_TELEMETRY": "true", **(more or {})}
+    began = time.perf_counter()
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+    while not healthy(url):
+        if process.poll() is not None or time.perf_counter() - began > 120:
+            raise SystemExit(f"{name} does not answer:\n{(folder / 'log').read_text()[-3000:]}")
+        time.sleep(0.01)
+    return Server(name, url, psutil.Process(process.pid), time.perf_counter() - began)
+
+
+def healthy(url: str) -> bool:
+    """Whether `/health` answers 200."""
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=2)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def stopped(side: Server) -> None:
+    """Stop a server and all its processes."""
+    family = side.family()
+    side.process.send_signal(signal.SIGTERM)
+    _, left = psutil.wait_procs(family, timeout=20)
+    for member in left:
+        member.kill()
+
+
+@contextmanager
+def running(name: str, command: list[str], folder: Path, url: str, more: Mapping[str, str]) -> Iterator[Server]:
+    """A server for as long as it is needed."""
+    server = started(name, command, folder, url, more)
+    try:
+        yield server
+    finally:
+        stopped(server)
