@@ -1,7 +1,5 @@
 """A real browser on every page: light and dark, wide and narrow, with JavaScript and without."""
 
-import re
-
 import page_world
 import pytest
 
@@ -84,8 +82,8 @@ def test_the_colours_follow_the_scheme(visitor):
 def test_charts_are_drawn_and_have_their_numbers_beside_them(visitor, world):
     page = visitor().new_page()
     page.goto(f"/shop/runs/{world.run}")
-    page.wait_for_selector(".chart .main-svg")
-    assert page.locator(".chart").count() == 2
+    page.wait_for_selector("svg.plot[tabindex]")
+    assert page.locator("svg.plot").count() == 2
     assert page.locator("details.numbers tbody tr").count() == 80
 
 
@@ -125,7 +123,7 @@ def test_without_scripts_pages_say_the_same_and_forms_work(visitor, world):
     page.goto("/shop/models/delay")
     page.get_by_text("Numbers", exact=True).click()
     assert page.locator("details.numbers tbody tr").count() == 4
-    assert not page.locator(".chart").is_visible()
+    assert page.locator("svg.plot").is_visible()
     page.goto("/shop/changes/4")
     page.get_by_role("button", name="Approve").click()
     assert "checks have not passed" in page.get_by_role("alert").inner_text()
@@ -180,24 +178,27 @@ def test_a_page_moves_when_something_happens(visitor, world):
 
 def test_runs_are_filtered_ordered_and_compared(visitor):
     page = visitor().new_page()
-    page.goto("/shop/runs")
-    page.get_by_role("searchbox").fill("params.learning_rate != '0.3'")
-    page.get_by_label("Order").select_option(label="loss ↓")
-    page.get_by_role("button", name="Show").click()
-    assert page.locator("tbody tr").count() == 2
+    page.goto("/shop/runs?filter=params.learning_rate+!%3D+'0.3'")
+    page.get_by_role("link", name="loss").click()
+    assert page.get_by_role("columnheader", name="loss").get_attribute("aria-sort") == "descending"
+    assert page.locator("#rows tr").count() == 2
     assert "filter=" in page.url
-    for box in page.locator("tbody input[type=checkbox]").all():
+    for box in page.locator("#rows input[type=checkbox]").all():
         box.check()
-    page.get_by_role("button", name="Compare the ticked").click()
+    page.get_by_role("button", name="Compare").click()
     assert page.locator("h1").inner_text() == "2 runs compared"
     assert page.locator("tr.differ th[scope=row]").all_inner_texts() == ["learning_rate", "loss"]
     page.get_by_role("link", name="Only what differs").click()
     assert page.locator("tbody th[scope=row]").all_inner_texts() == ["learning_rate", "loss"]
-    page.wait_for_selector(".chart .main-svg")
+    page.get_by_role("link", name="Curves").click()
+    page.wait_for_selector("svg.plot[tabindex]")
 
 
 def test_a_wrong_filter_is_explained(visitor):
     page = visitor().new_page()
-    page.goto("/shop/runs?filter=nonsense%20%3D%3D")
-    assert page.get_by_role("alert").inner_text()
-    assert re.search(r"This did not work", page.locator("h1").inner_text())
+    page.goto("/shop/runs?filter=metrics.loss+%3E+1+and+params.depth+%3D%3D+6")
+    assert "Expected a number or a quoted text" in page.get_by_role("alert").inner_text()
+    assert page.locator("#wrong mark").inner_text() == "="
+    assert page.locator("#wrong code").inner_text() == "metrics.loss > 1 and params.depth == 6"
+    page.goto("/shop/runs?filter=depth+%3D+'6'")
+    assert page.locator("#wrong mark").inner_text() == "depth"

@@ -52,7 +52,7 @@ class Scale:
         """Whether `value` has a place on this kind of axis."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return math.isfinite(value) and abs(value) < LARGEST and (self.kind != "log" or value > 0)
+        return math.isfinite(value) and abs(value) < LARGEST and (self.kind != "log" or value > 1 / LARGEST)
 
 
 def position_scale(values: Iterable[float], kind: Kind = "linear", span: Span | None = None, wanted: int = 6) -> Scale:
@@ -69,7 +69,8 @@ def value_scale(values: Iterable[float], kind: Kind = "linear", *, zero: bool = 
         low, high = min(low, 0.0), max(high, 0.0)
     low, high = _apart(low, high, kind)
     if kind == "log":
-        low, high = low / (high / low) ** 0.03, high * (high / low) ** 0.03
+        room = (math.log(high) - math.log(low)) * 0.03
+        low, high = math.exp(math.log(low) - room), math.exp(math.log(high) + room)
     elif kind in ("linear", "whole"):
         step = nice_step(high - low, wanted, whole=kind == "whole")
         slack = 0.0 if zero else step * 0.12  # a curve must not lie on the edge
@@ -102,13 +103,13 @@ def _reach(values: Iterable[float], kind: Kind) -> Span:
 def _apart(low: float, high: float, kind: Kind) -> Span:
     """Bounds that differ enough to divide by, and that the kind of axis can say."""
     if kind == "log":
-        return (low, high) if high / low > 1.0001 else (low / 2, high * 2)
+        return (low, high) if high - low > low * 1e-4 else (low / 2, high * 2)
     if kind == "time":
         low, high = max(low, 0.0), min(max(high, 0.0), float(_LATEST))
         return (low, high) if high - low >= 1000 else (max(low - 500_000, 0.0), low + 500_000)
     size = max(abs(low), abs(high))
     if high - low > size * 1e-9 and high - low > 1e-290:
         return low, high
-    wide = 1.0 if kind == "whole" else size * 0.05
+    wide = max(1.0, size * 1e-6) if kind == "whole" else size * 0.05
     wide = wide or 0.5
     return low - wide, high + wide
