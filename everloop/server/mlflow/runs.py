@@ -270,15 +270,21 @@ def log_model(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     text = args.text("model_json")
     try:
         described = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidInput(f"Malformed model info. \n {text[:200]} \n is not a valid JSON.", hint="send JSON") from None
     absent = sorted(_MODEL_FIELDS - set(described)) if isinstance(described, dict) else sorted(_MODEL_FIELDS)
     if absent:
         raise InvalidInput(f"Model json is missing mandatory fields: {absent}", hint="send what Model.to_dict gives")
     with ctx.write() as tx:
         run = runs.get(tx, ctx.project, args.run())
-        known = json.loads(run.tags.get(_LEGACY_MODELS_TAG, "[]"))
-        tag = json.dumps([*known, described])
+        try:
+            known = json.loads(run.tags.get(_LEGACY_MODELS_TAG, "[]"))
+            tag = json.dumps([*known, described])
+        except (ValueError, TypeError, RecursionError):
+            raise InvalidInput(
+                f"the run's tag {_LEGACY_MODELS_TAG} holds no list of models",
+                hint="delete the tag, or log fewer models",
+            ) from None
         runs.set_tags(tx, runs.active(tx, ctx.project, run.id), {_LEGACY_MODELS_TAG: tag})
     return {}
 

@@ -26,6 +26,7 @@ CALL_KEY = "idempotency_key"
 
 KEY_LENGTH = 250
 _LONGEST_CALL_KEY = 200
+_DEEPEST = 64
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 
@@ -339,9 +340,21 @@ def _decoded(body: bytes) -> dict[str, Any]:
             raise InvalidInput("the request is not JSON", hint=str(error)) from None
     if not isinstance(value, dict):
         raise InvalidInput("the request is not a JSON object", hint="send an object of arguments")
+    _check_depth(value)
     if b"\\u" in body or b"\\U" in body:
         _check_texts(value)
     return value
+
+
+def _check_depth(value: Any) -> None:
+    """Refuse what is nested deeper than any message of the protocol: what writes it again would give up."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner = [one for part in level for one in (part.values() if type(part) is dict else part)]
+        level = [one for one in inner if type(one) is dict or type(one) is list]
+        if not level:
+            return
+    raise InvalidInput(f"the request is nested deeper than {_DEEPEST} levels", hint="send it flatter, or as a text")
 
 
 def _check_texts(value: Any) -> None:

@@ -1,6 +1,7 @@
 """The protocol, byte by byte, where the client would hide it."""
 
 import http.client
+import json
 import math
 
 import httpx2
@@ -115,6 +116,20 @@ BAD = [
     ("runs/log-batch", {"run_id": "$", "tags": [{"key": "a", "value": "x" * 1_000_001}]}, "at most 1000000 bytes"),
     ("runs/log-batch", {"run_id": "$", "metrics": {}}, "metrics"),
     ("runs/log-batch", {}, "Missing value for required parameter 'run_id'"),
+    ("runs/log-batch", {"run_id": "$", "params": [{"key": "p", "value": "1"}] * 2}, "Duplicate parameter keys"),
+    ("runs/log-metric", {"run_id": "$", "key": "a", "value": 1, "timestamp": -1}, "nonnegative"),
+    ("runs/log-model", {"run_id": "$", "model_json": "x"}, "not a valid JSON"),
+    ("runs/log-model", {"run_id": "$", "model_json": "[" * 5000}, "not a valid JSON"),
+    ("runs/log-model", {"run_id": "$", "model_json": "[" * 500 + "]" * 500}, "missing mandatory fields"),
+    ("runs/search", {"experiment_ids": ["x"]}, "Experiment ID must be a valid integer"),
+    ("runs/search", {"experiment_ids": ["0"], "filter": "foo.bar = 1"}, "Invalid entity type 'foo'"),
+    ("runs/search", {"experiment_ids": ["0"], "filter": "metrics.a > 1 OR metrics.b > 1"}, "Invalid clause(s)"),
+    ("runs/search", {"experiment_ids": ["0"], "order_by": ["metrics.a DESK"]}, "Invalid order_by clause"),
+    ("experiments/search-datasets", {"experiment_ids": []}, "at least one experiment_id"),
+    ("experiments/search-datasets", {"experiment_ids": ["0"] * 21}, "more than 20 experiment_ids"),
+    ("experiments/update", {"experiment_id": "0"}, "Missing value for required parameter 'new_name'"),
+    ("logged-models", {"experiment_id": "0", "name": "a/b"}, "Invalid model name ('a/b')"),
+    ("registered-models/create", {"name": "deep", "tags": json.loads("[" * 100 + "]" * 100)}, "nested deeper"),
     ("registered-models/create", {"name": "a/b"}, "model name"),
     ("model-versions/create", {"name": "nothing", "source": "/etc/passwd"}, ""),
 ]
@@ -129,6 +144,17 @@ def test_bad_input_is_a_400_with_a_reason(web, run, path, body, text):
     assert answer.status_code in {400, 404}
     assert set(answer.json()) == {"error_code", "message"}
     assert text in answer.json()["message"]
+
+
+def test_a_tag_that_people_wrote_does_not_break_log_model(web, run):
+    """Old clients' models hang on a tag, which anybody may set to anything."""
+    described = json.dumps({"artifact_path": "m", "flavors": {}, "utc_time_created": "x", "run_id": run["run_id"]})
+    body = {"run_id": run["run_id"], "model_json": described}
+    assert web.post(f"{API}/runs/log-model", json=body).json() == {}
+    for value in ("not JSON", "5", "[" * 3000):
+        tag = {"run_id": run["run_id"], "key": "mlflow.log-model.history", "value": value}
+        assert web.post(f"{API}/runs/set-tag", json=tag).json() == {}
+        assert web.post(f"{API}/runs/log-model", json=body).status_code == 400
 
 
 def test_a_batch_is_written_whole_or_not_at_all(web, run):
