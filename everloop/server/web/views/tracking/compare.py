@@ -139,7 +139,7 @@ def _curves(compared: Compared) -> dict[str, Any]:
     for metric in asked or metrics:
         if len(charts) == (len(asked) or _CURVES):
             break
-        chart = curves.curve(visit, named, metric, how, shades)
+        chart = curves.curve(visit, named, metric, how, shades=shades, most=1000)
         if chart is not None:
             charts.append(chart)
     return {

@@ -22,7 +22,9 @@ POSITIONS: dict[str, tuple[Kind, str, str]] = {
 }
 """Kind of the axis, its name, and the value of the address that holds the part shown."""
 SMOOTHINGS = ("0", "0.5", "0.8", "0.9", "0.95", "0.98")
-_FEWEST, _MOST = 60, 2000
+MOST, SMALL = 2000, 300
+"""Points of a run in a chart as wide as the page, and in one of many."""
+_FEWEST = 60
 _POINTS = 9000
 """Points of one chart, over all of its runs."""
 
@@ -51,21 +53,28 @@ def look(visit: Visit) -> Look:
 
 
 def curve(
-    visit: Visit, whose: Sequence[tuple[Any, str]], metric: str, how: Look, shades: Mapping[str, float] | None = None
+    visit: Visit,
+    whose: Sequence[tuple[Any, str]],
+    metric: str,
+    how: Look,
+    *,
+    shades: Mapping[str, float] | None = None,
+    most: int = MOST,
 ) -> Chart | None:
     """One metric of some runs, each with its name in the chart; None when none has two points of it.
 
     The catalog thins long histories; a part of the axis is read with more detail. Where points were left out, the band
     from the least to the greatest is drawn, unless the line is smoothed: then the raw one lies behind it.
+    About `most` points of each run are read.
     """
     kind, said, place = POSITIONS[how.x]
     zoom = visit.zoom(place)
-    most = max(_FEWEST, min(_MOST, _POINTS // len(whose)))
+    shown = max(_FEWEST, min(most, _POINTS // len(whose)))
     between = {}
     if how.x == "step" and zoom.span is not None:  # one step beyond on each side, so that lines reach the edge
         between = {"start": int(zoom.span[0]) - 1, "end": int(zoom.span[1]) + 1}
     ids = tuple(run.id for run, _ in whose)
-    read = visit.ask("runs.series", runs=ids, metric=metric, most=most, **between).series
+    read = visit.ask("runs.series", runs=ids, metric=metric, most=shown, **between).series
     lines: dict[str, list[tuple[float, Any]]] = {}
     raw: dict[str, list[tuple[float, Any]]] = {}
     bands: dict[str, list[tuple[float, Any, Any]]] = {}

@@ -12,7 +12,7 @@ from everloop.models.tracking.editing import NOTE, RESERVED
 from everloop.models.tracking.origin import UNCOMMITTED
 from everloop.server.web.charts import Chart
 from everloop.server.web.differences import FileDifference, Line, code_files
-from everloop.server.web.views.tracking.curves import POSITIONS, SMOOTHINGS, Look, curve, look
+from everloop.server.web.views.tracking.curves import POSITIONS, SMALL, SMOOTHINGS, Look, curve, look
 from everloop.server.web.visit import Visit
 
 TABS = {
@@ -159,7 +159,7 @@ def _groups(visit: Visit, run: Any, metrics: Sequence[str], how: Look, *, most: 
     for place, name in enumerate(metrics):
         if most is not None and drawn >= most:
             return _together(found), len(metrics) - place
-        chart = curve(visit, [(run, name)], name, how)
+        chart = curve(visit, [(run, name)], name, how, most=SMALL)
         if chart is not None:
             start = name.removeprefix(SYSTEM)
             title = start.partition("/")[0] if "/" in start else ""
