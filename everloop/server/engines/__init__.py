@@ -1,1 +1,1 @@
-"""Operations that load an engine, in a process beside the server: `asking` is the server's side, `child` that process."""
+"""Operations that load an engine, in a process beside the server: `asking` is our side, `child` that process."""

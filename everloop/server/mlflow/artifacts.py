@@ -31,9 +31,10 @@ from everloop.core.grants import Target
 from everloop.core.ids import PREFIX
 from everloop.server.mlflow.endpoint import Endpoint, call, on_run
 from everloop.server.mlflow.genai.traces import target_of
-from everloop.server.mlflow.wire import Arguments
+from everloop.server.mlflow.wire import Arguments, small_body
 
 _CHUNK = 1 << 20
+_PIECE = 4 << 20
 _RUN = re.compile(r"\d+/(?P<owner>[0-9a-f]{32})(?:/artifacts(?:/(?P<path>.*))?)?", re.DOTALL)
 _MODEL = re.compile(r"\d+/models/(?P<owner>m-[0-9a-f]{32})(?:/artifacts(?:/(?P<path>.*))?)?", re.DOTALL)
 _TRACE = re.compile(r"\d+/traces/(?P<owner>tr-[0-9a-f]{32})/artifacts(?:/(?P<path>.*))?", re.DOTALL)
@@ -166,21 +167,51 @@ _DELETE = _operation("artifacts/delete", delete_file)
 
 
 async def upload(ctx: Context, request: Request, path: str) -> Mapping[str, Any]:
-    """Stream a request's body into the store and name it; permission is checked before the first byte is read."""
+    """Put a request's body into the store and name it; permission is checked before a byte is stored.
+
+    A large body streams to the disk, a few megabytes at a time, and is never held.
+    """
+    body = await small_body(request)
+    if body is not None:
+        return await run_in_threadpool(_upload_small, ctx, path, body)
     await run_in_threadpool(call, ctx, CHECK, {"path": path})
     folder = ctx.home / "tmp"
     file, name = await run_in_threadpool(_temporary, folder)
     try:
         size = 0
         with file:
-            async for chunk in request.stream():
-                size += len(chunk)
-                await run_in_threadpool(_write, file, chunk)
+            async for piece in _gathered(request):
+                size += sum(map(len, piece))
+                await run_in_threadpool(_write, file, piece)
         identity = await run_in_threadpool(ctx.store.put_file, name, move=True)
     finally:
         with suppress(FileNotFoundError):
             name.unlink()
     return await run_in_threadpool(call, ctx, NAME, {"path": path, "object": identity, "size": size})
+
+
+def _upload_small(ctx: Context, path: str, body: bytes) -> Mapping[str, Any]:
+    """A body that was read already, in one turn."""
+
+    def stored(ctx: Context, args: Arguments) -> Mapping[str, Any]:
+        _writable(place_of(args.text("path")))
+        return name_file(ctx, Arguments({"path": path, "object": ctx.store.put(body), "size": len(body)}))
+
+    return call(ctx, _operation("artifacts/upload", stored), {"path": path})
+
+
+async def _gathered(request: Request) -> AsyncIterator[list[bytes]]:
+    """The body in pieces that are worth a turn of a thread each."""
+    piece: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        piece.append(chunk)
+        size += len(chunk)
+        if size >= _PIECE:
+            yield piece
+            piece, size = [], 0
+    if size:
+        yield piece
 
 
 async def download(ctx: Context, path: str, *, ranged: str = "") -> Response:
@@ -247,9 +278,9 @@ def _temporary(folder: Path) -> tuple[BinaryIO, Path]:
     return os.fdopen(handle, "wb"), Path(name)
 
 
-def _write(file: BinaryIO, chunk: bytes) -> None:
+def _write(file: BinaryIO, piece: list[bytes]) -> None:
     try:
-        file.write(chunk)
+        file.writelines(piece)
     except OSError as error:
         raise StorageFull(f"the upload cannot be stored: {error.strerror}", hint="free some space") from error
 

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ async def create(ctx: Context, request: Request) -> Response:
     if not 1 <= count <= _MOST_PARTS:
         raise InvalidInput(f"an upload has 1 to {_MOST_PARTS} parts, not {count}", hint="send larger parts")
     await run_in_threadpool(call, ctx, artifacts.CHECK, {"path": path})
-    upload = await run_in_threadpool(_begin, ctx, path)
+    upload = await run_in_threadpool(_begin, ctx, path, count)
     base = f"{_here(request)}/mlflow-artifacts/mpu/parts/{upload}"
     credentials = [
         {"url": f"{base}/{number}", "part_number": number, "headers": _presented(request)}
@@ -61,8 +61,8 @@ async def part(ctx: Context, request: Request) -> Response:
     number = request.path_params["number"]
     meta = await run_in_threadpool(_meta, folder, ctx.project)
     await run_in_threadpool(call, ctx, artifacts.CHECK, {"path": meta["path"]})
-    if not 1 <= number <= _MOST_PARTS or meta.get("done"):
-        raise InvalidInput("no part of this upload", hint=f"parts have the numbers 1 to {_MOST_PARTS}")
+    if not 1 <= number <= meta["parts"] or meta.get("done"):
+        raise InvalidInput("no part of this upload", hint=f"parts have the numbers 1 to {meta['parts']}")
     name = folder / f"{number}.{secrets.token_hex(4)}.new"
     digest = blake2b(digest_size=16)
     try:
@@ -80,11 +80,13 @@ async def complete(ctx: Context, request: Request) -> Response:
     """POST mpu/complete/<folder>: join the parts; asking again after it was done changes nothing."""
     args = await body_arguments(request, _LARGEST_REQUEST)
     path, folder = _path(request, args), _folder(ctx, args.text("upload_id"))
-    sent = {one.integer("part_number"): one.text("etag", "") for one in args.parts("parts")}
+    sent = sorted((one.integer("part_number"), one.text("etag", "")) for one in args.parts("parts"))
     await run_in_threadpool(call, ctx, artifacts.CHECK, {"path": path})
     meta = await run_in_threadpool(_meta, folder, ctx.project)
     if meta["path"] != path:
         raise InvalidInput("this upload is for another artifact", hint="complete it under the path that it began with")
+    if [number for number, _ in sent] != list(range(1, meta["parts"] + 1)):
+        raise InvalidInput(f"this upload has the parts 1 to {meta['parts']}", hint="send all of them, then complete")
     if not meta.get("done"):
         identity, size = await run_in_threadpool(_join, ctx, folder, sent)
         await run_in_threadpool(call, ctx, artifacts.NAME, {"path": path, "object": identity, "size": size})
@@ -181,11 +183,11 @@ def _folder(ctx: Context, upload: str) -> Path:
     return ctx.home / "tmp" / f"mpu-{upload}"
 
 
-def _begin(ctx: Context, path: str) -> str:
+def _begin(ctx: Context, path: str, count: int) -> str:
     upload = secrets.token_hex(16)
     folder = _folder(ctx, upload)
     folder.mkdir(parents=True)
-    _finish(folder, {"project": ctx.project, "path": path, "done": False})
+    _finish(folder, {"project": ctx.project, "path": path, "parts": count, "done": False})
     for other in folder.parent.glob("mpu-*"):
         if ctx.wall() - int(other.stat().st_mtime) * SECOND > _KEPT:
             shutil.rmtree(other, ignore_errors=True)
@@ -212,16 +214,13 @@ def _finish(folder: Path, meta: Mapping[str, Any]) -> None:
             file.unlink(missing_ok=True)
 
 
-def _join(ctx: Context, folder: Path, sent: Mapping[int, str]) -> tuple[str, int]:
+def _join(ctx: Context, folder: Path, sent: Sequence[tuple[int, str]]) -> tuple[str, int]:
     """One object of all parts, in the order of their numbers; raises `InvalidInput` when one is missing or differs."""
-    numbers = sorted(sent)
-    if not numbers or numbers != list(range(1, len(numbers) + 1)):
-        raise InvalidInput("the parts of an upload are numbered 1, 2, 3, …", hint="send the parts that are missing")
     whole = folder / f"{secrets.token_hex(4)}.whole"
     try:
         with whole.open("xb") as target:
-            for number in numbers:
-                _append(folder / f"{number}.part", target, sent[number])
+            for number, etag in sent:
+                _append(folder / f"{number}.part", target, etag)
             size = target.tell()
         return ctx.store.put_file(whole, move=True), size
     except OSError as error:

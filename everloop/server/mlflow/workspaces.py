@@ -32,7 +32,7 @@ async def listing(ctx: Context, enter: Enter) -> Response:
 async def create(ctx: Context, request: Request) -> Response:
     """POST workspaces: open a project for runs. What it serves and approves is set up by its own team."""
     args = await body_arguments(request, _LARGEST_REQUEST)
-    return json_answer(await run_in_threadpool(call, ctx, CREATE, {"name": args.text("name")}))
+    return json_answer(await run_in_threadpool(call, ctx, CREATE, {"name": args.text("name")}), 201)
 
 
 async def show(_ctx: Context, request: Request, enter: Enter) -> Response:

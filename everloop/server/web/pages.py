@@ -33,7 +33,10 @@ HEADERS = {
 }
 _TONES = {
     "good": {"passed", "merged", "live", "settled", "ready", "finished", "ok", "resolved", "active"},
-    "warn": {"open", "missing", "running", "canary", "starting", "suspect", "acknowledged", "cannot tell", "queued"},
+    "warn": {
+        *("open", "missing", "waiting", "running", "queued"),
+        *("canary", "starting", "suspect", "acknowledged", "cannot tell"),
+    },
     "bad": {"failed", "error", "alarm", "reverted", "fault", "drift", "breach", "performance", "killed", "blocked"},
 }
 

@@ -27,6 +27,8 @@ class Place:
     text: str
     address: str
     serves: bool
+    version: str
+    """`model/delay v7`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def index(visit: Visit) -> Response:
         search=text,
         filter=filter_text,
         order=visit.query("order"),
-        live=live(visit),
+        live=_by_name(live(visit)),
     )
 
 
@@ -176,17 +178,31 @@ def raw(visit: Visit) -> Response:
 
 def live(visit: Visit) -> dict[str, tuple[Place, ...]]:
     """Protected environments that hold a version, and endpoints that serve it, by its id."""
-    found: dict[str, list[Place]] = {}
+    found: list[tuple[str, str, str, bool]] = []
     for environment in visit.ask("environments.list", sandboxes=False).environments:
-        for key, identity in environment.entries.items():
-            if key.startswith("model/"):
-                place = Place(environment.name, visit.at("environments", environment.name), False)
-                found.setdefault(identity, []).append(place)
+        where = visit.at("environments", environment.name)
+        held = [identity for key, identity in environment.entries.items() if key.startswith("model/")]
+        found += [(identity, environment.name, where, False) for identity in held]
         endpoints = visit.ask("endpoints.list", environment=environment.name).endpoints
         for endpoint, identity in _served(visit, endpoints):
             where = visit.at("endpoints", endpoint, environment=environment.name)
-            found.setdefault(identity, []).append(Place(f"{endpoint} in {environment.name}", where, True))
-    return {identity: tuple(places) for identity, places in found.items()}
+            found.append((identity, f"{endpoint} in {environment.name}", where, True))
+    with visit.ctx.read() as tx:
+        labels = versions.labels(tx, visit.ctx.project, [identity for identity, *_ in found])
+    places: dict[str, tuple[Place, ...]] = {}
+    for identity, text, where, serves in found:
+        place = Place(text, where, serves, labels.get(identity, ""))
+        places[identity] = (*places.get(identity, ()), place)
+    return places
+
+
+def _by_name(places: Mapping[str, Sequence[Place]]) -> dict[str, list[tuple[str, Place]]]:
+    """The same by the name that the catalog's versions bear: (`v7`, place)."""
+    found: dict[str, list[tuple[str, Place]]] = {}
+    for place in (one for many in places.values() for one in many):
+        name, _, number = place.version.removeprefix("model/").rpartition(" ")
+        found.setdefault(name, []).append((number, place))
+    return found
 
 
 def _served(visit: Visit, endpoints: Sequence[Any]) -> list[tuple[str, str]]:
