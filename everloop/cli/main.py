@@ -65,7 +65,11 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "lineage": "What led to a version, and what was made from it.",
         "models": "Trained models, numbered by name.",
     },
-    "runs": {"runs": "Tracking runs: what was tried, and what they printed."},
+    "runs": {
+        "track": "Run a program as a tracking run: its output and measures are kept; an mlflow client in it "
+        "writes to that run.",
+        "runs": "Tracking runs: what was tried, and what they printed.",
+    },
     "access": {"access": "Users, roles and tokens."},
     "importing": {
         "import": "Bring experiments, runs, files and models over from another tracker. Doing it again adds what is "

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 import typer
@@ -107,7 +108,7 @@ def test_exit_codes_say_what_kind_of_no_it_was(everloop, story):
 
 
 def test_what_a_run_printed_and_used(everloop):
-    run = json.loads(everloop("runs", "list", "--limit", "1", "--json")[1])[0]
+    run = json.loads(everloop("runs", "list", "comeback", "--limit", "1", "--json")[1])[0]
     code, told, _ = everloop("runs", "logs", run["id"], "--follow")
     assert code == 0
     assert re.fullmatch(r"\d+ orders\n", told)
@@ -116,6 +117,19 @@ def test_what_a_run_printed_and_used(everloop):
     metrics = json.loads(everloop("runs", "show", run["id"], "--json")[1])["run"]["metrics"]
     assert metrics["system/process_memory_megabytes"] > 0
     assert everloop("runs", "logs", "0" * 32)[0] == 4
+
+
+def test_any_program_is_a_run(everloop):
+    script = "import os, sys; print(os.environ['MLFLOW_TRACKING_TOKEN']); print('said', file=sys.stderr); sys.exit(3)"
+    code, out, err = everloop("track", "--experiment", "mine", sys.executable, "-c", script)
+    assert (code, out) == (3, "***\n")
+    assert err.startswith("said\nrun ")
+    (run,) = json.loads(everloop("runs", "list", "mine", "--json")[1])
+    assert run["status"] == "FAILED"
+    assert run["metrics"]["system/disk_usage_percentage"] > 0
+    lines = json.loads(everloop("runs", "logs", run["id"], "--json")[1])["lines"]
+    assert sorted((line["stream"], line["text"]) for line in lines) == [("err", "said"), ("out", "***")]
+    assert everloop("track", "no-such-program")[0] == 2
 
 
 def test_verify_holds_and_trace_tells(everloop, story):
