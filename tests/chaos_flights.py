@@ -17,6 +17,7 @@ import chaos_invariants
 import httpx2
 import psutil
 from chaos_hands import Killer, Told, calm, guarded
+from shop_house import CHECKED
 
 from everloop.client import Client
 from everloop.core.errors import EverloopError, StepFailed, Unavailable
@@ -140,6 +141,19 @@ class PatientTurn(Turn):
             else:
                 told.builds.append(built)
                 return built
+
+    def checked(self, number):
+        """Ask again for checks that were killed as often as a task is begun again."""
+        until = time.monotonic() + 3 * PATIENCE
+        while time.monotonic() < until:
+            change = self.grace.call("changes.show", number=number)
+            if all(check.state in CHECKED for check in change.checks):
+                return change
+            if any(check.state == "missing" for check in change.checks):
+                self.stage.told.did["checks asked for again"] += 1
+                self.ada.call("changes.check", number=number)
+            time.sleep(0.2)
+        raise AssertionError(f"no checks of change {number}: {change.checks}")
 
     def land(self, change):
         super().land(change)

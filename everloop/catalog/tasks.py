@@ -200,6 +200,16 @@ def list(  # noqa: A001 - read as tasks.list
     return tuple(_task(row) for row in tx.execute(query.order_by(tasks.c.created.desc(), tasks.c.id).limit(limit)))
 
 
+def newest(tx: Tx, project: str, kind: str, keys: Collection[str]) -> dict[str, Task]:
+    """The newest task of a kind for each `dedupe` key that has one: the open one, or else how the last one ended."""
+    of_keys = and_(tasks.c.project == project, tasks.c.kind == kind, tasks.c.dedupe.in_(keys))
+    found = {row.dedupe: _task(row) for row in tx.execute(select(tasks).where(of_keys, tasks.c.state.in_(_OPEN)))}
+    if left := [key for key in keys if key not in found]:
+        ended = select(tasks).where(of_keys, tasks.c.dedupe.in_(left)).order_by(tasks.c.created, tasks.c.id)
+        found |= {row.dedupe: _task(row) for row in tx.execute(ended)}
+    return found
+
+
 def _claimable(kinds: Collection[str], now: Micros) -> ColumnElement[bool]:
     queued = and_(tasks.c.state == "queued", tasks.c.not_before <= now)
     orphaned = and_(tasks.c.state == "running", tasks.c.lease_until <= now)

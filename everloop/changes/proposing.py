@@ -19,13 +19,12 @@ from everloop.changes.ancestry import Relation, relate, snapshot_of
 from everloop.changes.policies import check_delta, checked_environment, effective_policy, head_of, is_sandbox
 from everloop.changes.standing import Standing, standing
 from everloop.changes.views import ChangeView, change_view
-from everloop.checks.request import CheckRequest
+from everloop.checks.request import TASK, CheckRequest
 from everloop.core.errors import Conflict, InvalidInput
 from everloop.core.grants import Target
 from everloop.core.ids import is_id
 from everloop.core.snapshot import Delta, Snapshot, apply_delta, delta_id, diff, merge
 
-CHECK_TASK = "checks.run"
 """Kind of the task that runs one check; its payload is a `CheckRequest`."""
 
 
@@ -210,8 +209,8 @@ def enqueue_checks(ctx: Context, number: int, *, again: bool = False) -> int:
 
 def _enqueue(ctx: Context, tx: Tx, wanted: Sequence[CheckRequest]) -> None:
     for request in wanted:
-        key = f"{request.delta_id}:{request.check_id}:{request.objective_id}:{request.candidate}"
-        tasks.enqueue(tx, ctx.project, CHECK_TASK, request.to_json(), actor=ctx.actor.name, now=ctx.wall(), dedupe=key)
+        body = request.to_json()
+        tasks.enqueue(tx, ctx.project, TASK, body, actor=ctx.actor.name, now=ctx.wall(), dedupe=request.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,23 +9,29 @@ true of them; how far data moved on is shown. Under `data: "change"` heads move 
 heads than the present ones is stale and the check must run again.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
+from everloop.catalog import tasks
 from everloop.catalog.engine import Tx
 from everloop.catalog.governance import changes as rows
 from everloop.catalog.governance import results
 from everloop.catalog.governance.changes import ApprovalRow, Change
 from everloop.catalog.governance.results import Result
+from everloop.catalog.tasks import Task
 from everloop.changes.ancestry import snapshot_of
 from everloop.changes.closure import incoherences
 from everloop.changes.environments import heads_of
 from everloop.changes.policies import InForce, head_of, policy_in
 from everloop.changes.requirements import Required, required_checks, surroundings
-from everloop.checks.request import CheckRequest
+from everloop.checks.request import TASK, CheckRequest, request_key
 from everloop.core.ids import manifest_id
 from everloop.core.policy import Approval, CheckState, Decision, Subject, decide
 from everloop.core.snapshot import Delta, apply_delta, delta_id
+
+_WORKED_ON: Mapping[str, Literal["waiting", "running"]] = {"queued": "waiting", "running": "running"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +42,22 @@ class Checked:
     result: Result | None
     stale_heads: tuple[str, ...] = ()
     """Datasets that moved on since the result."""
+    task: Task | None = None
+    """The newest task that was to run it, while it has not passed."""
 
     @property
     def state(self) -> CheckState:
         """As the policy wants to know it."""
+        if self.task is not None and self.task.state in _WORKED_ON:
+            return CheckState(self.required.label, _WORKED_ON[self.task.state])
         return CheckState(self.required.label, "missing" if self.result is None else self.result.state)
+
+    @property
+    def trouble(self) -> str:
+        """Why nobody works on it any more; empty when somebody does, or never began."""
+        if self.task is None or self.task.state not in ("failed", "cancelled"):
+            return ""
+        return f"its task {self.task.state}: {_told(self.task.error)}; ask for the check again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +98,7 @@ class Standing:
         return tuple(
             self._request(c.required)
             for c in self.checks
-            if c.state.state not in done and not c.required.subjects.problems
+            if (c.result is None or c.result.state not in done) and not c.required.subjects.problems
         )
 
     def requests(self) -> tuple[CheckRequest, ...]:
@@ -123,6 +140,8 @@ def standing(tx: Tx, project: str, change: Change) -> Standing:
     found = results.of(tx, project, identity)
     strict = policy.policy.data == "change"
     checks = tuple(_checked(required, found, strict=strict) for required in needs.required)
+    if change.state == "open" and change.number:
+        checks = _with_tasks(tx, project, identity, checks)
     subject = Subject(identity, policy.id, evidence_digest(checks), frozenset(change.authors))
     approvals = tuple(rows.approvals_of(tx, project, change.number))
     decision = decide(policy.policy, subject, tuple(c.state for c in checks), tuple(_bound(a) for a in approvals))
@@ -189,6 +208,26 @@ def _checked(required: Required, found: list[Result], *, strict: bool) -> Checke
         if not (strict and moved):
             return Checked(required, result, moved)
     return Checked(required, None)
+
+
+def _with_tasks(tx: Tx, project: str, delta: str, checks: tuple[Checked, ...]) -> tuple[Checked, ...]:
+    """The checks that have not passed, each with the task that works on it, or was to."""
+    left = [None if c.state.state == "passed" else _key(delta, c.required) for c in checks]
+    keys = [key for key in left if key is not None]
+    found = tasks.newest(tx, project, TASK, keys) if keys else {}
+    return tuple(replace(c, task=found.get(key) if key else None) for c, key in zip(checks, left, strict=True))
+
+
+def _key(delta: str, required: Required) -> str:
+    return request_key(delta, required.check_id, required.objective_id, required.subjects.candidate)
+
+
+def _told(error: str | None) -> str:
+    """The words of a task's error, which is a problem in JSON or a plain text."""
+    try:
+        return str(json.loads(error or "")["detail"])
+    except (ValueError, TypeError, KeyError):
+        return error or "it was cancelled"
 
 
 def _bound(row: ApprovalRow) -> Approval:

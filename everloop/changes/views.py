@@ -28,7 +28,7 @@ class CheckView(Answer):
 
     label: str
     name: str
-    state: Literal["missing", "running", "passed", "failed", "error"]
+    state: Literal["missing", "waiting", "running", "passed", "failed", "error"]
     summary: str
     figures: dict[str, str]
     evidence: str
@@ -178,7 +178,7 @@ def _checks(now: Standing) -> list[CheckView]:
             label=c.required.label,
             name=c.required.name,
             state=c.state.state,
-            summary=c.result.summary if c.result else "",
+            summary=c.result.summary if c.result else c.trouble,
             figures=dict(c.result.figures) if c.result else {},
             evidence=c.result.evidence if c.result else "",
             origin=c.required.origin,

@@ -9,6 +9,15 @@ from everloop.checks.definitions import ObjectiveDef
 State = Literal["passed", "failed", "error"]
 
 
+TASK = "checks.run"
+"""The kind of the tasks that run checks."""
+
+
+def request_key(delta_id: str, check_id: str, objective_id: str, candidate: str) -> str:
+    """See `CheckRequest.key`."""
+    return f"{delta_id}:{check_id}:{objective_id}:{candidate}"
+
+
 @dataclass(frozen=True, slots=True)
 class CheckRequest:
     """One check on one delta. JSON-ready by `to_json`, so that it can be a task's payload."""
@@ -36,6 +45,11 @@ class CheckRequest:
     """Whose version of the check it is; `target`: the proposal holds another one, or none."""
     origin_snapshot: str = ""
     """The snapshot that holds this version of the check: run the code of that one."""
+
+    @property
+    def key(self) -> str:
+        """What makes two requests the same work: one task does it."""
+        return request_key(self.delta_id, self.check_id, self.objective_id, self.candidate)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -71,7 +71,8 @@ class CheckState:
     """Where one required check stands for this delta."""
 
     name: str
-    state: Literal["missing", "running", "passed", "failed", "error"]
+    state: Literal["missing", "waiting", "running", "passed", "failed", "error"]
+    """`missing`: it has no result, and nobody works on one; `waiting` and `running`: a worker will, or does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -326,3 +327,32 @@ def test_a_worker_runs_what_the_catalog_asks_for_not_what_the_task_says(team):
     for wrong in (replace(request, delta_id="b3:" + "0" * 64), replace(request, check_id="b3:" + "0" * 64)):
         with pytest.raises(Conflict, match="does not need this good"):
             reviewing.due_check(team.worker, wrong)
+
+
+def test_a_check_shows_whether_somebody_works_on_it(team):
+    check = team.version("check/good", name="good", function="m:f", parameters=[], objective="", blocks=["production"])
+    change = team.proposal("ada", check__good=check)
+
+    def shown():
+        found = team.show(change.number)
+        return found.checks[0].state, found.checks[0].summary, found.reasons[0]
+
+    ask = reviewing.RunChecks(number=change.number)
+    assert shown() == ("missing", "", "check good is missing")
+    invoke(team.by("ada"), reviewing.check, ask)
+    assert shown() == ("waiting", "", "check good is waiting")
+    catalog = team.root.catalog
+    task = tasks.claim(catalog, "w", ["checks.run"], 60, team.root.wall() + 1)
+    assert shown() == ("running", "", "check good is running")
+    with catalog.write() as tx:
+        tasks.fail(tx, task, json.dumps({"detail": "the process was killed"}), now=team.root.wall())
+    state, summary, reason = shown()
+    assert (state, reason) == ("missing", "check good is missing")
+    assert "the process was killed" in summary
+    assert len(invoke(team.by("ada"), reviewing.check, ask).pending) == 1
+    assert shown()[:2] == ("waiting", "")
+    (request,) = reviewing.pending_checks(team.root, change.number)
+    record_finding(team.worker, request, Finding("failed", "too low"))
+    assert shown()[:2] == ("waiting", "too low")  # it was asked for once more, and that is still to come
+    record_finding(team.worker, request, Finding("passed", "fine"))
+    assert shown()[:2] == ("passed", "fine")

@@ -12,7 +12,11 @@ roles = st.frozensets(st.sampled_from(["approver", "steward", "viewer"]), max_si
 ids = st.sampled_from(["x", "y"])
 approvals = st.lists(st.builds(Approval, people, roles, ids, ids, ids, st.booleans()), max_size=6).map(tuple)
 checks = st.lists(
-    st.builds(CheckState, st.sampled_from("pq"), st.sampled_from(["missing", "running", "passed", "failed", "error"])),
+    st.builds(
+        CheckState,
+        st.sampled_from("pq"),
+        st.sampled_from(["missing", "waiting", "running", "passed", "failed", "error"]),
+    ),
     max_size=3,
 ).map(tuple)
 subjects = st.builds(Subject, ids, ids, ids, st.frozensets(people, max_size=3))

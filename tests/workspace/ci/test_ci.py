@@ -180,7 +180,7 @@ def test_green_opens_the_change_updates_it_and_meets_the_checks_of_production(sh
     with shop.client() as client:
         change = client.call("changes.show", number=1)
         assert change.source == "sandbox/ada/ci"
-        assert [c.state for c in change.checks] == ["missing"]  # what CI saw is no evidence: a worker's run is
+        assert [c.state for c in change.checks] == ["waiting"]  # what CI saw is no evidence: a worker's run is
     (shop.folder / "notes.py").write_text("more = 1\n")
     assert shop.ci(capsys, "--propose")[1]["change"] == 1
     with shop.client() as client:
