@@ -6,7 +6,7 @@ text `NaN`, `Infinity` or `-Infinity`.
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -49,13 +49,19 @@ class RunNamed(Command):
 
 
 class ReadSeries(Command):
-    """One metric of some runs, at about `most` steps that are the same for all of them."""
+    """One metric of some runs, thinned in one of two ways.
+
+    `thin="steps"` takes about `most` steps that are the same for all runs, for comparing them step by step;
+    `thin="shape"` takes at most `most` points of each run: the first, last, least and greatest of every stretch, so
+    that no spike is lost and the ends are exact, for drawing curves.
+    """
 
     runs: tuple[str, ...] = Field(min_length=1, max_length=100)
     metric: str
     start: int | None = None
     end: int | None = None
     most: int = Field(default=320, ge=2, le=2500)
+    thin: Literal["steps", "shape"] = "steps"
 
 
 class ExperimentView(Answer):
@@ -135,10 +141,6 @@ class Series(Answer):
     steps: tuple[int, ...]
     times: tuple[int, ...]
     values: tuple[Number, ...]
-    lows: tuple[Number, ...] = ()
-    """The least value among the points that each kept one stands for; empty when none was left out."""
-    highs: tuple[Number, ...] = ()
-    """The greatest likewise."""
 
 
 class SeriesList(Answer):
@@ -204,10 +206,15 @@ def show_run(ctx: Context, cmd: RunNamed) -> RunDetail:
 @operation("runs.series", needs="read", on=_runs, reads=True)
 def read_series(ctx: Context, cmd: ReadSeries) -> SeriesList:
     """Read one metric of some runs, thinned for a chart."""
+    between: dict[str, Any] = {"start": cmd.start, "end": cmd.end, "most": cmd.most}
     with ctx.read() as tx:
-        found = points.history_at_steps(
-            tx, ctx.project, cmd.runs, cmd.metric, start=cmd.start, end=cmd.end, most=cmd.most
-        )
+        if cmd.thin == "steps":
+            found = points.history_at_steps(tx, ctx.project, cmd.runs, cmd.metric, **between)
+        else:
+            each = (
+                points.history_thinned(tx, ctx.project, run, cmd.metric, **between) for run in dict.fromkeys(cmd.runs)
+            )
+            found = [point for many in each for point in many]
     series = []
     for run in dict.fromkeys(cmd.runs):
         mine = [point for point in found if point.run == run]

@@ -102,6 +102,41 @@ def history_at_steps(
     return sorted(found, key=lambda point: (place[point.run], point.step, point.at, point.stored))
 
 
+def history_thinned(
+    tx: Tx, project: str, run: str, key: str, *, start: int | None, end: int | None, most: int
+) -> list[Point]:
+    """At most `most` points of a series by step, between two steps, so chosen that a curve keeps its shape.
+
+    The series is cut into stretches of equally many points; of each come the first, the last, the least and the
+    greatest, so that no spike is lost and both ends are exact. All points come when they are few enough. The
+    database hands the series over in pieces: a long one is never held whole.
+    """
+    numbered = select(series.c.number).join(runs, runs.c.number == series.c.run)
+    number = tx.execute(numbered.where(runs.c.project == project, runs.c.id == run, series.c.key == key)).scalar()
+    mine = [points.c.series == number]
+    mine += [points.c.step >= start] if start is not None else []
+    mine += [points.c.step <= end] if end is not None else []
+    count = tx.execute(select(func.count()).select_from(points).where(*mine)).scalar_one()
+    size = math.ceil(count / max(1, most // 4)) if count > most else max(1, count)
+    columns = (points.c.step, points.c.at, points.c.value, points.c.nan)
+    ordered = select(*columns).where(*mine).order_by(points.c.step, points.c.at, points.c.value, points.c.nan)
+    kept: list[Any] = []
+    for stretch in tx.execute(ordered, execution_options={"yield_per": size}).partitions():
+        kept += stretch if count <= most else _shape(stretch)
+    if len(kept) > most:  # fewer than four were asked for
+        kept = [kept[0], kept[-1]]
+    return [_point(key, row, run) for row in kept]
+
+
+def _shape(stretch: Sequence[Any]) -> list[Any]:
+    """The first, last, least and greatest of some rows, in their order; NaN is neither least nor greatest."""
+    places = [place for place, row in enumerate(stretch) if not row.nan]
+    chosen = {0, len(stretch) - 1}
+    if places:
+        chosen |= {pick(places, key=lambda place: stretch[place].value) for pick in (min, max)}
+    return [stretch[place] for place in sorted(chosen)]
+
+
 def sampled(steps: Sequence[int], most: int) -> Sequence[int]:
     """At most `most` of the sorted `steps`, evenly, with the first and the last; all of them when they are few."""
     if len(steps) <= most:
