@@ -66,8 +66,8 @@ def search_rows(
     """The same page as rows of the table alone, for who wants little of each run."""
     numbers = _numbers(experiments)
     conditions, orderings = parse_filter(filter_text), parse_order(order_by)
+    matching = _matching(tx, project, conditions, view)  # first: its errors say where in the filter they are
     few = _few(tx, project, numbers, conditions)
-    matching = _matching(tx, project, conditions, view)
     if few is not None:
         groups, matching = [numbers], [*matching, runs.c.number.in_(few)]
     else:  # each experiment's rows lie in the order of an index, which ends where the page is full
