@@ -95,24 +95,29 @@ def objects_of(manifest: Any) -> Iterator[str]:
             yield from objects_of(value)
 
 
-def of_rows(tx: Tx, project: str) -> dict[str, str]:
-    """Objects that rows name in columns marked `STORED`, each with a table that names it."""
+def of_rows(tx: Tx, project: str | None = None) -> dict[str, str]:
+    """Objects that rows name in columns marked `STORED`, each with a table that names it; by default all of them."""
     found: dict[str, str] = {}
     for table in metadata.sorted_tables:
         for column in table.c:
-            if column.info.get("stored") and "project" in table.c:
-                named = select(column).where(table.c.project == project, column != "").distinct()
+            if column.info.get("stored") and (project is None or "project" in table.c):
+                named = select(column).where(column != "").distinct()
+                if project is not None:
+                    named = named.where(table.c.project == project)
                 found.update(dict.fromkeys(tx.execute(named).scalars(), table.name))
     return found
 
 
-def reachable(tx: Tx, project: str) -> set[str]:
-    """Every id that a sweep must keep for a project: what rows name, and whatever a manifest mentions.
+def reachable(tx: Tx, project: str | None = None) -> set[str]:
+    """Every id that a sweep must keep for a project, or for all of them: what rows name, and what manifests mention.
 
     It is generous on purpose: an id in a manifest is kept whether or not it is known to be an object.
     """
     kept = set(of_rows(tx, project))
-    for text in tx.execute(select(versions.c.manifest).where(versions.c.project == project)).scalars():
+    manifests = select(versions.c.manifest)
+    if project is not None:
+        manifests = manifests.where(versions.c.project == project)
+    for text in tx.execute(manifests).scalars():
         kept.update(_mentioned(json.loads(text)))
     return kept
 

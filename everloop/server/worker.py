@@ -20,7 +20,7 @@ from typing import IO, Any
 from everloop.catalog import chain, refs, tasks
 from everloop.catalog.operating import rollouts
 from everloop.catalog.tasks import Task
-from everloop.core.clock import HOUR
+from everloop.core.clock import DAY, HOUR
 from everloop.core.errors import Conflict, EverloopError
 from everloop.core.settings import load
 from everloop.models.webhooks import delivery
@@ -29,7 +29,7 @@ from everloop.serving.controller import Controller
 from everloop.serving.ingest import ingest
 from everloop.workspace.opened import Workspace
 
-KINDS = ("checks.run", "flow.retrain", "data.refresh", "predictions.seal", "watch.tick", delivery.TASK)
+KINDS = ("checks.run", "flow.retrain", "data.refresh", "predictions.seal", "store.sweep", "watch.tick", delivery.TASK)
 LEASE_SECONDS = 30.0
 _TICK = 0.05
 _CLAIM_SECONDS = 0.2
@@ -77,6 +77,7 @@ class Worker:
             Duty("webhooks", 0.5, lambda: delivery.dispatch(workspace.catalog, workspace.clock)),
             Duty("watch", _WATCH_SECONDS, self._watch),
             Duty("checkpoint", _CHECKPOINT_SECONDS, self._checkpoint),
+            Duty("sweep", _CHECKPOINT_SECONDS, self._sweep),
         ]
         self._asks = Duty("claim", _CLAIM_SECONDS, lambda: None)
 
@@ -147,6 +148,17 @@ class Worker:
             with self.workspace.catalog.write() as tx:
                 for kind, payload, dedupe in wanted:
                     tasks.enqueue(tx, project, kind, payload, actor=ctx.actor.name, now=ctx.wall(), dedupe=dedupe)
+
+    def _sweep(self) -> None:
+        """Have the store swept a day from now, unless that is planned already: so a day after the last time, too."""
+        if self.workspace.settings.replay:
+            return
+        ctx = self.workspace.system()
+        with self.workspace.catalog.write() as tx:
+            now = ctx.wall()
+            tasks.enqueue(
+                tx, ctx.project, "store.sweep", {}, actor=ctx.actor.name, now=now, dedupe="daily", not_before=now + DAY
+            )
 
     def _checkpoint(self) -> None:
         """Sign the heads of the chains of facts, so that a tail that is cut off later shows."""

@@ -59,11 +59,16 @@ def _deliver(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
     return delivery.deliver(ctx, payload)
 
 
+def _sweep(ctx: Context, _payload: Mapping[str, Any], _uri: str) -> Any:
+    return work.sweeping.sweep_store(ctx)
+
+
 HANDLERS: Mapping[str, Handler] = {
     "checks.run": _check,
     "flow.retrain": _retrain,
     "data.refresh": _refresh,
     "predictions.seal": _seal,
+    "store.sweep": _sweep,
     "watch.tick": _watch,
     delivery.TASK: _deliver,
 }
