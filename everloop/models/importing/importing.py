@@ -175,7 +175,7 @@ def _copy_version(copy: Copy, name: ImportedName, version: ImportedVersion) -> i
             copy.lose("number", label, f"it is version {put.number} here, since its number was given already")
         if version.stage not in {"", "None", put.stage}:
             copy.lose("stage", label, f"{version.stage} is guarded by a policy here: it moves by a change")
-        if not put.files and version.source:
+        if not put.files and "/" in version.source:  # a prompt names no place
             copy.lose("version files", label, "its files are not among the runs and models that were imported")
     copy.report.count("versions" if put.new else "versions there")
     number: int = put.number

@@ -277,12 +277,15 @@ def _state(tx: Tx, ctx: Context, found: LoggedModel) -> LoggedState:
 
 
 def _known(tx: Tx, project: str, name: str, mark: str) -> RegisteredVersion | None:
-    quoted, tag = name.replace("'", ""), PREFIX + "id"
-    if quoted != name:  # the filter language has no escape for quotes
-        every = registered.search_versions(tx, project, filter_text=f"tags.`{tag}` LIKE '%'").rows
-    else:
-        every = registered.search_versions(tx, project, filter_text=f"name = '{name}' AND tags.`{tag}` = '{mark}'").rows
-    return next((one for one in every if one.name == name and one.tags.get(tag) == mark), None)
+    """The version here that was imported as `mark`, under its own number or another one."""
+    tag = f"tags.`{PREFIX}id`"
+    # the filter language has no escape for quotes: a name with one is looked for among all that were imported
+    wanted = f"{tag} LIKE '%'" if "'" in name else f"name = '{name}' AND {tag} = '{mark}'"
+    for asked in (wanted, f"{wanted} AND tags.`{registered.PROMPT_TAG}` = 'true'"):  # searches hide prompts
+        for one in registered.search_versions(tx, project, filter_text=asked).rows:
+            if one.name == name and one.tags.get(PREFIX + "id") == mark:
+                return one
+    return None
 
 
 def _files(tx: Tx, project: str, cmd: PutVersion) -> dict[str, str]:

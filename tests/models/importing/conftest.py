@@ -2,6 +2,7 @@
 
 import math
 from contextlib import closing
+from copy import copy
 from dataclasses import replace
 
 import pytest
@@ -34,6 +35,12 @@ class House:
         with closing(open_source(Origin(kind, str(place), **origin))) as source:
             return import_from(source, target or Here(self.ctx), plan or Plan(), lambda *_: None).json()
 
+    def beside(self, project):
+        """The same house, in another project."""
+        other = copy(self)
+        other.ctx = replace(self.ctx, project=project)
+        return other
+
     def runs(self):
         """Every run by its name."""
         with self.ctx.read() as tx:
@@ -57,11 +64,11 @@ class House:
         with self.ctx.read() as tx:
             found = runs_of(tx, self.ctx.project)
             # the same may come another way: a server, then its database
-            every = [replace(run, tags={**run.tags, "everloop.import.source": ""}) for run in found]
+            every = [replace(run, number=0, tags={**run.tags, "everloop.import.source": ""}) for run in found]
             known = [
                 points.history(tx, self.ctx.project, run.id, point.key).rows for run in every for point in run.metrics
             ]
-            held = [artifacts.tree(tx, self.ctx.project, run.id) for run in every]
+            held = [artifacts.tree(tx, self.ctx.project, run.id) for run in found]
         return every, known, held
 
     def facts(self, *kinds):

@@ -10,6 +10,7 @@ from everloop.models.importing.values import ImportedName, ImportedVersion, Unma
 
 _RUN = re.compile(r"runs:/+(?P<run>[^/]+)(?:/(?P<path>.*))?")
 _LOGGED = re.compile(r"models:/+(?P<model>m-[0-9a-f]{32})(?:/(?P<path>.*))?")
+_PROMPTS = "tags.`mlflow.prompt.is_prompt` = 'true'"
 _PAGE = 100
 
 
@@ -17,7 +18,7 @@ def read_names(client: Any, identity: Callable[[str], str]) -> Iterator[Imported
     """Every registered model, prompts too, with its versions in the order of their numbers."""
     seen: set[str] = set()
     # searches hide prompts unless their filter names the tag
-    for wanted in ("", "tags.`mlflow.prompt.is_prompt` = 'true'"):
+    for wanted in ("", _PROMPTS):
         token = None
         while True:
             try:
@@ -37,9 +38,11 @@ def read_names(client: Any, identity: Callable[[str], str]) -> Iterator[Imported
 def _name(client: Any, model: Any, identity: Callable[[str], str]) -> ImportedName:
     versions: list[Any] = []
     token = None
-    quoted = model.name.replace("'", "\\'")
+    wanted = "name='{}'".format(model.name.replace("'", "\\'"))
+    if _tags(model).get("mlflow.prompt.is_prompt") == "true":
+        wanted += f" AND {_PROMPTS}"
     while True:
-        found = client.search_model_versions(f"name='{quoted}'", _PAGE, None, token)
+        found = client.search_model_versions(wanted, _PAGE, None, token)
         versions.extend(found)
         token = found.token
         if not token:
@@ -48,7 +51,7 @@ def _name(client: Any, model: Any, identity: Callable[[str], str]) -> ImportedNa
         name=model.name,
         created=int(model.creation_timestamp or 0) * 1000,
         description=model.description or "",
-        tags=dict(model.tags or {}),
+        tags=_tags(model),
         versions=tuple(sorted((_version(client, one, identity) for one in versions), key=lambda one: one.number)),
         aliases={alias: int(number) for alias, number in dict(model.aliases or {}).items()},
     )
@@ -66,8 +69,13 @@ def _version(client: Any, found: Any, identity: Callable[[str], str]) -> Importe
         model=getattr(found, "model_id", None) or "",
         owner=owner,
         path=path,
-        tags=dict(found.tags or {}),
+        tags=_tags(found),
     )
+
+
+def _tags(entity: Any) -> dict[str, str]:
+    """All tags: the client's own view of a prompt leaves out the one that says so."""
+    return dict(getattr(entity, "_tags", None) or entity.tags or {})
 
 
 def _files(client: Any, found: Any, identity: Callable[[str], str]) -> tuple[str, str]:
