@@ -14,6 +14,7 @@ from everloop.server.web.charts import (
     Thing,
     Zoom,
     bar_chart,
+    envelope,
     histogram,
     histogram_chart,
     line_chart,
@@ -154,6 +155,18 @@ def test_thinning_keeps_extremes_ends_and_gaps(pairs, most):
     assert kept[-1:] == points[-1:]
     assert (None in [v for _, v in points]) == (None in [v for _, v in kept])
     assert len(kept) <= max(most, 4) / 4 * 5 or len(points) <= most
+
+
+def test_an_envelope_holds_every_value():
+    points = [(float(step), math.sin(step) if step % 50 else None) for step in range(1000)]
+    band = envelope(points, 100)
+    assert len(band) == 100
+    for index, (at, low, high) in enumerate(band):
+        values = [value for _, value in points[index * 10 : index * 10 + 10] if value is not None]
+        assert (low, high) == (min(values), max(values))
+        assert points[index * 10][0] <= at <= points[index * 10 + 9][0]
+    assert envelope([(0.0, None), (1.0, 2.0)], 5) == [(0.0, None, None), (1.0, 2.0, 2.0)]
+    assert envelope([], 5) == []
 
 
 @given(st.lists(st.none() | st.floats(-1e3, 1e3), max_size=50), st.floats(0, 0.99))

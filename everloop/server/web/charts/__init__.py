@@ -5,7 +5,7 @@ from everloop.server.web.charts.chart import Chart, Zoom
 from everloop.server.web.charts.lines import line_chart
 from everloop.server.web.charts.parallel import Row, parallel_chart
 from everloop.server.web.charts.points import Thing, scatter_chart
-from everloop.server.web.charts.thin import histogram, smoothed, spark_bars, thinned
+from everloop.server.web.charts.thin import envelope, histogram, smoothed, spark_bars, thinned
 
 __all__ = [
     "Chart",
@@ -13,6 +13,7 @@ __all__ = [
     "Thing",
     "Zoom",
     "bar_chart",
+    "envelope",
     "histogram",
     "histogram_chart",
     "line_chart",

@@ -20,8 +20,8 @@ Kind = Literal["linear", "whole", "log", "time", "duration", "band"]
 Span = tuple[float, float]
 LARGEST = 1e290
 """Values beyond it are shown as gaps: the arithmetic of an axis would overflow."""
-_LATEST = 253_402_300_799_000_000
-"""The last microsecond that a calendar knows."""
+_LATEST = 253_370_764_800_000_000
+"""The year 9999 begins: later times, and those before 1970, have no place."""
 _MARKS: dict[str, Callable[[float, float, int], tuple[Tick, ...]]] = {
     "linear": linear_ticks,
     "whole": lambda low, high, wanted: linear_ticks(low, high, wanted, whole=True),
@@ -52,7 +52,8 @@ class Scale:
         """Whether `value` has a place on this kind of axis."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return math.isfinite(value) and abs(value) < LARGEST and (self.kind != "log" or value > 1 / LARGEST)
+        least, most = {"log": (1 / LARGEST, LARGEST), "time": (0.0, _LATEST)}.get(self.kind, (-LARGEST, LARGEST))
+        return math.isfinite(value) and least <= value <= most
 
 
 def position_scale(values: Iterable[float], kind: Kind = "linear", span: Span | None = None, wanted: int = 6) -> Scale:
@@ -106,7 +107,7 @@ def _apart(low: float, high: float, kind: Kind) -> Span:
         return (low, high) if high - low > low * 1e-4 else (low / 2, high * 2)
     if kind == "time":
         low, high = max(low, 0.0), min(max(high, 0.0), float(_LATEST))
-        return (low, high) if high - low >= 1000 else (max(low - 500_000, 0.0), low + 500_000)
+        return (low, high) if high - low >= 1000 else (max(low - 500_000, 0.0), min(low + 500_000, float(_LATEST)))
     size = max(abs(low), abs(high))
     if high - low > size * 1e-9 and high - low > 1e-290:
         return low, high

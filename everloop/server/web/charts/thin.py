@@ -30,6 +30,18 @@ def thinned(points: Sequence[Place], most: int) -> list[Place]:
     return found
 
 
+def envelope(points: Sequence[Place], most: int) -> list[tuple[float, float | None, float | None]]:
+    """(position, least, greatest) of at most `most` stretches of equally many points; no value where all are gaps."""
+    stretches = min(most, len(points))
+    found: list[tuple[float, float | None, float | None]] = []
+    for index in range(stretches):
+        first, last = index * len(points) // stretches, (index + 1) * len(points) // stretches
+        values = [value for _, value in points[first:last] if value is not None]
+        middle = points[(first + last) // 2][0]
+        found.append((middle, min(values), max(values)) if values else (middle, None, None))
+    return found
+
+
 def smoothed(values: Sequence[float | None], weight: float) -> list[float | None]:
     """An exponential moving average with 0 ≤ `weight` < 1, corrected for its start; gaps stay and are passed over.
 

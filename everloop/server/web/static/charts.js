@@ -5,6 +5,7 @@ import { element, share, shownNumber, shownPosition, valueAt } from "./plot.js";
 
 const MOST_READ = 10;
 const SHORTEST_DRAG = 6;
+const NEAR = 0.01; // of the axis: series that were thinned apart do not share their positions
 
 const hiddenBefore = new Map(); // title of a chart -> names of its hidden series: a chart that is drawn anew keeps them
 
@@ -129,12 +130,14 @@ class Plot {
     this.added = [element("line", { class: "hair", x1: percent, x2: percent, y1: 0, y2: "100%" })];
     const rows = [];
     series.forEach((one, index) => {
-      const value = this.hidden.has(index) ? undefined : one.y[find(one.x, at)];
-      if (value === undefined || value === null || one.x[find(one.x, at)] !== at) return;
+      const place = this.hidden.has(index) ? null : nearest([one.x], at);
+      if (place === null || Math.abs(share(x, place) - across) > NEAR) return;
+      const value = one.y[find(one.x, place)];
+      if (value === null) return;
       rows.push({ ...one, value });
       const up = 1 - share(y, value);
       if (!this.data.bars && up >= 0 && up <= 1) {
-        const spot = element("circle", { class: `spot ${one.mark}`, cx: percent, cy: `${up * 100}%`, r: 4 });
+        const spot = element("circle", { class: `spot ${one.mark}`, cx: `${share(x, place) * 100}%`, cy: `${up * 100}%`, r: 4 });
         if (one.shade !== undefined) shade(spot, one.shade);
         this.added.push(spot);
       }

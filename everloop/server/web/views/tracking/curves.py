@@ -11,7 +11,7 @@ from everloop.catalog.tracking import points, runs
 from everloop.core.clock import SECOND, parse_time
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
-from everloop.server.web.charts import Chart, line_chart, smoothed
+from everloop.server.web.charts import Chart, envelope, line_chart, smoothed
 from everloop.server.web.charts.scale import Kind
 from everloop.server.web.visit import Visit
 
@@ -25,6 +25,8 @@ SMOOTHINGS = ("0", "0.5", "0.8", "0.9", "0.95", "0.98")
 MOST, SMALL = 2000, 300
 """Points of a run in a chart as wide as the page, and in one of many."""
 _FEWEST = 60
+_STRETCHES = 200
+"""Places of the band behind a smoothed line."""
 _POINTS = 9000
 """Points of one chart, over all of its runs."""
 
@@ -63,9 +65,8 @@ def curve(
 ) -> Chart | None:
     """One metric of some runs, each with its name in the chart; None when none has two points of it.
 
-    The catalog thins long histories; a part of the axis is read with more detail. Where points were left out, the band
-    from the least to the greatest is drawn, unless the line is smoothed: then the raw one lies behind it.
-    About `most` points of each run are read.
+    The catalog thins long histories to about `most` points of each run, spikes kept; a part of the axis is read with
+    more detail. Behind a smoothed line lies the raw one, or from the least to the greatest of many values a band.
     """
     kind, said, place = POSITIONS[how.x]
     zoom = visit.zoom(place)
@@ -74,7 +75,7 @@ def curve(
     if how.x == "step" and zoom.span is not None:  # one step beyond on each side, so that lines reach the edge
         between = {"start": int(zoom.span[0]) - 1, "end": int(zoom.span[1]) + 1}
     ids = tuple(run.id for run, _ in whose)
-    read = visit.ask("runs.series", runs=ids, metric=metric, most=shown, **between).series
+    read = visit.ask("runs.series", runs=ids, metric=metric, most=shown, thin="shape", **between).series
     lines: dict[str, list[tuple[float, Any]]] = {}
     raw: dict[str, list[tuple[float, Any]]] = {}
     bands: dict[str, list[tuple[float, Any, Any]]] = {}
@@ -85,9 +86,11 @@ def curve(
         values = [value if isinstance(value, float | int) else None for value in one.values]
         lines[name] = list(zip(places, smoothed(values, how.smooth) if how.smooth else values, strict=True))
         if how.smooth and not shades:
-            raw[name] = list(zip(places, values, strict=True))
-        elif one.lows and not shades:
-            bands[name] = list(zip(places, one.lows, one.highs, strict=True))
+            behind = list(zip(places, values, strict=True))
+            if len(behind) <= _STRETCHES * 2:
+                raw[name] = behind
+            else:
+                bands[name] = envelope(behind, _STRETCHES)
     if not lines:
         return None
     return line_chart(
