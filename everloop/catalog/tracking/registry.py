@@ -48,7 +48,7 @@ def register(
     """Make a name under which versions can be registered; raises `Conflict` when it is taken, `InvalidInput`."""
     if not name.strip() or "/" in name or ":" in name:
         raise InvalidInput(
-            f"Invalid model name: '{name}'. Registered model name cannot be empty, or contain '/' or ':'",
+            f"Invalid model name '{name}'. Names cannot be empty, or contain '/' or ':'.",
             hint="choose a plain name",
         )
     if registered.find(tx, project, name) is not None:
@@ -76,7 +76,10 @@ def rename(tx: Tx, project: str, name: str, new_name: str, *, at: Micros) -> Reg
         if registered.find(tx, project, new_name) is not None:
             raise Conflict(f"Registered Model (name={new_name}) already exists.", hint="choose another name")
         if not new_name.strip() or "/" in new_name or ":" in new_name:
-            raise InvalidInput(f"Invalid model name: '{new_name}'.", hint="a plain name without '/' and ':'")
+            raise InvalidInput(
+                f"Invalid model name '{new_name}'. Names cannot be empty, or contain '/' or ':'.",
+                hint="choose a plain name",
+            )
         _change_model(tx, project, model, at=at, name=new_name)
     return registered.get(tx, project, new_name)
 
@@ -189,9 +192,12 @@ def transition(
 def set_alias(tx: Tx, project: str, name: str, alias: str, number: int, *, actor: str, at: Micros) -> None:
     """Point an alias to a version; raises `NotFound`, `InvalidInput`, and `PolicyRefused` for a protected one."""
     if not alias or re.fullmatch(r"[A-Za-z0-9_-]{1,255}", alias) is None:
-        raise InvalidInput(f"Invalid alias name: '{alias}'.", hint="letters, digits, '_' and '-', 255 at most")
+        raise InvalidInput(
+            f"Invalid alias name: '{alias}'. Names may only contain alphanumerics, underscores (_), and dashes (-).",
+            hint="255 characters at most",
+        )
     if alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias):
-        raise InvalidInput(f"'{alias}' alias name is reserved.", hint="choose another")
+        raise InvalidInput(f"'{alias}' alias name (case insensitive) is reserved.", hint="choose another")
     refuse_protected(tx, project, alias)
     model = registered.get(tx, project, name)
     found = registered.version(tx, project, name, number)
@@ -218,7 +224,7 @@ def refuse_protected(tx: Tx, project: str, word: str) -> None:
     if refs.get(tx, project, refs.env_ref(environment)) is not None:
         raise PolicyRefused(
             f"'{word}' follows the protected environment {environment}, which moves by changes only",
-            hint=f"open a change: everloop propose --to {environment}",
+            hint=f"open a change: everloop propose --to {environment}; it is at /{project}/environments/{environment}",
         )
 
 
