@@ -1,11 +1,17 @@
 """Data: versions, profiles, differences, expectations, samples."""
 
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import Annotated, Any
 
+import pyarrow as pa
 import typer
 
 from everloop.cli.output import output
 from everloop.cli.session import session
+from everloop.data.definitions import Files
+from everloop.data.editing.applying import put_table
+from everloop.data.sources.files import FileSource
 
 data = typer.Typer(help="Datasets and their versions.", no_args_is_help=True)
 Version = Annotated[str, typer.Argument(help="An id, data/name, data/name@7, or a dataset's name.")]
@@ -62,3 +68,44 @@ def sample(version: Version, environment: Where = "production") -> None:
     """Some rows; columns with tags are masked."""
     with session.client() as client:
         output.show(client.call("data.sample", version=version, environment=environment))
+
+
+Dataset = Annotated[str, typer.Argument(help="A dataset that no function makes.")]
+RowsFile = Annotated[str, typer.Argument(help="Parquet, CSV, JSON lines or Arrow, by its suffix.")]
+Edits = Annotated[str, typer.Option("--env", help="Whose head is edited, and moves.")]
+
+
+@data.command("append")
+def append(
+    dataset: Dataset,
+    file: RowsFile,
+    environment: Edits = "production",
+    key: Annotated[list[str] | None, typer.Option(help="Key of a new dataset; may be given twice.")] = None,
+    event_time: Annotated[str, typer.Option(help="Event time of a new dataset.")] = "",
+) -> None:
+    """Add rows to a dataset, or make it."""
+    _edit("data.append", dataset, file, environment, key=key or [], event_time=event_time)
+
+
+@data.command("upsert")
+def upsert(dataset: Dataset, file: RowsFile, environment: Edits = "production") -> None:
+    """Put rows in the place of those with their keys, or beside them."""
+    _edit("data.upsert", dataset, file, environment)
+
+
+@data.command("delete")
+def delete(dataset: Dataset, file: RowsFile, environment: Edits = "production") -> None:
+    """Remove the rows that have the keys in a file; earlier versions keep them."""
+    _edit("data.delete", dataset, file, environment)
+
+
+def _edit(operation: str, dataset: str, file: str, environment: str, **more: Any) -> None:
+    """Rows travel in the store where it is at hand, else in the call."""
+    table = pa.Table.from_batches(list(FileSource(Path.cwd(), Files(file)).read()))
+    if session.settings.server:
+        fields: dict[str, Any] = {"rows": json.loads(json.dumps(table.to_pylist(), default=str))}
+    else:
+        with session.workspace() as workspace:
+            fields = {"object": put_table(workspace.store, table)}
+    with session.client() as client, output.progress(f"{operation} {dataset}"):
+        output.show(client.call(operation, dataset=dataset, environment=environment, **fields, **more))

@@ -4,6 +4,7 @@ from importlib import import_module
 
 _MODULES = (
     "everloop.data.operations",
+    "everloop.data.editing.operations",
     "everloop.features.operations",
     "everloop.models.console",
     "everloop.models.registry",
