@@ -102,6 +102,12 @@ def read_console(ctx: Context, cmd: ReadConsole) -> ConsoleView:
     return ConsoleView(lines=tuple(lines), position=position, total=total, first=first, limit_bytes=LIMIT, ended=ended)
 
 
+def printed(tx: Tx, project: str, owner: str) -> int:
+    """How many lines `owner` printed so far."""
+    found = _batches(tx, project, owner)
+    return found[-1].first + found[-1].count if found else 0
+
+
 def append(ctx: Context, owner: str, lines: Sequence[Line], *, limit: int = LIMIT) -> None:
     """Add lines to what `owner` printed; one writer at a time. Raises what store and catalog raise."""
     if not lines:

@@ -320,3 +320,13 @@ def test_a_protected_alias_is_refused_with_its_reason(http, site):
     answer = client.post("/shop/models/delay/alias", data={"alias": "production", "number": "1"})
     assert answer.status_code == 409
     assert "moves by changes only" in answer.text
+
+
+def test_an_open_console_moves_by_itself(visitor, world, rich):
+    page = visitor("ada").new_page()
+    with page.expect_response(lambda answer: answer.url.endswith(f"/runs/{rich}/live")):
+        page.goto(f"/shop/runs/{rich}/console")
+    console.append(world.by("ada"), rich, [Line(world.workspace.clock.wall(), "out", "and one more")])
+    page.get_by_text("and one more").wait_for(timeout=10_000)
+    at_end = "document.getElementById('console').scrollTop + document.getElementById('console').clientHeight"
+    assert page.evaluate(f"document.getElementById('console').scrollHeight - ({at_end})") <= 8

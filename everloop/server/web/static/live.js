@@ -36,12 +36,19 @@ function soon(id) {
   }, 400);
 }
 
+const sources = new Map(); // address -> the parts that follow it
 for (const part of document.querySelectorAll("[data-source][id]")) {
-  if (!window.EventSource) break;
-  const source = new EventSource(part.dataset.source);
+  sources.set(part.dataset.source, [...(sources.get(part.dataset.source) ?? []), part]);
+}
+for (const [address, followers] of window.EventSource ? sources : []) {
+  const source = new EventSource(address);
+  const all = () => followers.forEach((part) => soon(part.id));
   addEventListener("pagehide", () => source.close());
-  source.addEventListener("changed", () => soon(part.id));
-  source.addEventListener("over", () => source.close());
+  source.addEventListener("changed", all);
+  source.addEventListener("over", () => {
+    source.close();
+    all();
+  });
 }
 
 if (parts.length && window.EventSource) {

@@ -1,5 +1,5 @@
 // The table of runs: ticking many rows, finding a key among hundreds, and the next page when one scrolls to its end.
-// Without this file there are boxes, lists and a link that do the same.
+// Also the console of a run. Without this file there are boxes, lists and links that do the same.
 
 const sheet = document.getElementById("sheet");
 const form = document.getElementById("picked");
@@ -93,3 +93,14 @@ if (sheet && document.getElementById("next")) {
 
 if (form) told();
 addEventListener("pageshow", () => form && told());
+
+// the console: the newest lines in sight while one is at the end, and lines that wrap
+const output = document.getElementById("console");
+if (output) {
+  let atEnd = "tail" in output.dataset;
+  const down = () => atEnd && output.scrollTo(0, output.scrollHeight);
+  output.addEventListener("scroll", () => (atEnd = output.scrollTop + output.clientHeight >= output.scrollHeight - 8));
+  document.addEventListener("everloop:refreshed", (event) => event.detail === output && down());
+  document.getElementById("wrap")?.addEventListener("change", (event) => output.classList.toggle("wrapped", event.target.checked));
+  down();
+}

@@ -11,6 +11,7 @@ from everloop.catalog.tracking import points, runs
 from everloop.core.clock import SECOND, parse_time
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
+from everloop.models import console
 from everloop.server.web.charts import Chart, envelope, line_chart, smoothed
 from everloop.server.web.charts.scale import Kind
 from everloop.server.web.visit import Visit
@@ -128,14 +129,15 @@ def show(visit: Visit) -> Response:
 
 
 def state(ctx: Context, run: str) -> str:
-    """What a running run measured so far, as a text that changes with it; empty once it ended. Raises `NotFound`."""
+    """What a running run measured and printed, as a text that changes with it; empty once it ended. `NotFound`."""
     ctx.need("read", Target("run", run))
     with ctx.read() as tx:
         found = runs.find(tx, ctx.project, run)
         if found.status not in ("RUNNING", "SCHEDULED"):
             return ""
         newest = points.newest(tx, [found.number]).get(found.number, ())
-    return f"{found.status} {hash(repr(newest))}"
+        lines = console.printed(tx, ctx.project, found.id)
+    return f"{found.status} {lines} {hash(repr(newest))}"
 
 
 def _places(one: Any, by: str, start: int) -> list[float]:
