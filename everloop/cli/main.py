@@ -65,10 +65,10 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "lineage": "What led to a version, and what was made from it.",
         "models": "Trained models, numbered by name.",
     },
-    "runs": {
-        "track": "Run a program as a tracking run: its output and measures are kept; an mlflow client in it "
-        "writes to that run.",
-        "runs": "Tracking runs: what was tried, and what they printed.",
+    "runs": {"runs": "Tracking runs: what was tried, and what they printed."},
+    "track": {
+        "track": "Run a program as a tracking run: its output and measures are kept; an mlflow client in it writes to "
+        "that run."
     },
     "access": {"access": "Users, roles and tokens."},
     "importing": {
