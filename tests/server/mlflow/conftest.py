@@ -13,6 +13,7 @@ from everloop.catalog.context import Context
 from everloop.catalog.engine import Catalog
 from everloop.catalog.governance import access
 from everloop.core.clock import SystemClock
+from everloop.models.webhooks.reach import Reach
 from everloop.server.auth import Authenticator, Limit, login_routes
 from everloop.server.mlflow import mlflow_routes, workspace_of
 from everloop.store import DirectoryStore
@@ -29,15 +30,18 @@ class Running:
 
 
 @contextmanager
-def serving(home, url, *, host="127.0.0.1"):
-    """Serve the routes on a free port; `host` is the bind address that the authenticator believes in."""
+def serving(home, url, *, host="127.0.0.1", **more):
+    """Serve the routes on a free port; `host` is the bind address that the authenticator believes in.
+
+    `more` goes to each context.
+    """
     home.mkdir(parents=True, exist_ok=True)
     catalog, store, clock = Catalog.open(url), DirectoryStore(home / "objects"), SystemClock()
     auth = Authenticator(catalog, clock, host=host, limit=Limit(failures=5))
 
     def open_context(request):
         project = workspace_of(request, "default")
-        return Context(auth.actor(request, project), project, clock, catalog, store, home=home)
+        return Context(auth.actor(request, project), project, clock, catalog, store, home=home, **more)
 
     app = Starlette(routes=[*login_routes(auth), *mlflow_routes(open_context)])
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none"))
@@ -71,6 +75,16 @@ def guarded(tmp_path_factory):
         with running.catalog.write() as tx:
             for name, roles in (("vera", ["viewer"]), ("carl", ["contributor"]), ("nobody", [])):
                 access.create_user(tx, name, kind="person", roles=roles, actor="ada", at=now)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def hooked(tmp_path_factory, signing_key):
+    """A server with a key, whose webhooks may lead to this machine; one admin."""
+    home, ports = tmp_path_factory.mktemp("hooked"), {"reach": Reach(("http",), private=True)}
+    with serving(home, f"sqlite:///{home / 'catalog.db'}", key=signing_key, ports=ports) as running:
+        with running.catalog.write() as tx:
+            access.create_user(tx, "root", kind="person", roles=["admin", "contributor"], actor="ada", at=0)
         yield running
 
 
