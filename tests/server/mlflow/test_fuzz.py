@@ -203,13 +203,15 @@ def test_no_question_is_a_failure(served, known, drawn):
 
 
 @pytest.mark.slow
-@settings(max_examples=20_000, deadline=None, suppress_health_check=CHECKS)
+@pytest.mark.timeout(3600)
+@settings(max_examples=10_000, deadline=None, suppress_health_check=CHECKS)
 @given(drawn=DRAWN)
 def test_no_question_is_a_failure_at_length(served, known, drawn):
     ask(served, known, drawn)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(max_examples=4000, deadline=None, suppress_health_check=CHECKS)
 @given(drawn=DRAWN)
 def test_no_question_is_a_failure_on_postgresql(served_by_postgresql, drawn):
