@@ -65,12 +65,7 @@ def line_chart(
         if name in faint:
             parts.append(f'<path class="faint" d="{_path(_places(faint[name], y_scale), x_scale, y_scale)}"/>')
         parts.append(_line(_places(points, y_scale), x_scale, y_scale))
-        shade = shades.get(name)
-        look = mark(index) if shade is None else "shaded"
-        drawn.append(
-            f'<g class="s {look}"{shade_style(shade)} data-s="{index}">'
-            f"<title>{escape(clipped(name))}</title>{''.join(parts)}</g>"
-        )
+        drawn.append(_group(index, name, shades.get(name), "".join(parts)))
     rules = "".join(rule(y_scale, at, text) for at, text in marks if y_scale.holds(at))
     names = list(series)
     heading = title or f"{y} by {x}"
@@ -117,6 +112,13 @@ def shown_rows(rows: tuple[tuple[Any, ...], ...], kind: Kind) -> tuple[tuple[Any
 def rounded(value: float) -> float:
     """Seven digits: more than a read-out shows, fewer bytes than a float has."""
     return float(f"{value:.7g}")
+
+
+def _group(index: int, name: str, shade: float | None, content: str) -> str:
+    """The parts of one series, in its colour."""
+    look = mark(index) if shade is None else "shaded"
+    title = f"<title>{escape(clipped(name))}</title>"
+    return f'<g class="s {look}"{shade_style(shade)} data-s="{index}">{title}{content}</g>'
 
 
 def _inside(span: Span | None) -> Any:
