@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -295,7 +296,7 @@ def _client(address: str, *, own: bool) -> Any:
         return client
 
     try:
-        return reach()
+        return _quiet(reach)
     except MlflowException as error:
         if not own or "out-of-date" not in str(error):
             raise _told(error) from error
@@ -322,9 +323,16 @@ def _pages(page: Callable[[str | None], Any]) -> Iterator[Any]:
 def _reading(ask: Callable[[], Any]) -> Any:
     """The client's answer, its errors as ours."""
     try:
-        return ask()
+        return _quiet(ask)
     except MlflowException as error:
         raise _told(error) from error
+
+
+def _quiet(ask: Callable[[], Any]) -> Any:
+    """Ask without the warnings that the client's own use of its libraries raises; nobody here can change that."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ask()
 
 
 def _told(error: MlflowException) -> EverloopError:
