@@ -14,7 +14,9 @@ from everloop.data.editing.applying import put_table
 from everloop.data.sources.files import FileSource
 
 data = typer.Typer(help="Datasets and their versions.", no_args_is_help=True)
-Version = Annotated[str, typer.Argument(help="An id, data/name, data/name@7, or a dataset's name.")]
+Version = Annotated[
+    str, typer.Argument(help="An id, a dataset's name, name@7, name@staging or name@2026-01-31T12:00Z.")
+]
 Where = Annotated[str, typer.Option("--env", help="Whose head a bare name means.")]
 
 

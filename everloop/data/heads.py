@@ -1,14 +1,20 @@
 """Data heads: the newest version of a dataset in an environment, moved by a standing grant when its contract holds."""
 
+import re
 from collections.abc import Sequence
 
 from everloop import data
-from everloop.catalog import facts, refs
+from everloop.catalog import facts, refs, versions
 from everloop.catalog.context import Context
-from everloop.core.errors import PolicyRefused
+from everloop.core.clock import Micros, parse_time
+from everloop.core.errors import InvalidInput, NotFound, PolicyRefused
 from everloop.core.grants import SANDBOX
 from everloop.core.ids import short
 from everloop.data.expect import Expectation, ExpectationResult
+
+_PREFIX = re.compile(r"b3:[0-9a-f]+")
+_BARE_PREFIX = re.compile(r"[0-9a-f]{6,64}")
+_NUMBER = re.compile(r"v?[0-9]{1,9}")
 
 PARENT = "production"
 """Whose heads a sandbox reads where it has none of its own, unless it was made from another environment."""
@@ -21,6 +27,52 @@ def head(ctx: Context, environment: str, dataset: str, *, parent: str = PARENT) 
         if own is None and environment.startswith(SANDBOX):
             own = refs.get(tx, ctx.project, refs.head_ref(parent, dataset))
     return own
+
+
+def find_version(ctx: Context, spec: str, environment: str = "") -> versions.VersionRow:
+    """The data version that a person means.
+
+    `spec` is an id or the beginning of one, `name@7`, `name@staging` (an environment's head), `name@2026-01-31` or
+    `name@2026-01-31T12:00Z` (the head that `environment` had then), or a bare name: the head of `environment`, without
+    one the newest version. `data/` may stand before a name. Raises `NotFound`, `InvalidInput`.
+    """
+    if _PREFIX.fullmatch(spec):
+        return _found(ctx, spec)
+    name, _, at = spec.removeprefix("data/").partition("@")
+    if not at and "/" not in spec:
+        return _found(ctx, (head(ctx, environment, name) if environment else None) or f"data/{name}", bare=spec)
+    if not at or _NUMBER.fullmatch(at):
+        return _found(ctx, spec if "/" in spec else f"data/{spec}")
+    moment = _moment(at)
+    where = (environment or PARENT) if moment is not None else at
+    with ctx.read() as tx:
+        ref = refs.head_ref(where, name)
+        identity = refs.get(tx, ctx.project, ref) if moment is None else refs.at(tx, ctx.project, ref, moment)
+    if identity is None:
+        when = "" if moment is None else f" on {at}"
+        raise NotFound(
+            f"{where} had no head of data/{name}{when}" if when else f"{where} has no head of data/{name}",
+            hint="name@7, name@environment or name@2026-01-31T12:00Z; `everloop data list NAME` shows its versions",
+        )
+    return _found(ctx, identity)
+
+
+def _found(ctx: Context, spec: str, *, bare: str = "") -> versions.VersionRow:
+    with ctx.read() as tx:
+        try:
+            return versions.find(tx, ctx.project, spec)
+        except (NotFound, InvalidInput):
+            if not _BARE_PREFIX.fullmatch(bare):
+                raise
+            return versions.find(tx, ctx.project, f"b3:{bare}")
+
+
+def _moment(text: str) -> Micros | None:
+    """The time that a text tells; None when it tells none, and so names an environment."""
+    try:
+        return parse_time(text)
+    except ValueError:
+        return None
 
 
 def advance_head(

@@ -1,6 +1,5 @@
 """The operations of data: capture, show, list, compare, expect, sample. Every face of Everloop goes through these."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +7,12 @@ from everloop import data
 from everloop.catalog import refs, versions
 from everloop.catalog.context import Context
 from everloop.catalog.operation import Answer, Command, operation
-from everloop.core.errors import InvalidInput, NotFound
+from everloop.core.errors import InvalidInput
 from everloop.core.grants import Target
 from everloop.data.definitions import SourceDef
 from everloop.data.expect import MASK
-from everloop.data.heads import head
+from everloop.data.heads import find_version
 
-_PREFIX = re.compile(r"b3:[0-9a-f]+")
-_BARE_PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _SKETCHES = ("hll", "kll", "counts")
 
 
@@ -41,7 +38,7 @@ class CapturedView(Answer):
 
 
 class OfData(Command):
-    """Name a data version: its id, `data/name`, `data/name@7`, or a bare name (then its head in `environment`)."""
+    """Name a data version: its id, a name (its head in `environment`), `name@7`, `name@staging`, `name@2026-01-31`."""
 
     version: str
     environment: str = ""
@@ -139,22 +136,8 @@ class SampleView(Answer):
     masked: list[str]
 
 
-def _resolved(ctx: Context, version: str, environment: str) -> versions.VersionRow:
-    """The version that a person means; a bare name means its head in the environment, else its newest version."""
-    spec = version
-    if not _PREFIX.fullmatch(version) and "/" not in version:
-        spec = (head(ctx, environment, version) if environment else None) or f"data/{version}"
-    with ctx.read() as tx:
-        try:
-            return versions.find(tx, ctx.project, spec)
-        except (NotFound, InvalidInput):
-            if not _BARE_PREFIX.fullmatch(version):
-                raise
-            return versions.find(tx, ctx.project, f"b3:{version}")
-
-
 def _on(ctx: Context, cmd: OfData) -> Target:
-    row = _resolved(ctx, cmd.version, cmd.environment)
+    row = find_version(ctx, cmd.version, cmd.environment)
     return Target("data", row.name, cmd.environment)
 
 
@@ -176,7 +159,7 @@ def _on_list(_ctx: Context, cmd: ListData) -> Target:
 
 
 def _on_compare(ctx: Context, cmd: Compare) -> Target:
-    return Target("data", _resolved(ctx, cmd.new, cmd.environment).name, cmd.environment)
+    return Target("data", find_version(ctx, cmd.new, cmd.environment).name, cmd.environment)
 
 
 @operation("data.capture", needs="data.capture", on=_on_source)
@@ -201,7 +184,7 @@ def capture_source(ctx: Context, cmd: Capture) -> CapturedView:
 @operation("data.show", needs="read", on=_on, audit="denied", reads=True, engine=True)
 def show(ctx: Context, cmd: OfData) -> DataView:
     """One version: schema, profile, where it is the head."""
-    row = _resolved(ctx, cmd.version, cmd.environment)
+    row = find_version(ctx, cmd.version, cmd.environment)
     manifest = data.manifest_of(ctx, row.id)
     sketched = data.profile_of(ctx, row.id).json()["columns"]
     with ctx.read() as tx:
@@ -254,7 +237,7 @@ def list_data(ctx: Context, cmd: ListData) -> DataList:
 )
 def compare_data(ctx: Context, cmd: Compare) -> DiffView:
     """What differs between two versions: schema, rows by key, columns."""
-    old, new = (_resolved(ctx, which, cmd.environment) for which in (cmd.old, cmd.new))
+    old, new = (find_version(ctx, which, cmd.environment) for which in (cmd.old, cmd.new))
     if old.name != new.name:
         ctx.need("read", Target("data", old.name, cmd.environment))
     found = data.compare(ctx, old.id, new.id)
@@ -279,7 +262,7 @@ def compare_data(ctx: Context, cmd: Compare) -> DiffView:
 @operation("data.expect", needs="read", on=_on, audit="denied", reads=True, engine=True)
 def expect_draft(ctx: Context, cmd: OfData) -> ExpectationDraft:
     """A first draft of expectations, inferred from the profile of a version."""
-    row = _resolved(ctx, cmd.version, cmd.environment)
+    row = find_version(ctx, cmd.version, cmd.environment)
     manifest = data.manifest_of(ctx, row.id)
     return ExpectationDraft(id=row.id, lines=data.draft_expectations(manifest, data.profile_of(ctx, row.id)))
 
@@ -291,7 +274,7 @@ def _on_sample(ctx: Context, cmd: Sample) -> Target:
 @operation("data.sample", needs="read", on=_on_sample, audit="denied", reads=True, engine=True)
 def sample(ctx: Context, cmd: Sample) -> SampleView:
     """Some rows of a version; the values of tagged columns are masked."""
-    row = _resolved(ctx, cmd.version, cmd.environment)
+    row = find_version(ctx, cmd.version, cmd.environment)
     tags = data.manifest_of(ctx, row.id)["tags"]
     frame = data.read(ctx, row.id).slice(max(cmd.offset, 0), min(max(cmd.rows, 0), 1000)).collect()
     rows = [
