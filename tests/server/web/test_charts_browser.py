@@ -5,8 +5,11 @@ import re
 
 import pytest
 
+from everloop.catalog import steps
+from everloop.catalog.steps import StepRow
 from everloop.catalog.tracking import experiments, points, runs
 from everloop.catalog.tracking.rows import Point
+from everloop.core.version import Version
 
 SECOND = 1_000_000
 
@@ -171,6 +174,27 @@ def test_what_differs_between_many_runs(visitor, sweep):
     assert page.locator("thead a").count() == 14
     page.goto(f"/shop/compare?runs={','.join(sweep)}")
     assert "seed" in page.locator("tbody tr:not(.group) th").all_inner_texts()
+
+
+def test_code_environment_and_data_are_compared_by_the_step_behind_each_run(http, world, study):
+    code = [Version("code", "compared", {"files": {}, "turn": turn}) for turn in (1, 2)]
+    runtime, data = Version("runtime", "python", {"packages": {}}), Version("data", "compared", {"rows": 3})
+    world.put(*code, runtime, data)
+    made = [study.run(f"step-{turn}", {"loss": [1.0, 0.5]}, status="RUNNING") for turn in (1, 2)]
+    with world.workspace.catalog.write() as tx:
+        for turn, run in enumerate(made):
+            recipe, inputs = f"recipe-{turn}", {"rows": data.id}
+            runs.set_tags(tx, runs.find(tx, "shop", run), {"everloop.recipe": recipe})
+            row = StepRow(recipe, "model/delay", None, code[turn].id, runtime.id, {}, inputs, study.now, run=run)
+            steps.record(tx, "shop", row)
+    whole = http().get(f"/shop/compare?runs={','.join(made)}").text
+    assert "code/compared v1" in whole
+    assert "runtime/python v1" in whole
+    assert "data/compared v1" in whole
+    differing = http().get(f"/shop/compare?runs={','.join(made)}&only=differences").text
+    assert "code/compared v2" in differing
+    assert "runtime/python v1" not in differing
+    assert "data/compared v1" not in differing
 
 
 def test_a_range_dragged_along_an_axis_chooses_runs(visitor, sweep):
