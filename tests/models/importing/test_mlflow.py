@@ -3,19 +3,26 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import suppress
+import warnings
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
 from mlflow import MlflowClient
 from mlflow.data.http_dataset_source import HTTPDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, LoggedModelOutput, Metric, Param
+from mlflow.store.db.utils import _get_alembic_config
+from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
+from sqlalchemy import create_engine
 
 from everloop.catalog.tracking import experiments, logged, registered, runs
 from everloop.core.errors import InvalidInput, NotFound
@@ -254,3 +261,36 @@ def test_a_file_store_comes_over(house, tmp_path, monkeypatch):
     found = house.runs()["of files"]
     assert house.series(found, "loss") == [(3, 0.5)]
     assert house.files(found.id) == {"a/b.txt": b"hello"}
+
+
+def test_an_older_schema_is_brought_up_to_date_in_the_copy(house, tmp_path):
+    file = tmp_path / "old.db"
+    config = _get_alembic_config(f"sqlite:///{file}")
+    engine = create_engine(f"sqlite:///{file}")
+    InitialBase.metadata.create_all(engine)
+    engine.dispose()
+    before = [one.revision for one in ScriptDirectory.from_config(config).walk_revisions()][10]
+    with warnings.catch_warnings(action="ignore"):  # mlflow's migrations use names that SQLAlchemy will drop
+        command.upgrade(config, before)
+    with closing(sqlite3.connect(file)) as old, old:
+        old.execute("INSERT INTO experiments (experiment_id, name, lifecycle_stage) VALUES (7, 'old', 'active')")
+        old.execute(
+            "INSERT INTO runs (run_uuid, name, user_id, status, start_time, end_time, lifecycle_stage, artifact_uri,"
+            " experiment_id) VALUES (?, 'r', 'eve', 'FINISHED', 1000, 2000, 'active', 'mlflow-artifacts:/7', 7)",
+            ("e" * 32,),
+        )
+        for table in ("metrics", "latest_metrics"):
+            old.execute(
+                f"INSERT INTO {table} (key, value, timestamp, step, is_nan, run_uuid)"
+                f" VALUES ('loss', 0.5, 1500, 3, 0, '{'e' * 32}')"
+            )
+    content = file.read_bytes()
+    house.bring("mlflow", f"sqlite:///{file}")
+    (run,) = house.runs().values()
+    assert (run.id, run.end) == ("e" * 32, 2_000_000)
+    assert house.series(run, "loss") == [(3, 0.5)]
+    assert file.read_bytes() == content
+    with closing(sqlite3.connect(file)) as newer, newer:
+        newer.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    with pytest.raises(InvalidInput, match="schema"):
+        house.bring("mlflow", f"sqlite:///{file}")

@@ -300,6 +300,11 @@ def _client(address: str, *, own: bool) -> Any:
     except MlflowException as error:
         if not own or "out-of-date" not in str(error):
             raise _told(error) from error
+    except Exception as error:  # of the database's libraries: they say so when its schema is of another mlflow
+        raise InvalidInput(
+            f"the database cannot be read: its schema is newer than the installed mlflow, or older ({_said(error)})",
+            hint="install the mlflow that wrote it, or import from its server",
+        ) from error
     line = [sys.executable, "-m", "mlflow", "db", "upgrade", address]
     done = subprocess.run(line, capture_output=True, text=True, check=False)  # noqa: S603 - no shell, our own snapshot
     if done.returncode:
