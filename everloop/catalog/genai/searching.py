@@ -72,7 +72,8 @@ def search(
     token: str = "",
 ) -> Page[Trace]:
     """A page of traces, the newest first unless `order_by` says otherwise; raises `InvalidInput`."""
-    statement = chosen(tx, project, experiment_ids, filter_text)
+    # sorting carries numbers only, not the texts of every trace that the filter leaves
+    statement = _chosen(tx, project, experiment_ids, [filter_text]).with_only_columns(traces.c.number)
     terms: list[Term] = []
     for ordering in parse_order(order_by, ENTITIES):
         statement, more = _ordered(statement, ordering)
@@ -80,30 +81,12 @@ def search(
     terms += [Term(traces.c.at, descending=True), Term(traces.c.id)]
     query = ["traces", project, sorted(numbers_of(experiment_ids)), filter_text, list(order_by)]
     found, following = fetch_page(tx, statement, terms, limit=limit, token=token, query=query)
-    return Page(tuple(stored.loaded(tx, found)), following)
-
-
-def chosen(tx: Tx, project: str, experiment_ids: Collection[str], filter_text: str) -> Select[Any]:
-    """The rows of traces of these experiments that a filter leaves; raises `InvalidInput`."""
-    return select(traces).where(
-        traces.c.project == project,
-        traces.c.experiment.in_(numbers_of(experiment_ids)),
-        *conditions_sql(tx, _VOCABULARY, [_placed(one) for one in parse_filter(filter_text, ENTITIES)]),
-    )
+    return Page(tuple(stored.numbered(tx, [row.number for row in found])), following)
 
 
 def counted(tx: Tx, project: str, experiment_ids: Collection[str], filters: Sequence[str]) -> int:
-    """How many traces all of these filters leave."""
-    conditions = [_placed(one) for text in filters for one in parse_filter(text, ENTITIES)]
-    statement = (
-        select(func.count())
-        .select_from(traces)
-        .where(
-            traces.c.project == project,
-            traces.c.experiment.in_(numbers_of(experiment_ids)),
-            *conditions_sql(tx, _VOCABULARY, conditions),
-        )
-    )
+    """How many traces all of these filters leave; raises `InvalidInput`."""
+    statement = _chosen(tx, project, experiment_ids, filters).with_only_columns(func.count())
     return int(tx.execute(statement).scalar_one())
 
 
@@ -113,6 +96,15 @@ def numbers_of(experiment_ids: Collection[str]) -> list[int]:
     if len(found) > _MOST_EXPERIMENTS:
         raise InvalidInput(f"a search covers at most {_MOST_EXPERIMENTS} experiments", hint="search them in parts")
     return found
+
+
+def _chosen(tx: Tx, project: str, experiment_ids: Collection[str], filters: Sequence[str]) -> Select[Any]:
+    conditions = [_placed(one) for text in filters for one in parse_filter(text, ENTITIES)]
+    return select(traces).where(
+        traces.c.project == project,
+        traces.c.experiment.in_(numbers_of(experiment_ids)),
+        *conditions_sql(tx, _VOCABULARY, conditions),
+    )
 
 
 def _placed(condition: Condition) -> Condition:

@@ -145,6 +145,14 @@ def several(
     return loaded(tx, [rows[identity] for identity in wanted if identity in rows])
 
 
+def numbered(tx: Tx, numbers: Sequence[int]) -> list[Trace]:
+    """Traces by their own integers, in that order; those that are not there are left out."""
+    rows: dict[int, Row[Any]] = {}
+    for part in chunks(numbers):
+        rows.update((row.number, row) for row in tx.execute(select(traces).where(traces.c.number.in_(part))))
+    return loaded(tx, [rows[number] for number in numbers if number in rows])
+
+
 def loaded(tx: Tx, rows: Collection[Row[Any]], *, judged: bool = True) -> list[Trace]:
     """The values of rows of the table, in their order, with what hangs on them."""
     numbers = [row.number for row in rows]
