@@ -17,6 +17,7 @@ _MODULES = (
     "everloop.models.tracking.origin",
     "everloop.models.tracking.registry",
     "everloop.models.tracking.table",
+    "everloop.models.tracking.traces",
     "everloop.models.tracking.views",
     "everloop.checks.card_facts",
     "everloop.checks.record",

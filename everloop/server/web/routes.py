@@ -28,7 +28,7 @@ from everloop.server.web.views import (
     people,
     versions,
 )
-from everloop.server.web.views.tracking import compare, curves, files, run, table
+from everloop.server.web.views.tracking import compare, curves, files, run, table, traces
 from everloop.server.web.visit import OpenContext, Visit
 
 Page = Callable[[Visit], Response]
@@ -54,6 +54,9 @@ PAGES: tuple[tuple[str, Page], ...] = (
     ("/runs/{run}/raw/{path:path}", files.raw),
     ("/runs/{run}/console", run.console),
     ("/runs/{run}/code", run.code),
+    ("/runs/{run}/traces", traces.of_run),
+    ("/traces", traces.index),
+    ("/traces/{trace}", traces.show),
     ("/runs/{run}/metrics/{metric:path}", curves.show),
     ("/compare", compare.compare),
     ("/lineage/{spec:path}", versions.lineage),

@@ -1,12 +1,15 @@
 """The table of runs, a run's tabs and the registry, in a real browser and over HTTP."""
 
 import io
+import json
 
 import page_world
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from everloop.catalog.genai import spans, traces
+from everloop.catalog.genai.rows import Root, Span
 from everloop.catalog.tracking import artifacts, experiments, points, registry, runs
 from everloop.catalog.tracking.rows import Point
 from everloop.core.ports import Line
@@ -330,3 +333,41 @@ def test_an_open_console_moves_by_itself(visitor, world, rich):
     page.get_by_text("and one more").wait_for(timeout=10_000)
     at_end = "document.getElementById('console').scrollTop + document.getElementById('console').clientHeight"
     assert page.evaluate(f"document.getElementById('console').scrollHeight - ({at_end})") <= 8
+
+
+def test_a_trace_is_shown_as_a_tree_of_spans(visitor, world, many):
+    begun, identity = world.workspace.clock.wall() * 1000, "tr-" + "a1" * 16
+
+    def span(number, parent="", **more):
+        value = {"string_value": page_world.ATTACK}
+        whole = {
+            "name": f"step {number}",
+            "start_time_unix_nano": str(begun + number * 10**9),
+            "end_time_unix_nano": str(begun + (number + 1) * 10**9),
+            "attributes": [{"key": "mlflow.spanInputs", "value": value}],
+            "status": {"code": 2 if number == 3 else 1, "message": ""},
+        }
+        times = {"start": begun + number * 10**9, "end": begun + (number + 1) * 10**9}
+        text = {"name": f"step {number}", "type": "LLM", "status": "OK", "body": json.dumps(whole)}
+        return Span(trace=identity, id=f"{number:016x}", parent=parent, **text, **times, **more)
+
+    with world.workspace.catalog.write() as tx:
+        children = [span(2, parent=f"{1:016x}"), span(3, parent=f"{2:016x}")]
+        spans.record(tx, "shop", many[0], [*children, span(1, root=Root("{}", "{}"))])
+        traces.link_run(tx, "shop", [identity], many[1][3])
+    page = visitor("ada").new_page()
+    page.goto(f"/shop/runs/{many[1][3]}/traces")
+    page.locator("tbody th a").click()
+    assert page.locator(".span-name").all_inner_texts() == ["step 1", "step 2", "step 3 error"]
+    assert [li.get_attribute("style")[:10] for li in page.locator(".spans li").all()] == [
+        "--depth: 0",
+        "--depth: 1",
+        "--depth: 2",
+    ]
+    assert page.locator(".spans li", has=page.get_by_text("error")).count() == 1
+    page.locator(".spans summary").first.click()
+    assert page_world.ATTACK in page.locator(".spans dd").first.inner_text()
+    page.goto("/shop/traces?filter=nonsense")
+    assert page.get_by_role("alert").inner_text()
+    page.goto(f"/shop/traces?experiment={many[0]}")
+    assert page.locator("tbody tr").count() == 1
