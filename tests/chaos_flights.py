@@ -216,7 +216,7 @@ class Fire:
     def _tell(self, year, questions):
         year.first_model()
         for month in range(5, 13):
-            if self.over.is_set():
+            if self.over.is_set() and self.told.predictions:
                 return
             year.month(month, questions)
             self._retrained(year, month)

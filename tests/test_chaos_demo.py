@@ -11,7 +11,7 @@ from chaos_flights import Fire
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_the_demo_survives_fifty_kills(tmp_path):
-    fire = Fire(tmp_path / "demo", seed=2013, kills=50, pause=(0.3, 5.0))
+    fire = Fire(tmp_path / "demo", seed=2013, kills=50, pause=(0.5, 8.0))
     with fire.stage as stage:
         year = fire.rage(questions=400)
         told = fire.told
