@@ -1,7 +1,7 @@
 """The few functions of probability that the monitors' tests need, over NumPy arrays.
 
 Each is a closed form or a classic series with its source named, and each is held against SciPy by a test; SciPy itself
-is 148 MB on disk and 1.7 s to import, too much for eight functions (docs/decisions/charts-and-size.md).
+is 148 MB on disk and 1.7 s to import, too much for eight functions (docs/decisions/install-size.md).
 """
 
 import math
