@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from mlflow.tracking import MlflowClient
 
 MLFLOW = version("mlflow-skinny")
 _MB = 1 << 20
-_KEYS = 10
+_KEYS, _WARM = 10, 24
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,15 @@ class Sizes:
     megabytes: int = 1024
     files: int = 1000
     settle: float = 5.0
+
+    def shared(self, share: float) -> "Sizes":
+        """A share of the work."""
+        counted = ("batches", "singles", "runs", "points", "megabytes", "files")
+        return (
+            replace(self, **{name: max(10, round(getattr(self, name) * share)) for name in counted})
+            if share < 1
+            else self
+        )
 
 
 QUICK = Sizes(batches=8, singles=60, runs=120, searches=2, points=10_000, reads=1, megabytes=64, files=60, settle=1.0)
@@ -198,7 +207,10 @@ def writing(bench: Bench) -> None:
 
     for side in bench.both:
         side.run = side.client.create_run("0").info.run_id
-        side.client.log_metric(side.run, "loss", 0.0)
+        for step in range(_WARM):  # every worker of theirs loads what it needs
+            side.client.log_metric(side.run, "warm", 0.0, step=step)
+            side.client.log_batch(side.run, metrics=[Metric("warmer", 0.0, 0, step)])
+            side.client.search_runs(["0"], max_results=1)
     bench.compare("points through log_batch", log_batches, 5, cpu=10, answers=canned)
     bench.compare("synchronous log_metric calls", log_singles, 6, answers=canned)
 
@@ -264,7 +276,8 @@ def reading(bench: Bench) -> None:
         side.run = side.client.create_run("0").info.run_id
         for start in range(0, sizes.points, 1000):
             metrics = [
-                Metric("long", step * 0.25, 1_700_000_000_000 + step, step) for step in range(start, start + 1000)
+                Metric("long", step * 0.25, 1_700_000_000_000 + step, step)
+                for step in range(start, min(start + 1000, sizes.points))
             ]
             side.client.log_batch(side.run, metrics=metrics)
 
@@ -341,9 +354,10 @@ def main() -> int:
     parser.add_argument("--peer", type=Path, default=Path(tempfile.gettempdir()) / f"everloop-bench-mlflow-{MLFLOW}")
     parser.add_argument("--workers", type=int, default=0, help="of the mlflow server; 0 is its default")
     parser.add_argument("--only", default="", help="measure what has this word in its name")
+    parser.add_argument("--share", type=float, default=1.0, help="of the work, where the machine is slow")
     parser.add_argument("--no-scale", action="store_true", help="leave out the workspace of 100,000 runs")
     arguments = parser.parse_args()
-    sizes = QUICK if arguments.quick else Sizes()
+    sizes = QUICK if arguments.quick else Sizes().shared(arguments.share)
     mlflow = peer_environment(arguments.peer)
     met: list[bool] = []
     with tempfile.TemporaryDirectory(prefix="everloop-bench-") as name:

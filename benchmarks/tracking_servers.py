@@ -1,5 +1,6 @@
 """Servers that the tracking benchmarks start, and what their processes cost."""
 
+import contextlib
 import http.client
 import os
 import signal
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 
 _MB = 1 << 20
+_PATIENCE = 300  # their four workers start one after another, and a shared machine is slow
 
 
 @dataclass
@@ -55,9 +57,11 @@ def started(name: str, command: list[str], folder: Path, url: str, more: Mapping
     env |= {"MLFLOW_DISABLE_TELEMETRY": "true", **(more or {})}
     began = time.perf_counter()
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
     while not healthy(url):
-        if process.poll() is not None or time.perf_counter() - began > 120:
+        if process.poll() is not None or time.perf_counter() - began > _PATIENCE:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             raise SystemExit(f"{name} does not answer:\n{(folder / 'log').read_text()[-3000:]}")
         time.sleep(0.01)
     return Server(name, url, psutil.Process(process.pid), time.perf_counter() - began)
@@ -76,13 +80,16 @@ def healthy(url: str) -> bool:
         connection.close()
 
 
-def stopped(side: Server) -> None:
-    """Stop a server and all its processes."""
-    family = side.family()
-    side.process.send_signal(signal.SIGTERM)
+def stopped(server: Server) -> None:
+    """Stop a server and all its processes, those that it left behind too."""
+    family = server.family() if server.process.is_running() else []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        server.process.send_signal(signal.SIGTERM)
     _, left = psutil.wait_procs(family, timeout=20)
     for member in left:
         member.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.process.pid, signal.SIGKILL)
 
 
 @contextmanager

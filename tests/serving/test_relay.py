@@ -126,6 +126,25 @@ def test_answers_without_a_body(gateway):
     assert gateway.client.head("/anything").status_code == 200
 
 
+def test_few_connections_serve_requests_in_turn(gateway, behind):
+    for number in range(5):
+        assert gateway.client.post("/rest/x", content=str(number)).json()["body"] == str(number)
+        assert gateway.client.get("/none").status_code == 204
+    assert len(behind.server.server_state.connections) <= 3  # a request may come before the last one gave its back
+
+
+def test_a_server_that_was_started_again_is_met_by_a_fresh_connection(gateway, behind, tmp_path):
+    assert gateway.client.get("/rest/x").status_code == 200
+    behind.close()
+    again = Behind(str(tmp_path / "server.sock"))
+    try:
+        for _ in range(3):
+            assert gateway.client.get("/rest/x").status_code == 200
+        assert len(again.seen) == 3
+    finally:
+        again.close()
+
+
 def test_without_a_server_there_is_one_clear_error(gateway, behind):
     behind.close()
     answer = gateway.client.get("/")
