@@ -18,8 +18,10 @@ from everloop.catalog.operating import webhooks
 from everloop.catalog.tables.webhooks import webhooks as table
 from everloop.core.clock import DAY, SystemClock
 from everloop.core.errors import CorruptObject, InvalidInput, PolicyRefused, Unavailable
-from everloop.models.webhooks.delivery import ATTEMPTS, TASK, deliver, dispatch, opened
+from everloop.models.webhooks.delivery import TASK, deliver, dispatch, opened
 from everloop.models.webhooks.reach import Reach
+from everloop.server.worker import KINDS
+from everloop.workspace.work.tasks import perform
 
 API = "/api/2.0/mlflow"
 CLOCK = SystemClock()
@@ -145,7 +147,8 @@ def test_what_happens_is_told_once_signed_and_in_order(hooked, web, receiver, co
     signed = f"{headers['X-MLflow-Delivery-Id']}.{headers['X-MLflow-Timestamp']}.{body}".encode()
     expected = base64.b64encode(hmac.new(SECRET.encode(), signed, hashlib.sha256).digest()).decode()
     assert headers["X-MLflow-Signature"] == f"v1,{expected}"
-    deliver(context, found[0].payload)
+    assert TASK in KINDS
+    perform(context, TASK, found[0].payload, "")  # as the worker's child does it
     assert receiver.got[1][1]["X-MLflow-Delivery-Id"] == headers["X-MLflow-Delivery-Id"]  # the same delivery, again
 
 
@@ -213,7 +216,3 @@ def test_what_makes_no_sense_is_refused(web, wrong):
 def test_only_who_manages_the_system_may(hooked):
     with httpx2.Client(base_url=hooked.url, timeout=20) as guest:
         assert guest.get(f"{API}/webhooks").json()["error_code"] == "PERMISSION_DENIED"
-
-
-def test_a_delivery_has_attempts_left_after_an_outage():
-    assert ATTEMPTS > 5
