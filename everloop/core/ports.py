@@ -44,6 +44,8 @@ class Saved:
     metrics: Mapping[str, float] = field(default_factory=dict)
     placements: Mapping[str, str] = field(default_factory=dict)
     """For tables: logical id of each new part -> the object that holds its bytes now."""
+    rests: Mapping[str, str] = field(default_factory=dict)
+    """For tables: new objects that are layers -> the object that each rests on."""
 
 
 class Codec(Protocol):

@@ -17,6 +17,7 @@ from everloop.core.errors import DataError, InvalidInput, NotFound
 from everloop.core.ports import Blobs, Saved
 from everloop.data.content.files import local_part
 from everloop.data.content.parts import Known, data_version, nothing_known, store_table
+from everloop.data.content.predecessor import Predecessor
 from everloop.data.definitions import NO_CONTRACT, Contract
 
 
@@ -32,16 +33,24 @@ class DataCodec:
     def save(self, value: Any, name: str, blobs: Blobs, facts: Mapping[str, Any]) -> Saved:
         """Store a table and describe it.
 
-        `facts` may hold `contract` (its manifest, in the place of this codec's) and `inputs` ({role: version id}).
+        `facts` may hold `contract` (its manifest, in the place of this codec's), `inputs` ({role: version id}) and
+        `before` (`manifest` and `placements` of the version before, whose parts are shared and rested on).
         Raises `DataError` for what is no table, breaks the contract's columns or cannot be stored; `StorageFull`.
         """
         given = facts.get("contract")
         contract = self.contract if given is None else Contract.from_manifest(given)
         schema, batches = table_batches(value, name)
         check_contract(schema, contract, name)
-        stored = store_table(batches, schema, contract.key, blobs, scratch=self.scratch, known=self.known)
+        before = facts.get("before") or {"manifest": {"parts": [], "key": []}, "placements": {}}
+        placed = before["placements"]
+
+        def known(logical: str) -> bool:
+            return self.known(logical) or (logical in placed and blobs.has(placed[logical]))
+
+        shelf = Predecessor(before["manifest"], placed, blobs, Path(_own_folder().name)) if placed else None
+        stored = store_table(batches, schema, contract.key, blobs, scratch=self.scratch, known=known, before=shelf)
         version = data_version(name, stored, contract, tuple(facts.get("inputs", {}).items()))
-        return Saved(version, {"rows": float(stored.rows)}, stored.placements)
+        return Saved(version, {"rows": float(stored.rows)}, stored.placements, stored.rests)
 
     def load(self, manifest: Mapping[str, Any], blobs: Blobs, placements: Mapping[str, str]) -> pl.LazyFrame:
         """The table, not read yet. Raises `NotFound` for parts whose bytes are not here."""

@@ -95,6 +95,7 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
         "version": [version.kind, version.name, version.manifest, version.inputs],
         "metrics": outcome.saved.metrics,
         "placements": outcome.saved.placements,
+        "rests": outcome.saved.rests,
         "measured": [outcome.seconds, outcome.cpu_seconds, outcome.peak_memory],
     }
 
@@ -104,7 +105,9 @@ def outcome_from_json(raw: Mapping[str, Any], output: str) -> Outcome:
     kind, name, manifest, inputs = raw["version"]
     version = Version(kind, name, manifest, tuple((role, identity) for role, identity in inputs))
     seconds, cpu_seconds, memory = raw["measured"]
-    return Outcome(Saved(version, raw["metrics"], raw["placements"]), seconds, cpu_seconds, memory, output)
+    return Outcome(
+        Saved(version, raw["metrics"], raw["placements"], raw["rests"]), seconds, cpu_seconds, memory, output
+    )
 
 
 def error_to_json(error: EverloopError) -> dict[str, Any]:

@@ -307,6 +307,7 @@ class _Run:
         with self.ctx.read() as tx:
             manifests = versions.manifests(tx, self.ctx.project, list(inputs.values()))
             placed = _placed(tx, self.ctx.project, manifests.values())
+            before = _before(tx, self.ctx.project, asset)
         facts = {
             **self.options.facts,
             **self.options.bound.get(asset.key, {}),
@@ -314,6 +315,7 @@ class _Run:
             "code": self.code.id,
             "runtime": self.runtime_of(asset).version.id,
             "recipe": key,
+            "before": before,
         }
         return Job(
             step=asset.key,
@@ -360,6 +362,7 @@ class _Run:
         with self.ctx.write() as tx:
             versions.put(tx, self.ctx.project, version, actor=self.ctx.actor.name, at=row.at)
             placements.put(tx, self.ctx.project, outcome.saved.placements)
+            placements.rest(tx, self.ctx.project, outcome.saved.rests)
             steps.record(tx, self.ctx.project, finished)
             self._end_run(row.run, "FINISHED", outcome.saved.metrics, tx)
 
@@ -388,6 +391,14 @@ def logicals(manifest: Mapping[str, Any]) -> list[str]:
     """The logical ids of a table's parts, which placements resolve; none for other kinds."""
     parts = manifest.get("parts")
     return [str(part["logical"]) for part in parts if "logical" in part] if isinstance(parts, list) else []
+
+
+def _before(tx: Any, project: str, asset: Asset) -> dict[str, Any] | None:
+    """The newest table that the asset gave: the codec shares its parts, and lays on them what differs little."""
+    newest = next(iter(versions.history(tx, project, asset.kind, asset.name, limit=1)), None)
+    if newest is None or not logicals(newest.manifest):
+        return None
+    return {"manifest": newest.manifest, "placements": _placed(tx, project, [newest.manifest])}
 
 
 def _placed(tx: Any, project: str, manifests: Any) -> dict[str, str]:

@@ -14,7 +14,7 @@ from everloop.core.errors import DataError
 from everloop.data.content.layers import Layers, layered
 from everloop.data.content.logical import digest
 from everloop.data.content.schema import plain
-from everloop.data.definitions import Files, SourceDef
+from everloop.data.definitions import Contract, Files, SourceDef
 
 COUNT = 120_000
 KEY = ["id"]
@@ -172,3 +172,22 @@ def test_what_is_no_layered_part_is_refused():
     for broken in (b"PAR1" + content[4:], content[:20], content[:8] + b"[]" + content[10:], b""):
         with pytest.raises(DataError):
             Layers.decode(broken)
+
+
+def test_a_step_s_table_rests_on_the_one_before(store):
+    """What an engine tells the codec of the version before; the codec runs in a child, far from the catalog."""
+    codec = data.DataCodec(Contract.of("id"))
+    first = codec.save(flights(60_000), "flights", store, {})
+    before = {"manifest": first.version.manifest, "placements": dict(first.placements)}
+    here = size(store)
+    same = codec.save(flights(60_000), "flights", store, {"before": before})
+    assert (same.version.id, same.placements, size(store)) == (first.version.id, {}, here)
+    edited = flights(60_000).with_columns(
+        delay=pl.when(pl.Series(scattered(60_000, 0.01))).then(0.5).otherwise("delay")
+    )
+    second = codec.save(edited, "flights", store, {"before": before})
+    assert set(second.rests) <= set(second.placements.values())
+    assert second.rests
+    assert size(store) - here <= 0.04 * here
+    placed = {**first.placements, **second.placements}
+    assert codec.load(second.version.manifest, store, placed).collect().equals(edited)
