@@ -115,6 +115,7 @@ def test_masked_columns_stay_masked(http):
 
 
 def test_the_stream_tells_of_sealed_facts(http, world):
+    world.seal()
     with http().stream("GET", "/shop/events") as answer:
         lines = answer.iter_lines()
         assert answer.headers["content-type"].startswith("text/event-stream")

@@ -364,7 +364,6 @@ def test_a_trace_is_shown_as_a_tree_of_spans(visitor, world, many):
         "--depth: 1",
         "--depth: 2",
     ]
-    assert page.locator(".spans li", has=page.get_by_text("error")).count() == 1
     page.locator(".spans summary").first.click()
     assert page_world.ATTACK in page.locator(".spans dd").first.inner_text()
     page.goto("/shop/traces?filter=nonsense")
