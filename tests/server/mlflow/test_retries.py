@@ -3,8 +3,11 @@
 import http.client
 import math
 import threading
+import tomllib
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -161,6 +164,15 @@ def test_nothing_is_doubled_on_a_bad_line(served, patient, tmp_path):
     held = straight.search_model_versions("name = 'on a bad line'")
     assert len(held) == len(FAULTS)
     assert straight.get_model_version_by_alias("on a bad line", "best").version == versions[-1]
+
+
+def test_the_client_finds_the_plugin():
+    """As the package declares it, whether or not it is installed with its metadata here."""
+    declared = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]["entry-points"]
+    module, _, name = declared["mlflow.request_header_provider"]["everloop"].partition(":")
+    provider = getattr(import_module(module), name)()
+    assert provider.in_context()
+    assert provider.request_headers() != provider.request_headers()
 
 
 def test_a_call_key_belongs_to_its_caller_and_project(served):
