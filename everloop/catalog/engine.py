@@ -108,9 +108,12 @@ class Catalog:
 
 def insert_into(tx: Tx, table: Table) -> postgresql.Insert:
     """An INSERT that offers `on_conflict_do_nothing` and `on_conflict_do_update`, the same on both databases."""
-    if tx.dialect.name == "sqlite":
-        return cast("postgresql.Insert", sqlite.insert(table))
-    return postgresql.insert(table)
+    return insert_for(tx.dialect.name, table)
+
+
+def insert_for(dialect: str, table: Table) -> postgresql.Insert:
+    """The same by the name of the database, for a statement that is built once."""
+    return cast("postgresql.Insert", sqlite.insert(table)) if dialect == "sqlite" else postgresql.insert(table)
 
 
 def _parsed(url: str | Path) -> URL:

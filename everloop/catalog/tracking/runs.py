@@ -4,11 +4,12 @@ import re
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Row, Table, bindparam, delete, select, update
+from sqlalchemy import Executable, Row, Table, bindparam, delete, select, update
 
-from everloop.catalog.engine import Tx, insert_into
+from everloop.catalog.engine import Tx, insert_for
 from everloop.catalog.tables.tracking import run_params, run_tags, runs
 from everloop.catalog.tracking import experiments, inputs, points
 from everloop.catalog.tracking.rows import STATUSES, Run
@@ -67,7 +68,7 @@ def create(
         "start": at,
         "artifact_uri": f"{root.rstrip('/')}/{identity}/artifacts",
     }
-    made = tx.execute(insert_into(tx, runs).values(row).on_conflict_do_nothing().returning(runs.c.number)).scalar()
+    made = tx.execute(_opening(tx.dialect.name), row).scalar()
     if made is None:
         raise Conflict(f"a run {identity} exists already", hint="resume it")
     put_values(tx, run_tags, made, named)
@@ -180,7 +181,7 @@ def log_params(tx: Tx, run: Run, params: Sequence[tuple[str, str]]) -> None:
     if not wanted:
         return
     rows = [{"parent": run.number, "key": key, "value": value} for key, value in sorted(wanted.items())]
-    tx.execute(insert_into(tx, run_params).on_conflict_do_nothing(), rows)
+    tx.execute(_adding(tx.dialect.name), rows)
     held = select(run_params).where(run_params.c.parent == run.number, run_params.c.key.in_(wanted))
     for row in tx.execute(held):
         if row.value != wanted[row.key]:
@@ -259,10 +260,26 @@ def put_values(tx: Tx, table: Table, parent: int, values: Mapping[str, str]) -> 
     """Set texts by key below a parent, replacing values."""
     rows = [{"parent": parent, "key": key, "value": value} for key, value in sorted(values.items())]
     if rows:
-        put = insert_into(tx, table)
-        tx.execute(
-            put.on_conflict_do_update(index_elements=["parent", "key"], set_={"value": put.excluded.value}), rows
-        )
+        tx.execute(_putting(tx.dialect.name, table), rows)
+
+
+# statements are built once: building costs more than running them
+
+
+@lru_cache
+def _opening(dialect: str) -> Executable:
+    return insert_for(dialect, runs).on_conflict_do_nothing().returning(runs.c.number)
+
+
+@lru_cache
+def _adding(dialect: str) -> Executable:
+    return insert_for(dialect, run_params).on_conflict_do_nothing()
+
+
+@lru_cache
+def _putting(dialect: str, table: Table) -> Executable:
+    put = insert_for(dialect, table)
+    return put.on_conflict_do_update(index_elements=["parent", "key"], set_={"value": put.excluded.value})
 
 
 def _param_differs(run: Run, key: str, old: str, new: str) -> InvalidInput:
