@@ -11,11 +11,12 @@ from everloop.catalog.tables import (
     operating,
     resting,
     tracking,
+    trees,
     webhooks,
 )
 from everloop.catalog.tables.columns import metadata
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest migration; opening a catalog compares with it and loads Alembic only when it differs."""
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "operating",
     "resting",
     "tracking",
+    "trees",
     "webhooks",
 ]

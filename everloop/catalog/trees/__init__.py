@@ -1,0 +1,1 @@
+"""The catalog's side of folders of files: which packs there are."""
