@@ -6,7 +6,7 @@ from typing import Any
 from everloop.catalog.context import Context
 from everloop.catalog.tracking import artifacts, logged
 from everloop.catalog.tracking.rows import LoggedModel
-from everloop.core.errors import InvalidInput
+from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
 from everloop.server.mlflow.endpoint import Endpoint, on_experiment, repeated
 from everloop.server.mlflow.runs import metric_json
@@ -72,9 +72,14 @@ def finalize(ctx: Context, args: Arguments) -> Mapping[str, Any]:
 
 
 def delete(ctx: Context, args: Arguments) -> Mapping[str, Any]:
-    """DELETE logged-models/<id>."""
+    """DELETE logged-models/<id>; one that is deleted already is passed over."""
+    identity = args.text("model_id")
     with ctx.write() as tx:
-        logged.delete_model(tx, ctx.project, args.text("model_id"), at=ctx.now())
+        try:
+            logged.delete_model(tx, ctx.project, identity, at=ctx.now())
+        except NotFound:
+            if identity not in logged.runs_of(tx, ctx.project, [identity]):
+                raise
     return {}
 
 
@@ -147,7 +152,8 @@ def on_logged(ctx: Context, args: Arguments) -> Target:
     """A model is written by whoever may write its run."""
     identity = args.text("model_id")
     with ctx.read() as tx:
-        run = logged.find(tx, ctx.project, identity).run
+        owners = logged.runs_of(tx, ctx.project, [identity])  # a deleted model's too
+        run = owners[identity] if identity in owners else logged.find(tx, ctx.project, identity).run
     return Target("run", run) if run else Target("model", identity)
 
 

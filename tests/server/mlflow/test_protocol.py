@@ -146,6 +146,16 @@ def test_bad_input_is_a_400_with_a_reason(web, run, path, body, text):
     assert text in answer.json()["message"]
 
 
+def test_a_logged_model_is_deleted_once_or_twice(web, run):
+    body = {"experiment_id": "0", "source_run_id": run["run_id"]}
+    model = web.post(f"{API}/logged-models", json=body).json()["model"]["info"]["model_id"]
+    for _ in range(2):
+        assert web.delete(f"{API}/logged-models/{model}").json() == {}
+    assert web.get(f"{API}/logged-models/{model}").status_code == 404
+    assert web.patch(f"{API}/logged-models/{model}/tags", json={"tags": []}).status_code == 404
+    assert web.delete(f"{API}/logged-models/m-{'0' * 32}").status_code == 404
+
+
 def test_a_tag_that_people_wrote_does_not_break_log_model(web, run):
     """Old clients' models hang on a tag, which anybody may set to anything."""
     described = json.dumps({"artifact_path": "m", "flavors": {}, "utc_time_created": "x", "run_id": run["run_id"]})
