@@ -1,11 +1,12 @@
 """Artifacts: which object stands at which path of a run, logged model or experiment. The bytes are in the store."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, or_, select
+from sqlalchemy import ColumnElement, Executable, delete, or_, select
 
-from everloop.catalog.engine import Tx, insert_into
+from everloop.catalog.engine import Tx, insert_for
 from everloop.catalog.tables.tracking import artifacts
 from everloop.catalog.tracking.rows import Artifact
 from everloop.core.clock import Micros
@@ -48,9 +49,14 @@ def put(tx: Tx, project: str, owner: str, path: str, *, identity: str, size: int
     if (other := tx.execute(clash).scalar()) is not None:
         raise InvalidInput(f"'{path}' and '{other}' cannot both be files", hint="choose another path")
     row = {"project": project, "owner": owner, "path": path, "object": identity, "size": size, "at": at}
-    made = insert_into(tx, artifacts)
+    tx.execute(_naming(tx.dialect.name), row)
+
+
+@lru_cache  # built once: building costs more than running it
+def _naming(dialect: str) -> Executable:
+    made = insert_for(dialect, artifacts)
     fresh = {name: made.excluded[name] for name in ("object", "size", "at")}
-    tx.execute(made.on_conflict_do_update(index_elements=["project", "owner", "path"], set_=fresh), row)
+    return made.on_conflict_do_update(index_elements=["project", "owner", "path"], set_=fresh)
 
 
 def get(tx: Tx, project: str, owner: str, path: str) -> Artifact:
