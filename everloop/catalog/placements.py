@@ -12,8 +12,7 @@ from sqlalchemy import delete, select, update
 
 from everloop.catalog.engine import Tx, insert_into
 from everloop.catalog.tables import metadata
-from everloop.catalog.tables.core import placements, versions
-from everloop.catalog.tables.resting import rests
+from everloop.catalog.tables.core import placements, rests, versions
 from everloop.core.errors import Conflict
 from everloop.core.ids import checked_id, is_id
 

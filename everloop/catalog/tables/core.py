@@ -187,3 +187,12 @@ placements = Table(
     Column("logical", Key, primary_key=True),
     Column("object", Key, nullable=False, info=STORED),
 )
+
+rests = Table(  # layered parts of tables are read together with what they rest on
+    "rests",
+    metadata,
+    Column("project", Key, primary_key=True),
+    Column("object", Key, primary_key=True),
+    Column("base", Key, nullable=False, info=STORED),
+)
+Index("ix_rests_base", rests.c.project, rests.c.base)
