@@ -12,6 +12,7 @@ _HOMES = {
     "Project": "project",
     "Call": "data.definitions",
     "Files": "data.definitions",
+    "Folder": "data.definitions",
     "SQL": "data.definitions",
     "expect": "data",
     "count": "features.definitions",

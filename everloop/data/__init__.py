@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from everloop.data import expect
-from everloop.data.definitions import SQL, Call, Contract, DatasetDef, Files, SourceDef
+from everloop.data.definitions import SQL, Call, Contract, DatasetDef, Files, Folder, SourceDef
 from everloop.data.expect import Expectation, ExpectationResult
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ __all__ = [
     "Expectation",
     "ExpectationResult",
     "Files",
+    "Folder",
     "Profile",
     "SourceDef",
     "advance_head",

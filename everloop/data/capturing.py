@@ -20,7 +20,7 @@ from everloop.data.content.logical import BLOCK, RULE, Digest, Hasher
 from everloop.data.content.parts import UNKEYED_ROWS, Known, Part, Stored, data_version, store_table
 from everloop.data.content.predecessor import Predecessor
 from everloop.data.content.schema import is_bytes, is_lists, is_text, plain_schema, plain_type
-from everloop.data.definitions import SQL, Call, Files, SourceDef
+from everloop.data.definitions import SQL, Call, Files, Folder, SourceDef
 from everloop.data.expect import ExpectationResult
 from everloop.data.failures import full_disk_is_storage_full
 from everloop.data.heads import advance_head
@@ -28,6 +28,7 @@ from everloop.data.profiles import profile_of
 from everloop.data.sources.call import CallSource
 from everloop.data.sources.files import FileSource
 from everloop.data.sources.sql import SqlSource
+from everloop.data.trees.source import FolderSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ def open_source(ctx: Context, source: SourceDef, root: Path | None = None) -> So
         return FileSource((root or Path.cwd()).absolute(), origin)
     if isinstance(origin, SQL):
         return SqlSource(origin, ctx.bindings)
+    if isinstance(origin, Folder):
+        return FolderSource(ctx, origin, source.name, (root or Path.cwd()).absolute())
     assert isinstance(origin, Call)
     return CallSource(origin, ctx.now())
 
@@ -86,7 +89,7 @@ def capture(
             seconds=time.perf_counter() - began,
             cpu_seconds=time.process_time() - cpu,
         )
-        found = _record(ctx, definition, version, stored, row)
+        found = _record(ctx, opened, (definition, version), stored, row)
     if profile:
         profile_of(ctx, found.id)
     if not environment:
@@ -107,17 +110,22 @@ def _unchanged(ctx: Context, recipe: str) -> Captured | None:
     return Captured(version.id, version.number, int(version.manifest["rows"]), new=False, read=False)
 
 
-def _record(ctx: Context, definition: Version, version: Version, stored: Stored, row: StepRow) -> Captured:
+def _record(ctx: Context, opened: Source, made: tuple[Version, Version], stored: Stored, row: StepRow) -> Captured:
+    version = made[1]
     rows, placed = stored.rows, stored.placements
     with ctx.write() as tx:
+        if isinstance(opened, FolderSource):
+            opened.record(tx)
         placements.put(tx, ctx.project, placed)
         placements.rest(tx, ctx.project, stored.rests)
         actor, at = ctx.actor.name, ctx.now()
-        _, numbered = versions.put_many(tx, ctx.project, [definition, version], actor=actor, at=at)
+        _, numbered = versions.put_many(tx, ctx.project, list(made), actor=actor, at=at)
         steps.record(tx, ctx.project, row)
         if numbered.new:
             payload = {"version": version.id, "number": numbered.number, "rows": rows, "new_parts": len(placed)}
             facts.append(tx, ctx.project, ctx.fact("data.captured", version.key, payload))
+    if isinstance(opened, FolderSource):
+        opened.remember()
     return Captured(version.id, numbered.number, rows, numbered.new, read=True)
 
 

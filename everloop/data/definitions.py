@@ -1,5 +1,6 @@
 """What an author says about data: sources, datasets, where rows come from. Pure values, no engine is loaded."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -107,6 +108,35 @@ class Call:
         return {"type": "call", "function": self.function, "arguments": dict(self.arguments), "state": self.state}
 
 
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Files of any kind (images, audio, text, PDF) that match a pattern: rows of path, size, media type and digest.
+
+    `Folder("images/**")` means all below `images`, `"images/*.png"` some of it; paths are told from the first folder
+    that has no wildcard. Hidden files stay out unless the pattern names their dot. `media` promises kinds ("image",
+    "audio/wav"): a file of another is refused. `exclude` names paths that stay out, as patterns too.
+    """
+
+    pattern: str
+    media: str | Sequence[str] = ()
+    exclude: str | Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Check and complete it; raises `InvalidInput`."""
+        if not self.pattern:
+            raise InvalidInput("Folder needs a folder or a glob", hint='for example Folder("images/**")')
+        object.__setattr__(self, "media", _names(self.media, "media"))
+        object.__setattr__(self, "exclude", _names(self.exclude, "exclude"))
+
+    def manifest(self) -> dict[str, Any]:
+        """Pattern, promised kinds, exceptions."""
+        return {"type": "folder", "pattern": self.pattern, "media": list(self.media), "exclude": list(self.exclude)}
+
+
+TREE_KEY = ("path",)
+"""The key of the table of a folder."""
+
+
 def format_of(path: str) -> str:
     """The format of a file by its suffix; raises `InvalidInput`."""
     suffixes = [s.lower() for s in PurePath(path).suffixes]
@@ -136,6 +166,11 @@ def reference(function: str | Callable[..., Any]) -> str:
 
 
 Names = str | Sequence[str]
+Origins = Mapping[str, Sequence[str]]
+"""Column -> what it is made from: `input.column`, or `operator(input.column)` with an operator of `OPERATORS`."""
+OPERATORS = frozenset({"copy", "combine", "hash", "mean", "sum", "count", "min", "max", "last", "unknown"})
+"""What may become of a column; how tags pass each is told by `data.sensitive.carrying`."""
+ORIGIN = re.compile(r"(?:(?P<operator>[a-z]+)\()?(?P<input>[A-Za-z_]\w*)\.(?P<column>[^()]+?)(?P<close>\))?")
 
 
 def _names(value: Names | None, what: str) -> tuple[str, ...]:
@@ -161,6 +196,8 @@ class Contract:
     known_time: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     expect: tuple[Expectation, ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For a table that a function makes: by column, the columns of its inputs that it is made from (`Origins`)."""
 
     @classmethod
     def of(
@@ -170,6 +207,7 @@ class Contract:
         known_time: str | None = None,
         tags: Mapping[str, str] | None = None,
         expect: Sequence[Expectation] = (),
+        columns: "Origins | None" = None,
     ) -> "Contract":
         """Check and complete what an author wrote; raises `InvalidInput`."""
         wrong = next((e for e in expect if not isinstance(e, Expectation)), None)
@@ -179,7 +217,8 @@ class Contract:
             if not isinstance(column, str) or not isinstance(tag, str):
                 raise InvalidInput("tags map a column's name to a tag", hint='{"email": "personal"}')
             checked_name(tag)
-        return cls(_names(key, "key"), event_time or None, known_time or None, dict(tags or {}), tuple(expect))
+        named = _names(key, "key"), event_time or None, known_time or None
+        return cls(*named, dict(tags or {}), tuple(expect), _origins(columns or {}))
 
     def manifest(self) -> dict[str, Any]:
         """The contract in canonical-JSON-ready form."""
@@ -189,7 +228,12 @@ class Contract:
             "known_time": self.known_time,
             "tags": dict(self.tags),
             "expect": [e.manifest() for e in self.expect],
+            **self.lineage(),
         }
+
+    def lineage(self) -> dict[str, Any]:
+        """The field `columns` of a manifest; none where nothing is declared, so that identities stay."""
+        return {"columns": {name: list(made) for name, made in self.columns.items()}} if self.columns else {}
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> "Contract":
@@ -200,6 +244,7 @@ class Contract:
             manifest.get("known_time"),
             manifest.get("tags"),
             [Expectation.from_manifest(e) for e in manifest.get("expect", ())],
+            manifest.get("columns"),
         )
 
 
@@ -224,8 +269,12 @@ class SourceDef:
 
     def __post_init__(self) -> None:
         """Check and complete what the author wrote."""
-        if not isinstance(self.origin, Files | SQL | Call):
+        if not isinstance(self.origin, Files | SQL | Call | Folder):
             raise InvalidInput(f"{self.origin!r} is no origin of rows", hint="Files(...), SQL(...) or Call(...)")
+        if isinstance(self.origin, Folder):
+            if self.key and _names(self.key, "key") != TREE_KEY:
+                raise InvalidInput(f"the files of {self.name!r} have the key 'path'", hint="leave key= out")
+            object.__setattr__(self, "key", TREE_KEY)
         _complete(self)
 
     @property
@@ -264,6 +313,8 @@ class DatasetDef:
     known_time: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     expect: Sequence[Expectation] = ()
+    columns: Origins = field(default_factory=dict)
+    """Lineage of its columns as its author declares it; a column that is not named may come from all inputs."""
 
     def __post_init__(self) -> None:
         """Check and complete what the author wrote."""
@@ -271,6 +322,7 @@ class DatasetDef:
             raise InvalidInput(f"the dataset {self.name!r} needs a function, not {self.function!r}")
         object.__setattr__(self, "upstream", dict(self.upstream))
         _complete(self)
+        object.__setattr__(self, "columns", self.contract.columns)
 
     @property
     def contract(self) -> Contract:
@@ -295,12 +347,27 @@ def _complete(definition: SourceDef | DatasetDef) -> None:
 
 def _contract(definition: SourceDef | DatasetDef) -> Contract:
     d = definition
-    return Contract.of(d.key, d.event_time, d.known_time, d.tags, d.expect)
+    columns = d.columns if isinstance(d, DatasetDef) else None
+    return Contract.of(d.key, d.event_time, d.known_time, d.tags, d.expect, columns)
+
+
+def _origins(columns: Origins) -> dict[str, tuple[str, ...]]:
+    """What an author declared of columns, checked; raises `InvalidInput`."""
+    for name, made in columns.items():
+        for text in (made,) if isinstance(made, str) else made:
+            match = ORIGIN.fullmatch(text)
+            whole = match is not None and (match["operator"] is None) == (match["close"] is None)
+            if match is None or not whole or (match["operator"] or "copy") not in OPERATORS:
+                raise InvalidInput(
+                    f"{text!r} says not what the column {name!r} is made from",
+                    hint="input.column, or one of " + ", ".join(sorted(OPERATORS)) + " around it: hash(people.email)",
+                )
+    return {name: (made,) if isinstance(made, str) else tuple(made) for name, made in columns.items()}
 
 
 def _origin(manifest: Mapping[str, Any]) -> Origin:
     fields = {k: v for k, v in manifest.items() if k != "type"}
-    kinds: Mapping[str, Callable[..., Origin]] = {"files": Files, "sql": SQL, "call": Call}
+    kinds: Mapping[str, Callable[..., Origin]] = {"files": Files, "sql": SQL, "call": Call, "folder": Folder}
     if manifest.get("type") not in kinds:
         raise InvalidInput(f"{manifest.get('type')!r} is no origin of rows", hint="one of " + ", ".join(kinds))
     return kinds[manifest["type"]](**fields)

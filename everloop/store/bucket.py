@@ -81,6 +81,16 @@ class BucketStore:
         except NotFound:
             return None
 
+    def read_range(self, identity: str, start: int, length: int) -> bytes:
+        """Bytes of a part of an object, not verified, out of the cache or fetched alone. Raises as `get`."""
+        if used(file_of(self.cache.root, identity)):
+            try:
+                return self.cache.read_range(identity, start, length)
+            except NotFound:
+                pass  # trimmed just now
+        with self._failures(identity):
+            return bytes(obstore.get_range(self._bucket, _name(identity), start=start, length=length))
+
     def has(self, identity: str) -> bool:
         """Whether the bucket has the object (its bytes unread)."""
         return self._head(identity) is not None

@@ -50,6 +50,10 @@ class DirectoryStore:
         """A read-only file with the bytes, verified now, for mapping into memory; None when it is not here."""
         return get.path(self.root, identity)
 
+    def read_range(self, identity: str, start: int, length: int) -> bytes:
+        """Bytes of a part of an object, not verified: for callers who know its digest. Raises `NotFound`."""
+        return get.read_range(self.root, identity, start, length)
+
     def has(self, identity: str) -> bool:
         """Whether the object is here (its bytes unread)."""
         return layout.file_of(self.root, identity).is_file()

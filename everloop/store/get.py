@@ -1,5 +1,6 @@
-"""Reading objects; what is read is verified."""
+"""Reading objects. What is read whole is verified; of a part, the caller knows what it must be."""
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,6 +41,19 @@ def path(root: Path, identity: str) -> Path | None:
             return None
     demand(identity, found)
     return file
+
+
+def read_range(root: Path, identity: str, start: int, length: int) -> bytes:
+    """`length` bytes of an object from `start` on (fewer at its end), not verified; raises `NotFound`."""
+    with guarded(root):
+        try:
+            descriptor = os.open(file_of(root, identity), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise _absent(root, identity) from None
+        try:
+            return os.pread(descriptor, length, start)
+        finally:
+            os.close(descriptor)
 
 
 def size(root: Path, identity: str) -> int:

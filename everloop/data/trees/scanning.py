@@ -1,0 +1,164 @@
+"""Looking at a folder: which files a pattern means now, and what the file system says of each. Nothing is read."""
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+
+from everloop.core.errors import DataError, NotFound, Unavailable
+from everloop.core.ids import PREFIX
+from everloop.data.trees.paths import checked_path, matcher
+
+STAMP = np.dtype([("size", "<i8"), ("mtime", "<i8"), ("ctime", "<i8"), ("inode", "<i8")])
+"""What tells whether a file changed: bytes, times of change in nanoseconds, inode."""
+_INODE = 2**63 - 1
+FINE, COARSE = 100_000_000, 2_000_000_000
+"""Nanoseconds within which a file may change and keep its times: of file systems that count fractions of seconds, and
+of those that do not."""
+
+Array = np.ndarray[Any, Any]
+
+
+def stamp_of(status: os.stat_result) -> tuple[int, int, int, int]:
+    """The stamp of a file."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _INODE
+
+
+def racy(stamps: Array, taken: int) -> Array:
+    """Which files changed so shortly before `taken` (nanoseconds) that another change might leave the same stamp."""
+    latest = np.maximum(stamps["mtime"], stamps["ctime"])
+    window = np.where(stamps["ctime"] % 1_000_000_000 == 0, COARSE, FINE)
+    return np.asarray(latest > taken - window)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a folder at a moment, in order of path."""
+
+    root: Path
+    paths: Sequence[str]
+    stamps: Array
+    taken: int
+    """When it was looked, in nanoseconds since the epoch."""
+    links: dict[str, str] = field(default_factory=dict)
+    """Where the paths that are links to files of the folder lead."""
+
+    @cached_property
+    def digest(self) -> str:
+        """The same as long as no file came, went or changed. It is never the same when one changed only just now."""
+        unsure = racy(self.stamps, self.taken)
+        names = "\0".join(self.paths).encode()
+        hasher = blake3(b"tree 1\0" + len(names).to_bytes(8, "little") + names + self.stamps.tobytes())
+        if unsure.any():
+            hasher.update(self.taken.to_bytes(8, "little"))
+        return PREFIX + hasher.hexdigest()
+
+    def file(self, path: str) -> str:
+        """Where to read a path."""
+        return self.links.get(path) or f"{self.root}/{path}"
+
+
+def scan(root: Path, pattern: str = "**", exclude: Sequence[str] = (), *, taken: int) -> Listing:
+    """List the regular files below `root` that `pattern` means and none of `exclude` does, at the time `taken`.
+
+    Links to files within the folder count as these files. Raises `DataError` for other links, for sockets, pipes and
+    devices, and for names that are no UTF-8; `NotFound` when there is no such folder.
+    """
+    walk = _Walk(os.path.realpath(root), matcher(pattern), [matcher(e) for e in exclude], pattern)
+    try:
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"there is no folder {root}", hint="paths are relative to the project's folder") from None
+    except OSError as error:
+        raise _unreadable(str(root), error) from error
+    found = list(walk.below(descriptor, "", 0))
+    found.sort()
+    stamps = np.array([stamp for _, stamp in found], STAMP)
+    return Listing(Path(root), [path for path, _ in found], stamps, taken, walk.links)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One walk: folders are opened relative to each other and never through links, so nothing leads out."""
+
+    root: str
+    wanted: re.Pattern[str]
+    unwanted: list[re.Pattern[str]]
+    pattern: str
+    links: dict[str, str] = field(default_factory=dict)
+
+    def below(self, descriptor: int, prefix: str, depth: int) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+        deeper = "**" in self.pattern or depth < self.pattern.count("/")
+        dots = self.pattern.startswith(".") or "/." in self.pattern
+        try:
+            with os.scandir(descriptor) as entries:
+                for entry in entries:
+                    path = prefix + entry.name
+                    if any(p.match(path) for p in self.unwanted):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        if deeper and (dots or not entry.name.startswith(".")):
+                            yield from self._folder(descriptor, entry.name, path, depth)
+                    elif entry.is_symlink():
+                        yield from self._link(path, deeper=deeper)
+                    elif self.wanted.match(path):
+                        yield self._file(entry, path)
+        except OSError as error:
+            raise _unreadable(f"{self.root}/{prefix}", error) from error
+        finally:
+            os.close(descriptor)
+
+    def _folder(self, parent: int, name: str, path: str, depth: int) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        yield from self.below(os.open(name, flags, dir_fd=parent), f"{path}/", depth + 1)
+
+    def _file(self, entry: "os.DirEntry[str]", path: str) -> tuple[str, tuple[int, int, int, int]]:
+        status = entry.stat(follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(
+                f"{self.root}/{path} is {_kind(status.st_mode)}, no file",
+                hint="move it out of the folder, or name it in exclude=",
+            )
+        return checked_path(path), stamp_of(status)
+
+    def _link(self, path: str, *, deeper: bool) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+        full = f"{self.root}/{path}"
+        target = os.path.realpath(full)
+        try:
+            status = Path(target).stat(follow_symlinks=False)
+        except OSError:
+            status = None
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            if deeper:
+                raise DataError(f"{full} is a link to a folder", hint="name it in exclude=, or put the folder there")
+            return
+        if not self.wanted.match(path):
+            return
+        if not target.startswith(self.root + "/"):
+            raise DataError(
+                f"{full} is a link that leads out of the folder", hint="copy the file there, or name it in exclude="
+            )
+        if status is None or not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{full} is a link to no file", hint="mend it, or name it in exclude=")
+        self.links[checked_path(path)] = target
+        yield path, stamp_of(status)
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISBLK, "a device"))
+    return next((name for is_, name in kinds if is_(mode)), "a device")
+
+
+def _unreadable(path: str, error: OSError) -> Exception:
+    if isinstance(error, PermissionError):
+        return DataError(f"{path} may not be read", hint="check its permissions")
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return DataError(f"{path} changed while it was listed", hint="capture it when its writer is done")
+    return Unavailable(f"{path} cannot be listed: {error.strerror}", hint="check the disk")
