@@ -3,7 +3,7 @@
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,8 @@ from everloop.data.trees.paths import checked_path, matcher
 STAMP = np.dtype([("size", "<i8"), ("mtime", "<i8"), ("ctime", "<i8"), ("inode", "<i8")])
 """What tells whether a file changed: bytes, times of change in nanoseconds, inode."""
 _INODE = 2**63 - 1
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_FILE = (-1, 0, 0, 0)
 FINE, COARSE = 100_000_000, 2_000_000_000
 """Nanoseconds within which a file may change and keep its times: of file systems that count fractions of seconds, and
 of those that do not."""
@@ -32,10 +34,13 @@ def stamp_of(status: os.stat_result) -> tuple[int, int, int, int]:
 
 
 def racy(stamps: Array, taken: int) -> Array:
-    """Which files changed so shortly before `taken` (nanoseconds) that another change might leave the same stamp."""
-    latest = np.maximum(stamps["mtime"], stamps["ctime"])
-    window = np.where(stamps["ctime"] % 1_000_000_000 == 0, COARSE, FINE)
-    return np.asarray(latest > taken - window)
+    """Which files were written so shortly before `taken` (nanoseconds) that another write might leave the same stamp.
+
+    It is the rule of git's index. The time of change counts in the stamp, but not here: setting the time of a file
+    back, as copying does, changes it, and a write after that gives a time of its own.
+    """
+    window = np.where(stamps["mtime"] % 1_000_000_000 == 0, COARSE, FINE)
+    return np.asarray(stamps["mtime"] > taken - window)
 
 
 @dataclass(frozen=True)
@@ -65,20 +70,30 @@ class Listing:
         return self.links.get(path) or f"{self.root}/{path}"
 
 
+def look(root: Path, *, taken: int) -> Listing:
+    """List everything below `root`, hidden files too; what is no regular file has the size -1 and raises nothing."""
+    walk = _Walk(os.path.realpath(root), re.compile(""), [], "**/.", strict=False)
+    return _listed(walk, root, taken)
+
+
 def scan(root: Path, pattern: str = "**", exclude: Sequence[str] = (), *, taken: int) -> Listing:
     """List the regular files below `root` that `pattern` means and none of `exclude` does, at the time `taken`.
 
     Links to files within the folder count as these files. Raises `DataError` for other links, for sockets, pipes and
     devices, and for names that are no UTF-8; `NotFound` when there is no such folder.
     """
-    walk = _Walk(os.path.realpath(root), matcher(pattern), [matcher(e) for e in exclude], pattern)
+    return _listed(_Walk(os.path.realpath(root), matcher(pattern), [matcher(e) for e in exclude], pattern), root, taken)
+
+
+def _listed(walk: "_Walk", root: Path, taken: int) -> Listing:
     try:
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"there is no folder {root}", hint="paths are relative to the project's folder") from None
     except OSError as error:
         raise _unreadable(str(root), error) from error
-    found = list(walk.below(descriptor, "", 0))
+    walk.below(descriptor, "", 0)
+    found = walk.found
     found.sort()
     stamps = np.array([stamp for _, stamp in found], STAMP)
     return Listing(Path(root), [path for path, _ in found], stamps, taken, walk.links)
@@ -92,43 +107,49 @@ class _Walk:
     wanted: re.Pattern[str]
     unwanted: list[re.Pattern[str]]
     pattern: str
+    strict: bool = True
+    found: list[tuple[str, tuple[int, int, int, int]]] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
 
-    def below(self, descriptor: int, prefix: str, depth: int) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+    def below(self, descriptor: int, prefix: str, depth: int) -> None:
+        """Find what lies in an open folder, which is closed then."""
         deeper = "**" in self.pattern or depth < self.pattern.count("/")
         dots = self.pattern.startswith(".") or "/." in self.pattern
+        found, wanted, unwanted = self.found, self.wanted, self.unwanted
         try:
             with os.scandir(descriptor) as entries:
                 for entry in entries:
                     path = prefix + entry.name
-                    if any(p.match(path) for p in self.unwanted):
+                    if unwanted and any(pattern.match(path) for pattern in unwanted):
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         if deeper and (dots or not entry.name.startswith(".")):
-                            yield from self._folder(descriptor, entry.name, path, depth)
+                            below = os.open(entry.name, _FOLDER, dir_fd=descriptor)
+                            self.below(below, f"{path}/", depth + 1)
                     elif entry.is_symlink():
-                        yield from self._link(path, deeper=deeper)
-                    elif self.wanted.match(path):
-                        yield self._file(entry, path)
+                        self._link(path, deeper=deeper)
+                    elif wanted.match(path):
+                        found.append(self._file(entry, path))
         except OSError as error:
             raise _unreadable(f"{self.root}/{prefix}", error) from error
         finally:
             os.close(descriptor)
 
-    def _folder(self, parent: int, name: str, path: str, depth: int) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        yield from self.below(os.open(name, flags, dir_fd=parent), f"{path}/", depth + 1)
-
     def _file(self, entry: "os.DirEntry[str]", path: str) -> tuple[str, tuple[int, int, int, int]]:
         status = entry.stat(follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
+            if not self.strict:
+                return path, _NO_FILE
             raise DataError(
                 f"{self.root}/{path} is {_kind(status.st_mode)}, no file",
                 hint="move it out of the folder, or name it in exclude=",
             )
-        return checked_path(path), stamp_of(status)
+        return checked_path(path) if self.strict else path, stamp_of(status)
 
-    def _link(self, path: str, *, deeper: bool) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+    def _link(self, path: str, *, deeper: bool) -> None:
+        if not self.strict:
+            self.found.append((path, _NO_FILE))
+            return
         full = f"{self.root}/{path}"
         target = os.path.realpath(full)
         try:
@@ -148,7 +169,7 @@ class _Walk:
         if status is None or not stat.S_ISREG(status.st_mode):
             raise DataError(f"{full} is a link to no file", hint="mend it, or name it in exclude=")
         self.links[checked_path(path)] = target
-        yield path, stamp_of(status)
+        self.found.append((path, stamp_of(status)))
 
 
 def _kind(mode: int) -> str:

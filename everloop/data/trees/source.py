@@ -18,9 +18,9 @@ from everloop.core.errors import DataError, NotFound
 from everloop.core.ids import PREFIX, manifest_id
 from everloop.data.definitions import Folder
 from everloop.data.trees import stamps
-from everloop.data.trees.chunking import chunks
 from everloop.data.trees.media import HEAD, media_type
-from everloop.data.trees.packs import CHUNK, LIST, PackWriter, Shelf, digest_array
+from everloop.data.trees.packing.chunking import chunks
+from everloop.data.trees.packing.packs import CHUNK, LIST, PackWriter, Shelf, digest_array
 from everloop.data.trees.paths import split_pattern
 from everloop.data.trees.scanning import Listing, scan, stamp_of
 
@@ -158,7 +158,8 @@ class FolderSource:
 
     def _keep_big(self, listing: Listing, shelf: Shelf, i: int) -> None:
         """Cut a big file by content; only chunks that are new are kept, and the list of all."""
-        path, hasher, listed = listing.paths[i], blake3(), []
+        path, hasher = listing.paths[i], blake3()
+        listed: list[tuple[bytes, int]] = []
         with _Reading(listing.file(path), listing.stamps[i].tolist()) as reading:
             for some in _batched(chunks(reading.some)):
                 if not listed:
