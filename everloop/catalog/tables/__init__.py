@@ -3,6 +3,7 @@
 from everloop.catalog.tables import (
     access,
     alarms,
+    annotating,
     browsing,
     changes,
     core,
@@ -15,13 +16,14 @@ from everloop.catalog.tables import (
 )
 from everloop.catalog.tables.columns import metadata
 
-REVISION = "0006"
+REVISION = "0007"
 """The newest migration; opening a catalog compares with it and loads Alembic only when it differs."""
 
 __all__ = [
     "REVISION",
     "access",
     "alarms",
+    "annotating",
     "browsing",
     "changes",
     "core",
