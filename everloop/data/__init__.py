@@ -14,11 +14,12 @@ from everloop.data.expect import Expectation, ExpectationResult
 if TYPE_CHECKING:
     from everloop.data.capturing import Captured, capture
     from everloop.data.checking import check_expectations
-    from everloop.data.codec import DataCodec, manifest_of, paths, paths_of, read, scan_sql
+    from everloop.data.codec import DataCodec, manifest_of, paths, paths_of, scan_sql
     from everloop.data.differences import DataDiff, compare
     from everloop.data.drafts import draft_expectations
     from everloop.data.heads import advance_head, head
     from everloop.data.profiles import Profile, profile, profile_of
+    from everloop.data.reading.forms import read
 
 _LAZY = {
     "Captured": "capturing",
@@ -36,7 +37,7 @@ _LAZY = {
     "paths_of": "codec",
     "profile": "profiles",
     "profile_of": "profiles",
-    "read": "codec",
+    "read": "reading.forms",
     "scan_sql": "codec",
 }
 

@@ -157,12 +157,6 @@ def part_paths(manifest: Mapping[str, Any], blobs: Blobs, placed: Mapping[str, s
     return found
 
 
-def read(ctx: Context, identity: str) -> pl.LazyFrame:
-    """The rows of a version, not read yet. Raises `NotFound`."""
-    manifest = manifest_of(ctx, identity)
-    return scan(paths_of(ctx, manifest), manifest)
-
-
 def scan(files: list[Path], manifest: Mapping[str, Any]) -> pl.LazyFrame:
     """A lazy frame over the parts of a manifest."""
     columns = [name for name, _ in manifest["schema_fields"]]

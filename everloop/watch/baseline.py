@@ -21,7 +21,7 @@ from everloop.core.clock import Micros
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import short
 from everloop.core.version import Version
-from everloop.data.codec import read
+from everloop.data.reading.forms import read
 from everloop.models.predictor import load, materialize
 from everloop.watch.budget import QUARTER, Calibration, alpha, calibrate
 from everloop.watch.drift import Limits

@@ -11,7 +11,9 @@ rows (gaps between their numbers as unsigned 32-bit integers, deflated), the col
 
 import json
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,18 @@ Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
+class Figures:
+    """How a layered part differs from its base, by the key; its header says it, so that a diff reads nothing else."""
+
+    added: int
+    removed: int
+    changed: int
+    """Rows of one key with other values, in the columns that both have in one type."""
+    columns: Mapping[str, int] = field(default_factory=dict)
+    """By column, how many rows changed there."""
+
+
+@dataclass(frozen=True, slots=True)
 class Layers:
     """What makes a part of its base."""
 
@@ -43,13 +57,18 @@ class Layers:
     """Columns in the place of the base's, or beside them: a row for each row of the base."""
     patch: pa.Table | None = None
     """Rows that the base does not have, all columns, in order of the key."""
+    figures: Figures | None = None
+    """None where they are not known: without a key, for nested columns, in objects of older writers."""
 
     def encode(self) -> bytes:
         """The object."""
         gaps = np.diff(self.deleted, prepend=-1).astype("<u4")
         sections = [zlib.compress(gaps.tobytes(), 6), _parquet(self.columns), _parquet(self.patch)]
-        header = json.dumps({"base": self.base, "sections": [len(section) for section in sections]}).encode()
-        return b"".join([MAGIC, len(header).to_bytes(4, "little"), header, *sections])
+        header: dict[str, Any] = {"base": self.base, "sections": [len(section) for section in sections]}
+        if self.figures is not None:
+            header["figures"] = asdict(self.figures)
+        text = json.dumps(header).encode()
+        return b"".join([MAGIC, len(text).to_bytes(4, "little"), text, *sections])
 
     @classmethod
     def decode(cls, content: bytes) -> "Layers":
@@ -65,11 +84,9 @@ class Layers:
                 start += length
             gaps = np.frombuffer(zlib.decompress(pieces[0]), "<u4")
             deleted = np.cumsum(gaps.astype(np.int64)) - 1
-            return cls(str(header["base"]), deleted, _table(pieces[1]), _table(pieces[2]))
+            return cls(str(header["base"]), deleted, _table(pieces[1]), _table(pieces[2]), _figures(header))
         except (ValueError, KeyError, TypeError, zlib.error, pa.ArrowException) as error:
-            raise DataError(
-                f"an object is no layered part: {error}", hint="`everloop verify` tells what is damaged"
-            ) from error
+            raise _damaged(error) from error
 
     def fold(self, base: pa.Table, names: list[str], key: list[str]) -> pa.Table:
         """The part's rows, with the columns `names` in that order, sorted by `key`. `base` is in plain layout."""
@@ -90,6 +107,28 @@ class Layers:
         return table.combine_chunks()
 
 
+def outline(path: Path) -> tuple[str, Figures | None] | None:
+    """Base and figures of the layered part in a file, from its header alone; None for another object."""
+    with path.open("rb") as file:
+        beginning = file.read(8)
+        if not is_layered(beginning):
+            return None
+        text = file.read(int.from_bytes(beginning[4:], "little"))
+    try:
+        header = json.loads(text)
+        return str(header["base"]), _figures(header)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(error) from error
+
+
+def _figures(header: Mapping[str, Any]) -> Figures | None:
+    return Figures(**header["figures"]) if "figures" in header else None
+
+
+def _damaged(error: Exception) -> DataError:
+    return DataError(f"an object is no layered part: {error}", hint="`everloop verify` tells what is damaged")
+
+
 def is_layered(beginning: bytes) -> bool:
     """Whether an object that begins with these (at least 4) bytes is a layered part."""
     return beginning[:4] == MAGIC
@@ -104,7 +143,8 @@ def layered(table: pa.Table, base: pa.Table, key: list[str], identity: str) -> L
     if matched is None:
         return None
     here, there = matched
-    whole, changed = _differences(table, base, here, there)
+    found = _differences(table, base, here, there)
+    whole, changed = found.whole, found.changed
     if len(whole) > COLUMNS_WORTH * table.num_columns:
         return None
     inserted = np.ones(table.num_rows, bool)
@@ -120,7 +160,10 @@ def layered(table: pa.Table, base: pa.Table, key: list[str], identity: str) -> L
         places[there] = here
         columns = table.select(whole).take(pa.array(places, mask=places < 0))
     patch = table.filter(pa.array(inserted)) if inserted.any() else None
-    return Layers(identity, np.flatnonzero(gone), columns, patch)
+    figures = None
+    if key and found.rows is not None:
+        figures = Figures(table.num_rows - len(here), base.num_rows - len(here), found.rows, found.columns)
+    return Layers(identity, np.flatnonzero(gone), columns, patch, figures)
 
 
 def _matched(table: pa.Table, base: pa.Table, key: list[str]) -> tuple[Rows, Rows] | None:
@@ -139,21 +182,40 @@ def _matched(table: pa.Table, base: pa.Table, key: list[str]) -> tuple[Rows, Row
     return (here, there) if np.all(np.diff(there) > 0) else None
 
 
-def _differences(table: pa.Table, base: pa.Table, here: Rows, there: Rows) -> tuple[list[str], np.ndarray[Any, Any]]:
-    """Columns to be written whole, and which of the matched rows differ in another."""
+@dataclass(frozen=True, slots=True)
+class _Differences:
+    whole: list[str]
+    """Columns to be written whole."""
+    changed: np.ndarray[Any, Any]
+    """Which of the matched rows differ in another column."""
+    rows: int | None
+    """How many of them differ in any column that both have; None where that is not known."""
+    columns: dict[str, int]
+
+
+def _differences(table: pa.Table, base: pa.Table, here: Rows, there: Rows) -> _Differences:
     whole: list[str] = []
-    changed = np.zeros(len(here), bool)
+    columns: dict[str, int] = {}
+    changed, anywhere = np.zeros(len(here), bool), np.zeros(len(here), bool)
+    told = True
     ours, theirs = pa.array(here), pa.array(there)
-    for field in table.schema:
-        if field.name not in base.column_names or base[field.name].type != field.type:
-            whole.append(field.name)
+    for field_ in table.schema:
+        if field_.name not in base.column_names or base[field_.name].type != field_.type:
+            whole.append(field_.name)
             continue
-        moved = _moved(table[field.name].take(ours), base[field.name].take(theirs))
-        if moved is None or moved.sum() > WORTH * max(len(moved), 1):
-            whole.append(field.name)
+        moved = _moved(table[field_.name].take(ours), base[field_.name].take(theirs))
+        if moved is None:
+            told = False
+            whole.append(field_.name)
+            continue
+        if count := int(moved.sum()):
+            columns[field_.name] = count
+        anywhere |= moved
+        if count > WORTH * max(len(moved), 1):
+            whole.append(field_.name)
         else:
             changed |= moved
-    return whole, changed
+    return _Differences(whole, changed, int(anywhere.sum()) if told else None, columns)
 
 
 def _moved(new: pa.ChunkedArray, old: pa.ChunkedArray) -> np.ndarray[Any, Any] | None:

@@ -11,6 +11,7 @@
 """
 
 import json
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -125,6 +126,26 @@ def logical_type(type_: pa.DataType) -> str:
 
 def _name(plain: pa.DataType) -> str:
     return next(name(plain) for fits, name in _NAMES if fits(plain))
+
+
+_SIMPLE = {
+    _name(type_): type_
+    for type_ in (
+        *(pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()),
+        *(pa.float16(), pa.float32(), pa.float64(), pa.bool_(), pa.null(), pa.large_string(), pa.large_binary()),
+        *(pa.date32(), pa.time64("us"), pa.time64("ns"), pa.duration("us"), pa.duration("ns")),
+        *(pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")),
+    )
+}
+_DECIMAL = re.compile(r"decimal\((\d{1,2}),\s*(-?\d{1,2})\)")
+
+
+def type_named(name: str) -> pa.DataType | None:
+    """The plain type of a name that `logical_type` gives; None for nested types, other zones and unknown names."""
+    if decimal := _DECIMAL.fullmatch(name):
+        precision, scale = int(decimal[1]), int(decimal[2])
+        return _decimal(pa.decimal256(precision, scale)) if 0 < precision <= pa.decimal256(76).precision else None
+    return _SIMPLE.get(name)
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:

@@ -7,18 +7,14 @@ says so, so whatever lies between two such cuts can be cut again by itself.
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import types
 
-from everloop.core.clock import parse_time
+from everloop.data.content.keys import key_value
 from everloop.data.content.ordering import cut, cut_size, key_hashes, ordered
-from everloop.data.content.schema import is_bytes, is_text
 
 Key = tuple[Any, ...]
 ReadPart = Callable[[int], pa.Table]
@@ -82,30 +78,8 @@ def _starts(whole: Whole) -> list[Key]:
 
 def _first(whole: Whole, number: int) -> Key:
     texts = whole.parts[number]["key_min"]
-    values = tuple(_value(text, whole.schema.field(name).type) for text, name in zip(texts, whole.key, strict=True))
+    values = tuple(key_value(text, whole.schema.field(name).type) for text, name in zip(texts, whole.key, strict=True))
     return values if None not in values else _keys(whole.read(number).slice(0, 1), whole.key)[0]
-
-
-def _moment(text: str) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=parse_time(text))
-
-
-_PARSED: tuple[tuple[Callable[[pa.DataType], Any], Callable[[str], Any]], ...] = (
-    (is_text, str),
-    (types.is_integer, int),
-    (types.is_boolean, lambda text: text == "True"),
-    (is_bytes, bytes.fromhex),
-    (types.is_fixed_size_binary, bytes.fromhex),
-    (types.is_decimal, Decimal),
-    (types.is_date, date.fromisoformat),
-    (lambda type_: type_.equals(pa.timestamp("us", "UTC")), _moment),
-)
-
-
-def _value(text: str, type_: pa.DataType) -> Any:
-    """A key's value from its text in the manifest; None where the text does not tell all of it."""
-    parse = next((parse for fits, parse in _PARSED if fits(type_)), None)
-    return None if parse is None else parse(text)
 
 
 def _keys(table: pa.Table, key: Sequence[str]) -> list[Key]:

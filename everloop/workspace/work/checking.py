@@ -13,7 +13,7 @@ from everloop.checks.record import ResultView, record_finding
 from everloop.checks.request import CheckRequest, Finding
 from everloop.core.errors import NotFound
 from everloop.core.ids import short
-from everloop.data.codec import read
+from everloop.data.reading.forms import read
 from everloop.models.predictor import Predictor, load, materialize
 from everloop.workspace.code import project_of
 
