@@ -17,7 +17,7 @@ from everloop.core.errors import DefinitionError, InvalidInput
 from everloop.core.ids import checked_name
 from everloop.core.ports import Resources
 from everloop.core.version import Version
-from everloop.data.definitions import Contract, DatasetDef, SourceDef
+from everloop.data.definitions import ORIGIN, Contract, DatasetDef, Origins, SourceDef
 from everloop.data.expect import Expectation
 from everloop.features.definitions import Feature, FeatureServiceDef, FeatureViewDef
 from everloop.flows.assets import Asset, define, suggest, wire
@@ -80,9 +80,14 @@ class Project:
         known_time: str | None = None,
         tags: Mapping[str, str] | None = None,
         expect: Sequence[Expectation] = (),
+        columns: Origins | None = None,
     ) -> Callable[[Callable[..., Any]], DatasetDef]:
-        """Decorate a function from lazy frames to a lazy frame; its parameters name what it is made from."""
-        contract = _at_caller(lambda: Contract.of(key, event_time, known_time, tags, expect))
+        """Decorate a function from lazy frames to a lazy frame; its parameters name what it is made from.
+
+        `columns` says what single columns are made from, `{"email_hash": ["hash(people.email)"]}`: tags are carried
+        along it. A column that it does not name may come from every column of every input.
+        """
+        contract = _at_caller(lambda: Contract.of(key, event_time, known_time, tags, expect, columns=columns))
 
         def declare(function: Callable[..., Any]) -> DatasetDef:
             name = function.__name__
@@ -97,8 +102,10 @@ class Project:
                     contract.known_time,
                     contract.tags,
                     contract.expect,
+                    contract.columns,
                 )
             )
+            _known_inputs(made)
             self._add("dataset", name, self.tables, made)
             return made
 
@@ -393,6 +400,18 @@ def _prefer(root: Path, module: str) -> None:
         for name in [name for name in sys.modules if name == module or name.startswith(f"{module}.")]:
             del sys.modules[name]
         importlib.invalidate_caches()
+
+
+def _known_inputs(table: DatasetDef) -> None:
+    """Raise `DefinitionError` where `columns` names an input that the function does not take."""
+    for name, origins in table.columns.items():
+        for text in origins:
+            match = ORIGIN.fullmatch(text)
+            if match is not None and match["input"] not in table.upstream:
+                raise DefinitionError(
+                    f"{_place()}: column {name} of {table.name} is made from {text!r}, which is none of its inputs",
+                    hint=suggest(match["input"], table.upstream),
+                )
 
 
 def _frame() -> None:

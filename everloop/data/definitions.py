@@ -207,6 +207,7 @@ class Contract:
         known_time: str | None = None,
         tags: Mapping[str, str] | None = None,
         expect: Sequence[Expectation] = (),
+        *,
         columns: "Origins | None" = None,
     ) -> "Contract":
         """Check and complete what an author wrote; raises `InvalidInput`."""
@@ -244,7 +245,7 @@ class Contract:
             manifest.get("known_time"),
             manifest.get("tags"),
             [Expectation.from_manifest(e) for e in manifest.get("expect", ())],
-            manifest.get("columns"),
+            columns=manifest.get("columns"),
         )
 
 
@@ -348,7 +349,7 @@ def _complete(definition: SourceDef | DatasetDef) -> None:
 def _contract(definition: SourceDef | DatasetDef) -> Contract:
     d = definition
     columns = d.columns if isinstance(d, DatasetDef) else None
-    return Contract.of(d.key, d.event_time, d.known_time, d.tags, d.expect, columns)
+    return Contract.of(d.key, d.event_time, d.known_time, d.tags, d.expect, columns=columns)
 
 
 def _origins(columns: Origins) -> dict[str, tuple[str, ...]]:

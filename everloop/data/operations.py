@@ -12,8 +12,11 @@ from everloop.core.grants import Target
 from everloop.data.definitions import SourceDef
 from everloop.data.expect import MASK
 from everloop.data.heads import find_version
+from everloop.data.sensitive.masking import column_tags, hidden
 
 _SKETCHES = ("hll", "kll", "counts")
+_VALUES = ("min", "max", "mean", "top", "quantiles")
+"""Fields of a profile that tell values."""
 
 
 class Capture(Command):
@@ -59,6 +62,9 @@ class DataView(Answer):
     event_time: str | None
     known_time: str | None
     tags: dict[str, str]
+    """Column -> the tags in force: declared, confirmed, carried; several are parted by commas."""
+    masked: list[str]
+    """Columns whose values the asker may not see."""
     heads: dict[str, str]
     """Environments whose head this is: {environment: id}."""
 
@@ -128,7 +134,7 @@ class Sample(OfData):
 
 
 class SampleView(Answer):
-    """Rows as text; values of tagged columns are masked."""
+    """Rows as text; values of tagged columns are masked for whoever may not read the tag."""
 
     id: str
     columns: list[str]
@@ -189,8 +195,10 @@ def show(ctx: Context, cmd: OfData) -> DataView:
     sketched = data.profile_of(ctx, row.id).json()["columns"]
     with ctx.read() as tx:
         pointers = refs.all(tx, ctx.project, "head/")
+    tags = column_tags(ctx, row)
+    masked = hidden(ctx, "data", row.name, cmd.environment, tags)
     shown = [
-        {"name": name, **{k: v for k, v in sketched[name].items() if k not in _SKETCHES}, "type": type_}
+        {"name": name, **_told(sketched[name], masked=name in masked), "type": type_}
         for name, type_ in manifest["schema_fields"]
     ]
     ending = f"/{row.name}"
@@ -206,13 +214,20 @@ def show(ctx: Context, cmd: OfData) -> DataView:
         key=list(manifest["key"]),
         event_time=manifest["event_time"],
         known_time=manifest["known_time"],
-        tags=dict(manifest["tags"]),
+        tags={column: ", ".join(sorted(carried)) for column, carried in sorted(tags.items())},
+        masked=sorted(masked),
         heads={
             name.removeprefix("head/").removesuffix(ending): target
             for name, target in pointers.items()
             if name.endswith(ending) and target == row.id
         },
     )
+
+
+def _told(sketch: dict[str, Any], *, masked: bool) -> dict[str, Any]:
+    left_out = (*_SKETCHES, *_VALUES) if masked else _SKETCHES
+    told = {field: value for field, value in sketch.items() if field not in left_out}
+    return {**told, "masked": True} if masked else told
 
 
 @operation("data.list", needs="read", on=_on_list, audit="denied", reads=True)
@@ -241,6 +256,9 @@ def compare_data(ctx: Context, cmd: Compare) -> DiffView:
     if old.name != new.name:
         ctx.need("read", Target("data", old.name, cmd.environment))
     found = data.compare(ctx, old.id, new.id)
+    masked = frozenset[str]().union(
+        *(hidden(ctx, "data", row.name, cmd.environment, column_tags(ctx, row)) for row in (old, new))
+    )
     return DiffView(
         old=found.old,
         new=found.new,
@@ -253,7 +271,7 @@ def compare_data(ctx: Context, cmd: Compare) -> DiffView:
         columns_removed=dict(found.columns_removed),
         columns_retyped={name: list(pair) for name, pair in found.columns_retyped.items()},
         changes=dict(found.changes or {}),
-        examples=[dict(example) for example in found.examples],
+        examples=[{n: MASK if n in masked else v for n, v in example.items()} for example in found.examples],
         parts_shared=found.parts_shared,
         parts_new=found.parts_new,
     )
@@ -261,10 +279,14 @@ def compare_data(ctx: Context, cmd: Compare) -> DiffView:
 
 @operation("data.expect", needs="read", on=_on, audit="denied", reads=True, engine=True)
 def expect_draft(ctx: Context, cmd: OfData) -> ExpectationDraft:
-    """A first draft of expectations, inferred from the profile of a version."""
+    """A first draft of expectations, inferred from the profile of a version; masked columns get none."""
     row = find_version(ctx, cmd.version, cmd.environment)
     manifest = data.manifest_of(ctx, row.id)
-    return ExpectationDraft(id=row.id, lines=data.draft_expectations(manifest, data.profile_of(ctx, row.id)))
+    masked = hidden(ctx, "data", row.name, cmd.environment, column_tags(ctx, row))
+    seen = data.profile_of(ctx, row.id)
+    for name in masked & set(seen.columns):
+        seen.columns[name].masked = True
+    return ExpectationDraft(id=row.id, lines=data.draft_expectations(manifest, seen))
 
 
 def _on_sample(ctx: Context, cmd: Sample) -> Target:
@@ -273,12 +295,12 @@ def _on_sample(ctx: Context, cmd: Sample) -> Target:
 
 @operation("data.sample", needs="read", on=_on_sample, audit="denied", reads=True, engine=True)
 def sample(ctx: Context, cmd: Sample) -> SampleView:
-    """Some rows of a version; the values of tagged columns are masked."""
+    """Some rows of a version; values of tagged columns are masked for whoever may not read the tag."""
     row = find_version(ctx, cmd.version, cmd.environment)
-    tags = data.manifest_of(ctx, row.id)["tags"]
+    masked = hidden(ctx, "data", row.name, cmd.environment, column_tags(ctx, row))
     frame = data.read(ctx, row.id).slice(max(cmd.offset, 0), min(max(cmd.rows, 0), 1000)).collect()
     rows = [
-        [None if v is None else MASK if n in tags else str(v) for n, v in zip(frame.columns, values, strict=True)]
+        [None if v is None else MASK if n in masked else str(v) for n, v in zip(frame.columns, values, strict=True)]
         for values in frame.iter_rows()
     ]
-    return SampleView(id=row.id, columns=frame.columns, rows=rows, masked=sorted(set(tags) & set(frame.columns)))
+    return SampleView(id=row.id, columns=frame.columns, rows=rows, masked=sorted(masked & set(frame.columns)))

@@ -14,6 +14,7 @@ from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
 from everloop.core.ports import OnlineStore
 from everloop.data.heads import head
+from everloop.data.sensitive.masking import hidden_of
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
 
 
@@ -64,6 +65,8 @@ class Values(Answer):
     values: list[dict[str, int | float | None]]
     watermarks: dict[str, Micros | None]
     at: Micros
+    masked: tuple[str, ...] = ()
+    """Features whose values the asker may not see; they are null here."""
 
 
 class ListViews(Command):
@@ -199,8 +202,14 @@ def get_values(ctx: Context, cmd: Get) -> Values:
     """Look up the features of entities, as known at a time."""
     service = service_in(ctx, cmd.environment, cmd.service)
     store, at = online_store(ctx), ctx.now() if cmd.at is None else cmd.at
-    values = features.online.lookup(store, service, cmd.entities, at)
-    return Values(values=values, watermarks=features.online.watermarks(store, service), at=at)
+    found = features.online.lookup(store, service, cmd.entities, at)
+    identity, _ = pinned(ctx, cmd.environment, "service")[cmd.service]
+    with ctx.read() as tx:
+        row = versions.get(tx, ctx.project, identity)
+    hidden = hidden_of(ctx, row, cmd.environment)
+    values = [{name: None if name in hidden else value for name, value in one.items()} for one in found]
+    shown = sorted(hidden.intersection(*values[:1])) if values else []
+    return Values(values=values, watermarks=features.online.watermarks(store, service), at=at, masked=tuple(shown))
 
 
 @operation("features.list", needs="read", on=_views, reads=True)

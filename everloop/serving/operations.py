@@ -13,6 +13,7 @@ from everloop.core.clock import iso, parse_time
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
 from everloop.core.ids import short
+from everloop.data.sensitive.masking import hidden_of, masked
 from everloop.serving import segments
 from everloop.serving.rollout import observe
 from everloop.serving.rollout.state import Plan, Rollout
@@ -89,6 +90,8 @@ class PredictionView(Answer):
     keys: dict[str, str]
     inputs: dict[str, Any]
     answer: dict[str, Any]
+    masked: tuple[str, ...] = ()
+    """Keys and inputs whose values the asker may not see."""
     label: Any = None
     label_at: str = ""
 
@@ -211,6 +214,11 @@ def get_prediction(ctx: Context, cmd: PredictionQuery) -> PredictionView:
 
 def _prediction(ctx: Context, row: PredictionRow, label: Label | None) -> PredictionView:
     entry = segments.entry_of(ctx.home, row)
+    with ctx.read() as tx:
+        revision = versions.get(tx, ctx.project, row.revision)
+    hidden = hidden_of(ctx, revision, "production")
+    keys = {name: values[row.row] for name, values in entry.keys.items()}
+    inputs = {name: values[row.row] for name, values in segments.inputs_of(entry).items()}
     return PredictionView(
         id=row.id,
         endpoint=row.endpoint,
@@ -219,8 +227,9 @@ def _prediction(ctx: Context, row: PredictionRow, label: Label | None) -> Predic
         recorded=iso(row.recorded),
         milliseconds=row.micros / 1000,
         fallback=row.fallback,
-        keys={name: values[row.row] for name, values in entry.keys.items()},
-        inputs={name: values[row.row] for name, values in segments.inputs_of(entry).items()},
+        keys=masked(keys, hidden),
+        inputs=masked(inputs, hidden),
+        masked=tuple(sorted(hidden & {*keys, *inputs})),
         answer={name: values[row.row] for name, values in segments.answers_of(entry).items()},
         label=None if label is None else label.value,
         label_at="" if label is None else iso(label.at),

@@ -221,6 +221,7 @@ def data_version(
         "cut": stored.cut,
         "rows": stored.rows,
         "parts": [part.manifest() for part in stored.parts],
+        **contract.lineage(),
         **more,
     }
     return Version("data", name, manifest, tuple(inputs))

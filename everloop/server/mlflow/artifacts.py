@@ -29,6 +29,7 @@ from everloop.catalog.tracking.rows import Artifact
 from everloop.core.errors import InvalidInput, NotFound, StorageFull
 from everloop.core.grants import Target
 from everloop.core.ids import PREFIX
+from everloop.data.sensitive.masking import need_file
 from everloop.server.mlflow.endpoint import Endpoint, call, on_run
 from everloop.server.mlflow.genai.traces import target_of
 from everloop.server.mlflow.wire import Arguments, small_body
@@ -103,8 +104,10 @@ def list_proxy(ctx: Context, args: Arguments) -> Mapping[str, Any]:
 
 
 def find_file(ctx: Context, args: Arguments) -> Mapping[str, Any]:
-    """The object behind a path of the proxy, and its size."""
+    """The object behind a path of the proxy, and its size; examples are rows, which not everybody may see."""
     place = place_of(args.text("path"))
+    if place.kind == "version":
+        need_file(ctx, PREFIX + place.owner, place.path)
     with ctx.read() as tx:
         if place.kind == "version":
             identity = _version_files(ctx, place.owner).get(place.path)

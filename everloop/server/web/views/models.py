@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from everloop.catalog import versions
 from everloop.core.errors import InvalidInput, NotFound
+from everloop.data.sensitive.masking import need_file
 from everloop.server.web.charts import line_chart
 from everloop.server.web.differences import Part, differences
 from everloop.server.web.views.tracking.files import sent
@@ -173,6 +174,7 @@ def raw(visit: Visit) -> Response:
     file = next((one for one in files if one.path == path), None)
     if file is None:
         raise NotFound(f"the version has no file {path!r}", hint="its page lists them")
+    need_file(visit.ctx, visit.ask("models.version", name=name, number=number).id, path)
     return sent(visit, file.object, path.rpartition("/")[2])
 
 
