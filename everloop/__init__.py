@@ -14,6 +14,7 @@ _HOMES = {
     "Files": "data.definitions",
     "Folder": "data.definitions",
     "SQL": "data.definitions",
+    "Table": "data.definitions",
     "expect": "data",
     "count": "features.definitions",
     "last": "features.definitions",

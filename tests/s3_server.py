@@ -11,13 +11,17 @@ BUCKET = "loop"
 
 
 class Faulty:
-    """Answers 503 to every tenth call while `on`."""
+    """Answers 503 to every tenth call while `on`, and like S3 to an old token while `expired`."""
 
     def __init__(self, app):
         self.app, self.calls, self.failed, self.on = app, 0, 0, False
+        self.expired = False
 
     def __call__(self, environ, start_response):
         self.calls += 1
+        if self.expired:
+            start_response("400 Bad Request", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"]
         if self.on and self.calls % 10 == 0:
             self.failed += 1
             start_response("503 Slow Down", [("Content-Type", "text/plain")])

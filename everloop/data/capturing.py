@@ -1,6 +1,8 @@
 """Capture: what a source holds now becomes a version. Unchanged input is not read; unchanged rows make no version."""
 
 import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -49,7 +51,7 @@ def open_source(ctx: Context, source: SourceDef, root: Path | None = None) -> So
     """The reader of a source; `root` is the project's folder (default: the current one)."""
     origin = source.origin
     if isinstance(origin, Files):
-        return FileSource((root or Path.cwd()).absolute(), origin)
+        return FileSource((root or Path.cwd()).absolute(), origin, ctx.bindings, ctx.home / "scratch")
     if isinstance(origin, SQL):
         return SqlSource(origin, ctx.bindings)
     if isinstance(origin, Folder):
@@ -131,7 +133,7 @@ def _record(ctx: Context, opened: Source, made: tuple[Version, Version], stored:
 
 def _read(ctx: Context, source: SourceDef, opened: Source, definition: Version) -> tuple[Version, Stored]:
     with full_disk_is_storage_full():
-        if isinstance(opened, FileSource) and not source.key and opened.files.format == "parquet":
+        if isinstance(opened, FileSource) and opened.in_place and not source.key and opened.files.format == "parquet":
             stored = _store_files(ctx, source, opened)
         else:
             stored = _store_rows(ctx, source, opened)
@@ -162,7 +164,14 @@ def before_of(ctx: Context, name: str) -> Predecessor | None:
 
 
 def _store_rows(ctx: Context, source: SourceDef, opened: Source) -> Stored:
-    batches = iter(opened.read())
+    with ExitStack() as stack:
+        batches = iter(opened.read())
+        if isinstance(batches, Generator):
+            stack.callback(batches.close)  # what it keeps on the disk goes when the capture fails
+        return _store_batches(ctx, source, batches)
+
+
+def _store_batches(ctx: Context, source: SourceDef, batches: Iterator[pa.RecordBatch]) -> Stored:
     first = next(batches, None)
     if first is None:
         raise DataError(
@@ -178,6 +187,7 @@ def _store_rows(ctx: Context, source: SourceDef, opened: Source) -> Stored:
         scratch=ctx.home / "scratch",
         known=known_to(ctx),
         before=before_of(ctx, source.name),
+        unique=True,
     )
 
 

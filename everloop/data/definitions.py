@@ -3,183 +3,55 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
-from typing import Any, Protocol
+from typing import Any
 
-from everloop.core.canonical import canonical_json
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import checked_name
 from everloop.core.version import Version
 from everloop.data.expect import Expectation
+from everloop.data.sources.origins import (
+    FORMATS,
+    ORIGINS,
+    SQL,
+    TREE_KEY,
+    Call,
+    Files,
+    Folder,
+    Names,
+    Origin,
+    Table,
+    checked_names,
+    format_of,
+    origin_of,
+    reference,
+)
 
-FORMATS: Mapping[str, str] = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-    ".ipc": "arrow",
-}
-"""Format by suffix; `.gz`, `.zst` and `.bz2` after a text format mean that it is compressed."""
+__all__ = [
+    "FORMATS",
+    "NO_CONTRACT",
+    "OPERATORS",
+    "ORIGIN",
+    "SQL",
+    "TREE_KEY",
+    "Call",
+    "Contract",
+    "DatasetDef",
+    "Files",
+    "Folder",
+    "Names",
+    "Origin",
+    "Origins",
+    "SourceDef",
+    "Table",
+    "format_of",
+    "reference",
+]
 
-_COMPRESSED = (".gz", ".zst", ".bz2")
-
-
-class Origin(Protocol):
-    """Where the rows of a source come from."""
-
-    def manifest(self) -> dict[str, Any]:
-        """Its part of the source's identity."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Files that match a glob, relative to the project's folder, read in the order of their paths.
-
-    The format follows from the suffix; `format` (parquet, csv, jsonl, arrow) says it where the suffix does not.
-    """
-
-    pattern: str
-    format: str | None = None
-
-    def __post_init__(self) -> None:
-        """Find the format; raises `InvalidInput`."""
-        if not self.pattern:
-            raise InvalidInput("Files needs a path or a glob", hint='for example Files("data/flights/*.parquet")')
-        if self.format is None:
-            object.__setattr__(self, "format", format_of(self.pattern))
-        elif self.format not in FORMATS.values():
-            raise InvalidInput(f"{self.format!r} is not a format of files", hint=_formats())
-
-    def manifest(self) -> dict[str, Any]:
-        """Pattern and format."""
-        return {"type": "files", "pattern": self.pattern, "format": self.format}
-
-
-@dataclass(frozen=True, slots=True)
-class SQL:
-    """The rows of a query against the database that `binding` names in the environment.
-
-    `state` may be a cheap query (say, `select max(updated_at), count(*) from t`): while its answer stays the same,
-    the real query is not run again.
-    """
-
-    binding: str
-    query: str
-    state: str = ""
-
-    def __post_init__(self) -> None:
-        """Check both; raises `InvalidInput`."""
-        checked_name(self.binding)
-        if not self.query.strip():
-            raise InvalidInput(f"the query for {self.binding!r} is empty")
-
-    def manifest(self) -> dict[str, Any]:
-        """Binding's name (never its value) and query."""
-        return {"type": "sql", "binding": self.binding, "query": self.query, "state": self.state}
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """The table that a function of the project returns (polars, pandas, Arrow, or an iterator of record batches).
-
-    `function` is `module:name`, or the function itself. It is called with `arguments`, and with `now` (an aware
-    datetime, the capture's event time) when it has a parameter of that name. `state` may name a second function, of
-    the same arguments, whose small JSON answer tells whether the table has changed.
-    """
-
-    function: str | Callable[..., Any]
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    state: str | Callable[..., Any] = ""
-
-    def __post_init__(self) -> None:
-        """Turn functions into `module:name`; raises `InvalidInput` for lambdas and inner functions."""
-        object.__setattr__(self, "function", reference(self.function))
-        object.__setattr__(self, "state", reference(self.state) if self.state else "")
-        object.__setattr__(self, "arguments", dict(self.arguments))
-        canonical_json(self.arguments)
-
-    def manifest(self) -> dict[str, Any]:
-        """The function's address and its arguments."""
-        return {"type": "call", "function": self.function, "arguments": dict(self.arguments), "state": self.state}
-
-
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """Files of any kind (images, audio, text, PDF) that match a pattern: rows of path, size, media type and digest.
-
-    `Folder("images/**")` means all below `images`, `"images/*.png"` some of it; paths are told from the first folder
-    that has no wildcard. Hidden files stay out unless the pattern names their dot. `media` promises kinds ("image",
-    "audio/wav"): a file of another is refused. `exclude` names paths that stay out, as patterns too.
-    """
-
-    pattern: str
-    media: str | Sequence[str] = ()
-    exclude: str | Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        """Check and complete it; raises `InvalidInput`."""
-        if not self.pattern:
-            raise InvalidInput("Folder needs a folder or a glob", hint='for example Folder("images/**")')
-        object.__setattr__(self, "media", _names(self.media, "media"))
-        object.__setattr__(self, "exclude", _names(self.exclude, "exclude"))
-
-    def manifest(self) -> dict[str, Any]:
-        """Pattern, promised kinds, exceptions."""
-        return {"type": "folder", "pattern": self.pattern, "media": list(self.media), "exclude": list(self.exclude)}
-
-
-TREE_KEY = ("path",)
-"""The key of the table of a folder."""
-
-
-def format_of(path: str) -> str:
-    """The format of a file by its suffix; raises `InvalidInput`."""
-    suffixes = [s.lower() for s in PurePath(path).suffixes]
-    while suffixes and suffixes[-1] in _COMPRESSED:
-        suffixes.pop()
-    if not suffixes or suffixes[-1] not in FORMATS:
-        raise InvalidInput(f"the format of {path!r} does not follow from its suffix", hint=_formats())
-    return FORMATS[suffixes[-1]]
-
-
-def _formats() -> str:
-    return "formats are " + ", ".join(sorted(set(FORMATS.values()))) + '; for example Files("events/*.log", "jsonl")'
-
-
-def reference(function: str | Callable[..., Any]) -> str:
-    """`module:name` of a function that can be imported again; raises `InvalidInput`."""
-    if isinstance(function, str):
-        module, colon, name = function.partition(":")
-        if not colon or not module or not name:
-            raise InvalidInput(f"{function!r} does not name a function", hint="write module:function")
-        return function
-    name = getattr(function, "__qualname__", "")
-    module = getattr(function, "__module__", "")
-    if not name or not module or "<" in name:
-        raise InvalidInput(f"{function!r} cannot be imported by name", hint="define it at the top level of a module")
-    return f"{module}:{name}"
-
-
-Names = str | Sequence[str]
 Origins = Mapping[str, Sequence[str]]
 """Column -> what it is made from: `input.column`, or `operator(input.column)` with an operator of `OPERATORS`."""
 OPERATORS = frozenset({"copy", "combine", "hash", "mean", "sum", "count", "min", "max", "last", "unknown"})
 """What may become of a column; how tags pass each is told by `data.sensitive.carrying`."""
 ORIGIN = re.compile(r"(?:(?P<operator>[a-z]+)\()?(?P<input>[A-Za-z_]\w*)\.(?P<column>[^()]+?)(?P<close>\))?")
-
-
-def _names(value: Names | None, what: str) -> tuple[str, ...]:
-    names = (value,) if isinstance(value, str) else tuple(value or ())
-    if not all(isinstance(name, str) and name for name in names):
-        raise InvalidInput(f"{what} must be names of columns, not {value!r}")
-    if len(set(names)) != len(names):
-        raise InvalidInput(f"{what} names a column twice: {', '.join(names)}")
-    return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +90,7 @@ class Contract:
             if not isinstance(column, str) or not isinstance(tag, str):
                 raise InvalidInput("tags map a column's name to a tag", hint='{"email": "personal"}')
             checked_name(tag)
-        named = _names(key, "key"), event_time or None, known_time or None
+        named = checked_names(key, "key"), event_time or None, known_time or None
         return cls(*named, dict(tags or {}), tuple(expect), _origins(columns or {}))
 
     def manifest(self) -> dict[str, Any]:
@@ -270,10 +142,12 @@ class SourceDef:
 
     def __post_init__(self) -> None:
         """Check and complete what the author wrote."""
-        if not isinstance(self.origin, Files | SQL | Call | Folder):
+        if not isinstance(self.origin, tuple(ORIGINS.values())):  # type: ignore[arg-type]
             raise InvalidInput(f"{self.origin!r} is no origin of rows", hint="Files(...), SQL(...) or Call(...)")
+        if isinstance(self.origin, SQL) and self.origin.cursor and not self.key:
+            raise InvalidInput(f"{self.name!r} has a cursor and no key", hint="rows are upserted by key: declare key=")
         if isinstance(self.origin, Folder):
-            if self.key and _names(self.key, "key") != TREE_KEY:
+            if self.key and checked_names(self.key, "key") != TREE_KEY:
                 raise InvalidInput(f"the files of {self.name!r} have the key 'path'", hint="leave key= out")
             object.__setattr__(self, "key", TREE_KEY)
         _complete(self)
@@ -295,7 +169,7 @@ class SourceDef:
     def from_manifest(cls, name: str, manifest: Mapping[str, Any]) -> "SourceDef":
         """Rebuild the definition that `manifest` wrote."""
         c = Contract.from_manifest(manifest)
-        return cls(name, _origin(manifest["origin"]), c.key, c.event_time, c.known_time, c.tags, c.expect)
+        return cls(name, origin_of(manifest["origin"]), c.key, c.event_time, c.known_time, c.tags, c.expect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,11 +238,3 @@ def _origins(columns: Origins) -> dict[str, tuple[str, ...]]:
                     hint="input.column, or one of " + ", ".join(sorted(OPERATORS)) + " around it: hash(people.email)",
                 )
     return {name: (made,) if isinstance(made, str) else tuple(made) for name, made in columns.items()}
-
-
-def _origin(manifest: Mapping[str, Any]) -> Origin:
-    fields = {k: v for k, v in manifest.items() if k != "type"}
-    kinds: Mapping[str, Callable[..., Origin]] = {"files": Files, "sql": SQL, "call": Call, "folder": Folder}
-    if manifest.get("type") not in kinds:
-        raise InvalidInput(f"{manifest.get('type')!r} is no origin of rows", hint="one of " + ", ".join(kinds))
-    return kinds[manifest["type"]](**fields)

@@ -17,13 +17,18 @@ def full_disk_is_storage_full() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL or "No space left" in str(error):
+        if is_full_disk(error):
             raise _storage_full() from error
         raise
     except duckdb.Error as error:
         if "No space left" in str(error) or "failed to offload" in str(error):
             raise _storage_full() from error
         raise
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether the disk had no room."""
+    return isinstance(error, OSError) and (error.errno in _FULL or "No space left" in str(error))
 
 
 def _storage_full() -> StorageFull:

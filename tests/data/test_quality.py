@@ -97,7 +97,7 @@ def test_expectations_that_make_no_sense():
         lambda: SourceDef("x", "file.csv"),
         lambda: SourceDef("x", Call("nonsense")),
         lambda: SourceDef("x", Call(lambda: 1)),
-        lambda: SourceDef("x", data.Files("x.xlsx")),
+        lambda: SourceDef("x", data.Files("x.pdf")),
         lambda: SourceDef("x", data.Files("x.csv"), key=("a", "a")),
         lambda: SourceDef("x", data.Files("x.csv"), expect=["unique"]),
         lambda: SourceDef("x", data.SQL("warehouse", " ")),

@@ -101,6 +101,25 @@ def _sorted_in_memory(table: pa.Table, key: Sequence[str]) -> pa.Table:
     return table
 
 
+def distinct(tables: Iterable[pa.Table], key: Sequence[str]) -> Iterator[pa.Table]:
+    """Tables in the order of their keys, as they come; raises `DataError` when two rows have one key."""
+    last: tuple[Any, ...] | None = None
+    for table in tables:
+        if table.num_rows:
+            keys = table.select(list(key)).combine_chunks()
+            first, end = (tuple(keys[n][i].as_py() for n in key) for i in (0, keys.num_rows - 1))
+            if first == last or _shares_keys(keys, key):
+                rows = list(zip(*(keys[n].to_pylist() for n in key), strict=True)) if first != last else [first, first]
+                twice = next(a for a, b in itertools.pairwise(rows) if a == b)
+                shown = ", ".join(f"{n}={value!r}" for n, value in zip(key, twice, strict=True))
+                raise DataError(
+                    f"two rows have the key {shown}",
+                    hint="drop duplicates where the rows come from, or declare a key that tells rows apart",
+                )
+            last = end
+        yield table
+
+
 def _order(table: pa.Table, columns: Sequence[str]) -> pa.Array:
     return pc.sort_indices(table, sort_keys=[(c, "ascending") for c in columns])  # nulls come last
 

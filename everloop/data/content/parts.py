@@ -14,7 +14,7 @@ from everloop.core.clock import iso, micros
 from everloop.core.ports import Blobs
 from everloop.core.version import Version
 from everloop.data.content.logical import BLOCK, RULE, Digest, digest
-from everloop.data.content.ordering import MEMORY, check_key, cut, cut_size, ordered
+from everloop.data.content.ordering import MEMORY, check_key, cut, cut_size, distinct, ordered
 from everloop.data.content.predecessor import Predecessor
 from everloop.data.content.schema import plain, plain_schema, schema_fields
 from everloop.data.definitions import Contract
@@ -89,18 +89,19 @@ def store_table(
     known: Known = nothing_known,
     before: Predecessor | None = None,
     memory: int = MEMORY,
+    unique: bool = False,
 ) -> Stored:
     """Order, cut, digest and store rows that stream in batches of `schema`; above `memory` bytes by way of the disk.
 
     Only parts that are not `known` are encoded and written, as layers on those of the version `before` where that
-    takes few bytes. Raises `DataError` and `StorageFull`.
+    takes few bytes. With `unique` two rows of one key are refused. Raises `DataError` and `StorageFull`.
     """
     target = plain_schema(schema)
     if key:
         check_key(target, key)
         rows, tables = ordered(batches, target, key, scratch=scratch, memory=memory)
         mean = cut_size(rows)
-        pieces = cut(tables, key, mean)
+        pieces = cut(distinct(tables, key) if unique else tables, key, mean)
     else:
         mean = UNKEYED_ROWS
         pieces = cut_by_count((plain(pa.Table.from_batches([b])) for b in batches), target, mean)

@@ -4,17 +4,16 @@ A name is resolved once for each delivery, every address that it has must be pub
 those addresses: a name that means another machine a moment later (DNS rebinding) leads nowhere else.
 """
 
-import ipaddress
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from everloop.core.addresses import is_public
 from everloop.core.errors import InvalidInput, Unavailable
 
 _PORTS = {"https": 443, "http": 80}
 _LONGEST = 2048
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Resolve = Callable[[str, int], list[str]]
 """Addresses of a host name; raises OSError."""
@@ -76,18 +75,3 @@ class Reach:
                 f"Webhook URL must not resolve to a non-public address: {host}", hint="name a public host"
             )
         return found[0]
-
-
-def is_public(text: str) -> bool:
-    """Whether an address is one of the public network, also when it wraps an IPv4 address."""
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None and not is_public(str(inner)):
-            return False
-    return address.is_global and not address.is_multicast

@@ -3,7 +3,8 @@
 import pytest
 
 from everloop.core.errors import InvalidInput, Unavailable
-from everloop.models.webhooks.reach import Reach, is_public
+from everloop.core.addresses import is_public
+from everloop.models.webhooks.reach import Reach
 
 
 @pytest.mark.parametrize(
