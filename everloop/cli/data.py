@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import pyarrow as pa
 import typer
 
+from everloop.cli.data_files import checkout, files
+from everloop.cli.data_status import status
 from everloop.cli.output import output
 from everloop.cli.session import session
 from everloop.data.definitions import Files
@@ -22,6 +24,9 @@ Where = Annotated[str, typer.Option("--env", help="Whose head a bare name means.
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
+    data.command("files")(files)
+    data.command("checkout")(checkout)
+    data.command("status")(status)
     app.add_typer(data, name="data")
 
 
@@ -56,6 +61,20 @@ def diff(old: Version, new: Version, environment: Where = "production") -> None:
     """What differs between two versions: rows by key, columns, distributions."""
     with session.client() as client:
         output.show(client.call("data.compare", old=old, new=new, environment=environment))
+
+
+@data.command("propose")
+def propose(
+    versions: Annotated[list[str], typer.Argument(help="Data versions: ids, or name@7; one for each dataset.")],
+    target: Annotated[str, typer.Option("--to", help="The protected environment.")] = "production",
+    title: Annotated[str, typer.Option()] = "",
+    description: Annotated[str, typer.Option()] = "",
+) -> None:
+    """Open a change that moves heads to these versions, where the policy leaves data to changes."""
+    with session.client() as client:
+        output.show(
+            client.call("changes.propose_data", versions=versions, target=target, title=title, description=description)
+        )
 
 
 @data.command("expect")

@@ -4,6 +4,7 @@ A line of the command line loads the modules of the commands that it names and n
 `everloop version` answer in a fifth of a second, and only what works on a workspace loads the database's library.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -54,6 +55,10 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "env": "Environments: named pointers to snapshots.",
     },
     "data": {"data": "Datasets and their versions."},
+    "data_erasure": {
+        "erase": "Remove a person's rows from every version and store; the signed receipt names nobody.",
+        "erasures": "Every erasure: its figures, its receipt, the models that wait for a decision.",
+    },
     "features": {"features": "Feature views and services."},
     "operate": {
         "trace": "From one answer back to its revision, model, rows, code, environment and approver.",
@@ -78,6 +83,9 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
 }
 """Module of this package -> its commands, each with the first line of its help."""
 
+ALONE: Mapping[tuple[str, str], str] = {("data", "status"): "data_status"}
+"""Lines that need less than what the module of their first command loads -> the module that has them alone."""
+
 
 def assemble(words: Iterable[str]) -> typer.Typer:
     """The application for a line: commands that it may mean are loaded, of the others name and first line are known."""
@@ -93,13 +101,15 @@ def assemble(words: Iterable[str]) -> typer.Typer:
     )
     app.callback()(options)
     app.command()(version)
-    said = set(words)
+    spoken = list(words)
+    said = set(spoken)
+    alone = {pair[0]: ALONE[pair] for pair in itertools.pairwise(spoken) if pair in ALONE}
     for module, commands in COMMANDS.items():
         if said.isdisjoint(commands):
             for name, line in commands.items():
                 app.command(name, help=line)(_elsewhere)
         else:
-            import_module(f"everloop.cli.{module}").add_to(app)
+            import_module(f"everloop.cli.{alone.get(module, module)}").add_to(app)
     return app
 
 

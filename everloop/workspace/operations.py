@@ -5,6 +5,7 @@ from importlib import import_module
 _MODULES = (
     "everloop.data.operations",
     "everloop.data.editing.operations",
+    "everloop.data.trees.operations",
     "everloop.features.operations",
     "everloop.models.console",
     "everloop.models.registry",
@@ -23,6 +24,7 @@ _MODULES = (
     "everloop.checks.record",
     "everloop.changes.access",
     "everloop.changes.environments",
+    "everloop.changes.heads.proposing",
     "everloop.changes.merging",
     "everloop.changes.proposing",
     "everloop.changes.provenance",
@@ -31,6 +33,7 @@ _MODULES = (
     "everloop.watch.alarms",
     "everloop.watch.operations",
     "everloop.workspace.system",
+    "everloop.workspace.work.erasing",
 )
 
 
