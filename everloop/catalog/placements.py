@@ -66,6 +66,11 @@ def resting(tx: Tx, project: str, base: str) -> list[str]:
     return list(tx.execute(query).scalars())
 
 
+def rests_of(tx: Tx, project: str) -> dict[str, str]:
+    """{object: base} of everything in a project that rests on something."""
+    return {row.object: row.base for row in tx.execute(select(rests).where(rests.c.project == project))}
+
+
 def raise_up(tx: Tx, project: str, objects: Collection[str]) -> None:
     """Objects that rest on nothing any more: nobody reads them, or they were written whole."""
     for identity in objects:

@@ -15,6 +15,7 @@ from sqlalchemy import Row, select
 
 from everloop.catalog import chain, placements
 from everloop.catalog.engine import Catalog, Tx
+from everloop.catalog.governance import redactions
 from everloop.catalog.tables.core import chains, edges, facts, numbers, ref_log, refs, versions
 from everloop.core.errors import CorruptObject, NotFound
 from everloop.core.ids import PREFIX, object_id
@@ -88,8 +89,10 @@ class _Walk:
         wanted: dict[str, str] = {}  # object -> what names it
         wrong: list[Finding] = []
         parts: dict[str, str] = {}  # logical part -> the first version that names it
+        with self.catalog.read() as tx:
+            redacted = redactions.manifest_digests(tx, self.project)
         for row in self._versions():
-            reason, manifest = _read_manifest(row)
+            reason, manifest = _read_manifest(row, redacted.get(row.id, row.id))
             if reason:
                 wrong.append(self._finding("version", row.id, reason))
             for identity in placements.objects_of(manifest):
@@ -204,13 +207,16 @@ class _Walk:
             self._progress(self.project, area, count)
 
 
-def _read_manifest(row: Row[Any]) -> tuple[str, Any]:
-    """Why the stored manifest is not that of its id (empty when it is), and what it says as far as it can be read."""
+def _read_manifest(row: Row[Any], digest: str) -> tuple[str, Any]:
+    """Why the stored manifest is not that of its digest (empty when it is), and what it says as far as can be read.
+
+    The digest is the version's id, or that of what an erasure left of the manifest.
+    """
     try:
         manifest = json.loads(row.manifest)
     except ValueError:
         return "its manifest is not JSON", {}
-    if object_id(row.manifest.encode()) != row.id:
+    if object_id(row.manifest.encode()) != digest:
         return "its manifest does not hash to its id", manifest
     if row.kind not in KINDS or manifest.get("kind") != row.kind:
         return f"its row says {row.kind}, its manifest {manifest.get('kind')}", manifest

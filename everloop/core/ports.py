@@ -181,6 +181,17 @@ class OnlineStore(Protocol):
         ...
 
 
+class Erasable(Protocol):
+    """A place beside the tables that may hold a subject's key: the prediction log, the online store."""
+
+    place: str
+    """Its name in receipts."""
+
+    def erase(self, key: str) -> int:
+        """Remove what it holds of the subject, from the disk too; doing it again changes nothing. Returns how much."""
+        ...
+
+
 class Source(Protocol):
     """Where rows come from. `state` fingerprints the input so that unchanged input is not read again."""
 

@@ -9,7 +9,7 @@ for a while are repeated by the library, with growing pauses.
 import io
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from hashlib import sha256
@@ -113,6 +113,20 @@ class BucketStore:
         except (NotFound, CorruptObject):
             return False
         return True
+
+    def remove(self, identities: Iterable[str]) -> int:
+        """Remove objects now, whatever names them (an erasure), here and in the bucket; returns how many were there.
+
+        A bucket that keeps old versions of its objects keeps them until its own rules take them.
+        """
+        gone = 0
+        for identity in identities:
+            file_of(self.cache.root, identity).unlink(missing_ok=True)
+            if self._head(identity) is not None:
+                with self._failures():
+                    obstore.delete(self._bucket, _name(identity))
+                gone += 1
+        return gone
 
     def sweep(self, keep: Callable[[str], bool], older_than_seconds: float, *, dry_run: bool = False) -> Swept:
         """Remove objects that `keep` does not want and nobody has put within `older_than_seconds`.

@@ -1,10 +1,10 @@
 """A store in a folder: the state, and the verbs by name."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from everloop.store import get, layout, listing, put, sweep, verify
+from everloop.store import get, layout, listing, put, remove, sweep, verify
 
 
 class DirectoryStore:
@@ -69,6 +69,10 @@ class DirectoryStore:
     def verify(self, identity: str) -> bool:
         """Whether the object is here and its bytes match its id."""
         return verify.verify(self.root, identity)
+
+    def remove(self, identities: Iterable[str]) -> int:
+        """Remove objects now, whatever names them (an erasure); returns how many were here."""
+        return remove.remove(self.root, identities)
 
     def sweep(self, keep: Callable[[str], bool], older_than_seconds: float, *, dry_run: bool = False) -> sweep.Swept:
         """Remove objects that `keep` does not want and nobody has put within `older_than_seconds`."""

@@ -17,6 +17,7 @@ _MODULES = (
     "everloop.models.tracking.files",
     "everloop.models.tracking.origin",
     "everloop.models.tracking.registry",
+    "everloop.models.tracking.seals",
     "everloop.models.tracking.table",
     "everloop.models.tracking.traces",
     "everloop.models.tracking.views",
