@@ -14,6 +14,7 @@ from everloop.catalog.governance import changes as rows
 from everloop.catalog.governance.changes import Change
 from everloop.catalog.operation import operation
 from everloop.changes import environments
+from everloop.changes.heads.contracts import definitions_of, move_heads
 from everloop.changes.proposing import Numbered, of_change, open_change
 from everloop.changes.standing import Standing, standing
 from everloop.changes.views import ChangeView, change_view
@@ -59,7 +60,7 @@ def _commit(ctx: Context, now: Standing) -> None:
     """Write the merge: snapshot, row, pointer, facts. Raises `Conflict` when anything moved since `now` was read."""
     change = now.change
     snapshot = Snapshot(
-        now.entries,
+        definitions_of(now.entries),
         (now.target_snapshot, change.head),
         f"#{change.number} {change.title}",
         change.authors,
@@ -90,6 +91,7 @@ def _commit(ctx: Context, now: Standing) -> None:
             reason=snapshot.message,
             change=str(change.number),
         )
+        move_heads(tx, ctx, change.target, now.delta, change.number)
         payload = {
             "target": change.target,
             "delta": now.delta_id,

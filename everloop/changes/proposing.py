@@ -3,7 +3,7 @@
 Updating, closing and reverting are here too: they make or unmake proposals.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from everloop.catalog.governance import changes as rows
 from everloop.catalog.governance.changes import Change
 from everloop.catalog.operation import Command, operation
 from everloop.changes.ancestry import Relation, relate, snapshot_of
+from everloop.changes.heads.contracts import definitions_in, definitions_of, heads_among
 from everloop.changes.policies import check_delta, checked_environment, effective_policy, head_of, is_sandbox
 from everloop.changes.standing import Standing, standing
 from everloop.changes.views import ChangeView, change_view
@@ -73,7 +74,7 @@ def propose(ctx: Context, cmd: Propose) -> ChangeView:
         raise InvalidInput(f"{cmd.target} needs no change", hint="commit to a sandbox directly")
     with ctx.read() as tx:
         change = _proposed(tx, ctx, cmd)
-    return _opened(ctx, change, enqueue=cmd.enqueue)
+    return open_new(ctx, change, enqueue=cmd.enqueue)
 
 
 def preview(ctx: Context, cmd: Propose) -> Standing:
@@ -89,8 +90,8 @@ def _proposed(tx: Tx, ctx: Context, cmd: Propose) -> Change:
     head = cmd.source if is_id(cmd.source) else head_of(tx, ctx.project, cmd.source)
     found = _difference(tx, ctx.project, head, cmd.target, cmd.on_conflict)
     authors = _authors(tx, ctx.project, found) | {ctx.actor.name}
-    return Change(
-        number=0,
+    return proposal_of(
+        ctx,
         title=cmd.title,
         description=cmd.description,
         source="" if is_id(cmd.source) else cmd.source,
@@ -98,12 +99,40 @@ def _proposed(tx: Tx, ctx: Context, cmd: Propose) -> Change:
         base=found.base,
         head=head,
         delta=found.delta,
-        delta_id=delta_id(found.delta),
+        authors=authors,
+    )
+
+
+def proposal_of(
+    ctx: Context,
+    *,
+    title: str,
+    description: str,
+    target: str,
+    base: str,
+    head: str,
+    delta: Delta,
+    authors: Collection[str],
+    source: str = "",
+    reverts: int = 0,
+) -> Change:
+    """An open change by the actor, now, that has no number yet."""
+    return Change(
+        number=0,
+        title=title,
+        description=description,
+        source=source,
+        target=target,
+        base=base,
+        head=head,
+        delta=delta,
+        delta_id=delta_id(delta),
         state="open",
         authors=tuple(sorted(authors)),
         actor=ctx.actor.name,
         at=ctx.now(),
         updated=ctx.now(),
+        reverts=reverts,
     )
 
 
@@ -157,36 +186,33 @@ def revert(ctx: Context, cmd: Revert) -> ChangeView:
         if old.state not in ("merged", "reverted"):
             raise Conflict(f"change #{old.number} is {old.state}: there is nothing to undo", hint="close it instead")
         base = head_of(tx, ctx.project, old.target)
-        entries = snapshot_of(tx, ctx.project, base).entries
+        entries = {
+            **snapshot_of(tx, ctx.project, base).entries,
+            **heads_among(tx, ctx.project, old.target, old.delta),
+        }
         wanted: Delta = {key: (after, before) for key, (before, after) in old.delta.items()}
         moved = sorted(key for key, (now, _) in wanted.items() if entries.get(key) != now)
         if moved:
             raise Conflict(
                 f"{', '.join(moved)} moved since change #{old.number}", hint="revert the later change first", keys=moved
             )
-        check_delta(tx, ctx.project, wanted, old.target)
+        check_delta(tx, ctx.project, definitions_in(wanted), old.target)
     title = cmd.title or f'Revert "{old.title}" (#{old.number})'
-    snapshot = Snapshot(apply_delta(entries, wanted), (base,), title, (ctx.actor.name,))
+    snapshot = Snapshot(definitions_of(apply_delta(entries, wanted)), (base,), title, (ctx.actor.name,))
     with ctx.write() as tx:
         versions.put(tx, ctx.project, snapshot.version(), actor=ctx.actor.name, at=ctx.now())
-    change = Change(
-        number=0,
+    change = proposal_of(
+        ctx,
         title=title,
         description=f"Takes back what #{old.number} changed in {old.target}.",
-        source="",
         target=old.target,
         base=base,
         head=snapshot.id,
         delta=wanted,
-        delta_id=delta_id(wanted),
-        state="open",
         authors=(ctx.actor.name,),
-        actor=ctx.actor.name,
-        at=ctx.now(),
-        updated=ctx.now(),
         reverts=old.number,
     )
-    return _opened(ctx, change, enqueue=cmd.enqueue)
+    return open_new(ctx, change, enqueue=cmd.enqueue)
 
 
 def open_change(tx: Tx, project: str, number: int) -> Change:
@@ -267,7 +293,8 @@ def _authors(tx: Tx, project: str, found: _Difference) -> set[str]:
     return authors
 
 
-def _opened(ctx: Context, change: Change, *, enqueue: bool) -> ChangeView:
+def open_new(ctx: Context, change: Change, *, enqueue: bool) -> ChangeView:
+    """Give a proposal its number and record it, with the tasks for the checks that it needs."""
     with ctx.write() as tx:
         change = replace(change, number=rows.take_number(tx, ctx.project))
         rows.create(tx, ctx.project, change)

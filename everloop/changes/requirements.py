@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from everloop.catalog import versions
 from everloop.catalog.engine import Tx
+from everloop.changes.heads.contracts import CONTRACT, PREFIX, contracts_due, definitions_in
 from everloop.checks.subjects import Subjects, Surroundings, candidates, removed, resolve
 from everloop.core.policy import Policy
 from everloop.core.snapshot import Delta
@@ -79,7 +80,23 @@ def required_checks(
                 continue
             twice = len(versions_asked) > 1
             found.extend(_each(asked, manifests, around, environment if twice else "", reason))
+    found.extend(_contracts(tx, project, environment, around.target, delta))
     return Needs(tuple(found), tuple(unknown), tuple(notes))
+
+
+def _contracts(tx: Tx, project: str, environment: str, target: Mapping[str, str], delta: Delta) -> Iterator[Required]:
+    for dataset, identity, definition, manifest in contracts_due(tx, project, target, delta):
+        yield Required(
+            f"{CONTRACT}[{dataset}]",
+            f"{CONTRACT}.{dataset}",
+            definition,
+            {**manifest, "function": CONTRACT, "parameters": []},
+            "",
+            {},
+            "target",
+            Subjects({dataset: identity}, {dataset: identity}, candidate=dataset),
+            f"{environment} holds the contract of {dataset}",
+        )
 
 
 def _asked(name: str, around: Surroundings, manifests: Mapping[str, Mapping[str, Any]]) -> Iterator[_Asked]:
@@ -110,7 +127,9 @@ def _reason(asked: _Asked, check: Mapping[str, Any], environment: str, policy: P
     if environment not in check["blocks"]:
         return ""
     own = {f"check/{asked.name}", f"objective/{check.get('objective')}"}
-    if not any(key in own or key.partition("/")[0] not in _INERT for key in delta):
+    reads = {PREFIX + parameter for parameter in check["parameters"]}
+    definitions = definitions_in(delta)
+    if not any(key in own or key.partition("/")[0] not in _INERT for key in definitions) and not reads & delta.keys():
         return ""
     holder = environment if asked.origin == "target" else "the proposal"
     return f"{holder} holds it and it blocks {environment}"

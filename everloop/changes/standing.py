@@ -24,6 +24,7 @@ from everloop.catalog.tasks import Task
 from everloop.changes.ancestry import snapshot_of
 from everloop.changes.closure import incoherences
 from everloop.changes.environments import heads_of
+from everloop.changes.heads.contracts import heads_among, proposed_heads
 from everloop.changes.policies import InForce, head_of, policy_in
 from everloop.changes.requirements import Required, required_checks, surroundings
 from everloop.checks.request import TASK, CheckRequest, request_key
@@ -129,12 +130,13 @@ class Standing:
 def standing(tx: Tx, project: str, change: Change) -> Standing:
     """Read where a change stands. Raises `NotFound` and `PolicyRefused` when the target is gone or has no policy."""
     target_snapshot = head_of(tx, project, change.target)
-    target = snapshot_of(tx, project, target_snapshot).entries
+    held = snapshot_of(tx, project, target_snapshot).entries
+    target = {**held, **heads_among(tx, project, change.target, change.delta)}
     delta, conflicts = rebase(change.delta, target)
     entries = apply_delta(target, delta)
     identity = delta_id(delta)
     policy = policy_in(tx, project, change.target, target)
-    heads = heads_of(tx, project, change.target, change.source)
+    heads = heads_of(tx, project, change.target, change.source) | proposed_heads(delta)
     around = surroundings(tx, project, entries, target, heads)
     needs = required_checks(tx, project, change.target, around=around, delta=delta, policy=policy.policy)
     found = results.of(tx, project, identity)

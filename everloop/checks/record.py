@@ -1,7 +1,7 @@
 """Recording what a check found: its evidence version, and the result that changes ask for."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -9,12 +9,16 @@ from pydantic import Field
 from everloop.catalog import facts, versions
 from everloop.catalog.context import Context
 from everloop.catalog.governance import results
+from everloop.catalog.keeping import seals
 from everloop.catalog.operation import Answer, Command, invoke, operation
 from everloop.checks.execute import Resolve, execute
 from everloop.checks.request import CheckRequest, Finding
 from everloop.core.errors import InvalidInput
 from everloop.core.grants import Target
 from everloop.core.version import Version
+
+_JUDGES = ("check", "source", "dataset")
+"""What a result may be of: a check, or the contract in the definition of a dataset."""
 
 
 class RecordResult(Command):
@@ -47,11 +51,13 @@ class ResultView(Answer):
     at: int
 
 
-def evidence(cmd: RecordResult, known: frozenset[str]) -> Version:
+def evidence(cmd: RecordResult, known: frozenset[str], runs: Mapping[str, str] | None = None) -> Version:
     """The evidence version: what was checked, on what, with which outcome.
 
     It holds no time and no name of who ran it: the same check on the same versions that finds the same is the same
     evidence, so that running it again leaves approvals alive. `known` says which ids are versions; those are edges.
+    So are `runs`, {model version: seal of the run that made it}: lineage only, because a run that was tagged since is
+    no other finding.
     """
     manifest: dict[str, Any] = {
         "check": cmd.check_id,
@@ -69,6 +75,7 @@ def evidence(cmd: RecordResult, known: frozenset[str]) -> Version:
     roles |= {f"subject:{name}": identity for name, identity in cmd.subjects.items()}
     roles |= {f"data:{name}": identity for name, identity in cmd.heads.items()}
     inputs = tuple((role, identity) for role, identity in sorted(roles.items()) if identity in known)
+    inputs += tuple((f"run:{name}", runs[one]) for name, one in sorted(cmd.subjects.items()) if runs and one in runs)
     return Version("evidence", cmd.name, manifest, inputs)
 
 
@@ -82,10 +89,14 @@ def record(ctx: Context, cmd: RecordResult) -> ResultView:
     pinned = {cmd.check_id, cmd.objective_id, *cmd.subjects.values(), *cmd.heads.values()} - {""}
     with ctx.read() as tx:
         manifests = versions.manifests(tx, ctx.project, pinned)
-    for identity, kind in ((cmd.check_id, "check"), (cmd.objective_id, "objective")):
-        if identity and manifests.get(identity, {}).get("kind") != kind:
-            raise InvalidInput(f"{identity} is no {kind} of this project", hint="record the result of a known check")
-    version = evidence(cmd, frozenset(manifests))
+    for identity, kinds in ((cmd.check_id, _JUDGES), (cmd.objective_id, ("objective",))):
+        if identity and manifests.get(identity, {}).get("kind") not in kinds:
+            raise InvalidInput(
+                f"{identity} is no {kinds[0]} of this project", hint="record the result of a known check"
+            )
+    models = [one for one in cmd.subjects.values() if manifests.get(one, {}).get("kind") == "model"]
+    cited = seals.cited(ctx.catalog, ctx.project, models, actor=ctx.actor.name, at=ctx.now())
+    version = evidence(cmd, frozenset(manifests), cited)
     row = results.Result(
         cmd.check_id, cmd.objective_id, cmd.name, cmd.delta_id, cmd.environment, cmd.subjects, cmd.heads, version.id,
         cmd.state, cmd.summary, ctx.actor.name, ctx.now(), cmd.figures,

@@ -1,11 +1,13 @@
 """Data heads: the newest version of a dataset in an environment, moved by a standing grant when its contract holds."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from everloop import data
 from everloop.catalog import facts, refs, versions
 from everloop.catalog.context import Context
+from everloop.catalog.engine import Tx
 from everloop.core.clock import Micros, parse_time
 from everloop.core.errors import InvalidInput, NotFound, PolicyRefused
 from everloop.core.grants import SANDBOX
@@ -81,11 +83,14 @@ def advance_head(
     """Check a version's expectations and move the environment's head to it by compare-and-swap.
 
     The results are recorded as a fact either way. Raises `PolicyRefused` when a blocking expectation fails (the
-    version stays, for inspection), and `Conflict` when somebody else moved the head meanwhile.
+    version stays, for inspection) or when the environment's policy leaves data to changes, and `Conflict` when
+    somebody else moved the head meanwhile. A protected environment's own contract counts beside `expectations`.
     """
     name = refs.head_ref(environment, dataset)
     with ctx.read() as tx:
         old = refs.get(tx, ctx.project, name)
+        held = _definitions(tx, ctx.project, environment, dataset)
+    expectations = _expected(held, expectations)
     manifest = data.manifest_of(ctx, version)
     results: tuple[ExpectationResult, ...] = ()
     if expectations:  # without any, no part is fetched or folded
@@ -95,16 +100,18 @@ def advance_head(
     blocking = [result for result in results if result.blocks]
     if old == version and not blocking:
         return results
+    reviewed = held.get("policy", {}).get("data") == "change"
+    moves = not blocking and not reviewed
     payload = {
         "environment": environment,
         "version": version,
         "old": old,
-        "moved": not blocking,
+        "moved": moves,
         "results": [result.payload() for result in results],
     }
     with ctx.write() as tx:
         facts.append(tx, ctx.project, ctx.fact("data.checked", f"data/{dataset}", payload))
-        if not blocking:
+        if moves:
             refs.move(
                 tx,
                 ctx.project,
@@ -122,7 +129,33 @@ def advance_head(
             version=version,
             results=[result.payload() for result in results],
         )
+    if reviewed:
+        raise PolicyRefused(
+            f"data/{dataset} stays where it is in {environment}: its policy moves heads by changes only",
+            hint=f"the version is kept; propose it: everloop data propose {short(version)} --to {environment}",
+            version=version,
+            results=[result.payload() for result in results],
+        )
     return results
+
+
+def _definitions(tx: Tx, project: str, environment: str, dataset: str) -> dict[str, Mapping[str, Any]]:
+    """What a protected environment's own snapshot says of a dataset: its policy and definition, by kind."""
+    snapshot = None if environment.startswith(SANDBOX) else refs.get(tx, project, refs.env_ref(environment))
+    if snapshot is None:
+        return {}
+    entries = versions.manifests(tx, project, [snapshot])[snapshot]["entries"]
+    keys = {"policy": f"policy/{environment}", "source": f"source/{dataset}", "dataset": f"dataset/{dataset}"}
+    ids = {kind: entries[key] for kind, key in keys.items() if key in entries}
+    manifests = versions.manifests(tx, project, set(ids.values()))
+    return {kind: manifests[identity] for kind, identity in ids.items()}
+
+
+def _expected(held: Mapping[str, Mapping[str, Any]], given: Sequence[Expectation]) -> tuple[Expectation, ...]:
+    """What the environment itself expects, and what is given beside it: a proposal's contract cannot weaken it."""
+    manifest = held.get("source") or held.get("dataset") or {}
+    promised = [Expectation.from_manifest(e) for e in manifest.get("expect", ())]
+    return tuple(dict.fromkeys([*promised, *given]))
 
 
 def _told(blocking: Sequence[ExpectationResult]) -> str:

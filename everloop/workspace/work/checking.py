@@ -7,6 +7,8 @@ from typing import Any
 
 from everloop.catalog import versions
 from everloop.catalog.context import Context
+from everloop.changes.heads.contracts import is_contract
+from everloop.changes.heads.judging import judge_contract
 from everloop.changes.reviewing import due_check
 from everloop.checks.execute import execute
 from everloop.checks.record import ResultView, record_finding
@@ -50,6 +52,8 @@ def run_change_check(ctx: Context, asked: CheckRequest) -> ResultView:
 
 def examine(ctx: Context, request: CheckRequest) -> Finding:
     """Execute one check with the code of its snapshot and record nothing; user code runs in this process."""
+    if is_contract(request):
+        return judge_contract(ctx, request)
     module = request.function.partition(":")[0]
     project, _ = project_of(ctx, request.origin_snapshot or request.head, module)
     check = project.checks.get(request.name)
