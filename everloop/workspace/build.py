@@ -79,6 +79,8 @@ def build(
     steps = plan(assets, request.targets or [f"model/{name}" for name in project.trainers] or list(assets))
     captured = _capture(ctx, project, origin, steps, environment=request.environment, say=say)
     code = code_tree(ctx, project, origin)
+    with ctx.write() as tx:  # a build of sources has no step that would record it
+        versions.put(tx, ctx.project, code.version, actor=ctx.actor.name, at=ctx.now())
     sink = TrackedRuns(ctx, request.tracking_uri, code)
     results = run(
         ctx,
