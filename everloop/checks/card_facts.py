@@ -78,7 +78,7 @@ def card(ctx: Context, model: str) -> Card:
             _identity(row),
             Section("Purpose", tuple(provided(label, str(said.get(key, "")), role) for key, label, role in _PEOPLE)),
             _lineage(tx, ctx.project, row),
-            _made(tx, ctx.project, row),
+            _made(tx, ctx.project, row, found),
             _metrics(row, found),
             _verdicts(tx, ctx.project, found),
         ]
@@ -140,12 +140,12 @@ def _lineage(tx: Tx, project: str, row: VersionRow) -> Section:
     return Section("Data and features", tuple(facts), head, tuple(table))
 
 
-def _made(tx: Tx, project: str, row: VersionRow) -> Section:
+def _made(tx: Tx, project: str, row: VersionRow, found: Iterable[Result]) -> Section:
     made = steps.of_output(tx, project, row.id)
+    sealed = _seals(tx, project, row, found)
     if not made:
-        return Section(
-            "How it was made", (Row("Step", "NOT PROVIDED by the engine: no step recorded it", missing=True),)
-        )
+        missing = Row("Step", "NOT PROVIDED by the engine: no step recorded it", missing=True)
+        return Section("How it was made", (missing, *sealed))
     step = made[0]
     known = versions.manifests(tx, project, [i for i in (step.code, step.runtime) if is_id(i)])
     runtime = known.get(step.runtime, {})
@@ -154,10 +154,20 @@ def _made(tx: Tx, project: str, row: VersionRow) -> Section:
         Row("Code", str(known.get(step.code, {}).get("commit") or "the project's files"), step.code),
         Row("Runtime", f"Python {runtime.get('python', 'not recorded')}", step.runtime),
         Row("Run", step.run or "none"),
+        *sealed,
         Row("Cost", f"{step.seconds:.1f} s, {step.cpu_seconds:.1f} CPU s, {step.peak_memory / 2**20:.0f} MiB at most"),
     ]
     params = tuple((name, json.dumps(value)) for name, value in sorted(step.params.items()))
     return Section("How it was made", tuple(facts), ("parameter", "value") if params else (), params)
+
+
+def _seals(tx: Tx, project: str, row: VersionRow, found: Iterable[Result]) -> list[Row]:
+    """The seals of its run that the version and its evidence cite: what the run held then."""
+    cited = {edge.from_id for edge in versions.upstream(tx, project, row.id, 1) if edge.role == "run"}
+    for evidence in sorted({result.evidence for result in found}):
+        cited |= {e.from_id for e in versions.upstream(tx, project, evidence, 1) if e.role.startswith("run:")}
+    rows = [versions.get(tx, project, identity) for identity in sorted(cited)]
+    return [Row("Run, sealed", f"{one.manifest['run']}, seal {one.number}", one.id) for one in rows]
 
 
 def _metrics(row: VersionRow, found: Iterable[Result]) -> Section:

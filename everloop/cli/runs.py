@@ -37,6 +37,25 @@ def show(run: Annotated[str, typer.Argument(help="Its id.")]) -> None:
         output.show(client.call("runs.show", run=run))
 
 
+@runs.command("seal")
+def seal(run: Annotated[str, typer.Argument(help="Its id.")]) -> None:
+    """Keep what a run holds now as an immutable version that evidence and model versions can cite."""
+    with session.client() as client:
+        made = client.call("runs.seal", run=run)
+    if output.as_json:
+        output.show(made)
+    else:
+        output.out.print(f"seal {made.number} of run {run}: {made.id}", soft_wrap=True)
+
+
+@runs.command("seals")
+def seals(run: Annotated[str, typer.Argument(help="Its id.")]) -> None:
+    """The seals of a run, newest first, and what of the run changed since each."""
+    with session.client() as client:
+        found = client.call("runs.seals", run=run).seals
+    output.rows(found, ["number", "id", "status", "actor", "changed"], empty="no seals yet: everloop runs seal RUN")
+
+
 @runs.command("logs")
 def logs(
     run: Annotated[str, typer.Argument(help="A run's id, or the recipe of a step without a run.")],

@@ -21,6 +21,7 @@ Kind = Literal[
     "policy",
     "retrain",
     "revision",
+    "run",
     "runtime",
     "service",
     "snapshot",
@@ -36,7 +37,8 @@ definitions, held by snapshots: `source`, `dataset` (contract and code), `view`,
 (a model function), `objective`, `check`, `endpoint`, `monitor`, `retrain`, `policy`, `code` (the
 project's files), and `model` (a trained one);
 content: `data` (rows), `frame` (a training frame), `value` (any other step output), `runtime`
-(packages and platform), `evidence` (a check's report), `revision` (a closed endpoint revision);
+(packages and platform), `evidence` (a check's report), `revision` (a closed endpoint revision),
+`run` (the seal of a tracking run);
 `snapshot`: a flat map of definitions.
 """
 

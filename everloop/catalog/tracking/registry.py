@@ -116,22 +116,25 @@ def create_version(
     files: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
     once: str = "",
+    seal: str = "",
 ) -> RegisteredVersion:
     """Register a version: the next number of the name, pinning the `files` (path to object) that the source holds now.
 
     Registering the same source again gives another number, as MLflow's users expect; so the manifest then says which.
-    A call that says `once` gets the version of the first call that said the same.
+    A call that says `once` gets the version of the first call that said the same. `seal` is the version that says what
+    the run held: lineage, no part of the identity.
     """
     manifest: dict[str, Any] = {"flavor": "mlflow", "source": source, "run": run, "files": dict(files or {})}
     if once:
         manifest["call"] = once
-    numbered = versions.put(tx, project, Version("model", model.asset, manifest), actor=actor, at=at)
+    inputs = (("run", seal),) if seal else ()
+    numbered = versions.put(tx, project, Version("model", model.asset, manifest, inputs), actor=actor, at=at)
     if once and not numbered.new:
         return registered.version(tx, project, model.name, numbered.number)
     again = max((one.number for one in model.latest), default=0)
     while not numbered.new:
         again += 1
-        counted = Version("model", model.asset, {**manifest, "registration": again})
+        counted = Version("model", model.asset, {**manifest, "registration": again}, inputs)
         numbered = versions.put(tx, project, counted, actor=actor, at=at)
     row = {
         "project": project,

@@ -5,7 +5,8 @@ from typing import Any
 
 from everloop.catalog.context import Context
 from everloop.catalog.engine import Tx
-from everloop.catalog.tracking import logged, registered, registry
+from everloop.catalog.keeping import seals
+from everloop.catalog.tracking import logged, registered, registry, runs
 from everloop.catalog.tracking.rows import RegisteredModel, RegisteredVersion
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.models.webhooks import events
@@ -173,6 +174,7 @@ def create_version(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     source, run = args.text("source"), args.text("run_id", "")
     model_id = args.text("model_id", "") or sources.logged_model_of(source)
     tags = _tags(args)
+    seal = _sealed(ctx, source, run, model_id)
     with ctx.write() as tx:
         model = registered.get(tx, ctx.project, args.text("name"))
         prompt = registered.PROMPT_TAG in {*tags, *model.tags}
@@ -194,6 +196,7 @@ def create_version(ctx: Context, args: Arguments) -> Mapping[str, Any]:
             files=files,
             tags=tags,
             once=repeated(ctx, args),
+            seal=seal,
         )
         told = {"version": str(made.number), "tags": dict(made.tags), "description": made.description}
         about = {"template": made.tags.get(_PROMPT_TEXT, "")} if prompt else {"source": made.source, "run_id": made.run}
@@ -298,6 +301,18 @@ def files_of(ctx: Context, name: str, number: int) -> str:
 def is_prompt(model: RegisteredModel) -> bool:
     """Whether a registered model holds the versions of a prompt."""
     return model.tags.get(registered.PROMPT_TAG, "").lower() == "true"
+
+
+def _sealed(ctx: Context, source: str, run: str, model: str) -> str:
+    """The seal of the run that a new version comes from, made now; empty when it comes from none of this project."""
+    run = run or sources.run_of(source)
+    with ctx.read() as tx:
+        try:
+            run = run or (logged.find(tx, ctx.project, model).run if model else "")
+            known = bool(run) and bool(runs.find(tx, ctx.project, run))
+        except NotFound:  # said where the version is made, if it matters there
+            known = False
+    return seals.seal(ctx.catalog, ctx.project, run, actor=ctx.actor.name, at=ctx.now()).id if known else ""
 
 
 def _version_row(tx: Tx, ctx: Context, args: Arguments) -> tuple[RegisteredModel, int]:

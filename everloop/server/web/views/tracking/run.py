@@ -59,6 +59,7 @@ def show(visit: Visit) -> Response:
         left=left,
         how=how,
         origin=visit.ask("runs.origin", run=run.id),
+        seals=visit.ask("runs.seals", run=run.id).seals,
     )
 
 
@@ -120,6 +121,8 @@ def act(visit: Visit) -> Response:
     run, wanted, form = visit.part("run"), visit.part("act"), visit.form
     if wanted in ("delete", "restore"):
         visit.ask(f"runs.{wanted}", runs=(run,))
+    elif wanted == "seal":
+        visit.ask("runs.seal", run=run)
     elif wanted == "rename":
         visit.ask("runs.edit", run=run, name=form.get("name", "").strip())
     elif wanted == "note":
