@@ -1,11 +1,12 @@
 """Capture: what a source holds now becomes a version. Unchanged input is not read; unchanged rows make no version."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,18 +19,24 @@ from everloop.core.ids import manifest_id
 from everloop.core.ports import Source
 from everloop.core.version import Version
 from everloop.data.codec import check_contract
+from everloop.data.content.known import before_of, known_to
 from everloop.data.content.logical import BLOCK, RULE, Digest, Hasher
-from everloop.data.content.parts import UNKEYED_ROWS, Known, Part, Stored, data_version, store_table
-from everloop.data.content.predecessor import Predecessor
+from everloop.data.content.parts import UNKEYED_ROWS, Part, Stored, data_version, store_table
 from everloop.data.content.schema import is_bytes, is_lists, is_text, plain_schema, plain_type
-from everloop.data.definitions import SQL, Call, Files, Folder, SourceDef
+from everloop.data.definitions import SQL, Call, Files, Folder, SourceDef, Table
+from everloop.data.evolution.rules import captured_schema, evolved_batches
 from everloop.data.expect import ExpectationResult
 from everloop.data.failures import full_disk_is_storage_full
-from everloop.data.heads import advance_head
+from everloop.data.heads import advance_head, find_version
 from everloop.data.profiles import profile_of
 from everloop.data.sources.call import CallSource
+from everloop.data.sources.cursor import CursorSource
+from everloop.data.sources.duck import DuckSource, is_duckdb
 from everloop.data.sources.files import FileSource
+from everloop.data.sources.incremental import Step, progress_of, step_on
 from everloop.data.sources.sql import SqlSource
+from everloop.data.sources.table import TableSource
+from everloop.data.streams.origins import Feed
 from everloop.data.trees.source import FolderSource
 
 
@@ -53,7 +60,10 @@ def open_source(ctx: Context, source: SourceDef, root: Path | None = None) -> So
     if isinstance(origin, Files):
         return FileSource((root or Path.cwd()).absolute(), origin, ctx.bindings, ctx.home / "scratch")
     if isinstance(origin, SQL):
-        return SqlSource(origin, ctx.bindings)
+        made = (DuckSource if is_duckdb(origin, ctx.bindings) else SqlSource)(origin, ctx.bindings)
+        return CursorSource(made) if origin.cursor else made
+    if isinstance(origin, Table):
+        return TableSource(origin, source.name)
     if isinstance(origin, Folder):
         return FolderSource(ctx, origin, source.name, (root or Path.cwd()).absolute())
     assert isinstance(origin, Call)
@@ -71,6 +81,8 @@ def capture(
     `NotFound` (no such file), `StorageFull`, `Unavailable` (the database does not answer), and `PolicyRefused` when a
     blocking expectation fails: then the version is kept for inspection and the head stays.
     """
+    if isinstance(source.origin, Feed):
+        return _fed(ctx, source.name, environment)
     began, cpu = time.perf_counter(), time.process_time()
     opened = open_source(ctx, source, root)
     definition = source.version()
@@ -78,14 +90,16 @@ def capture(
     recipe = manifest_id({"capture": definition.id, "state": dict(state), "rule": RULE})
     found = _unchanged(ctx, recipe) if state else None
     if found is None:
-        version, stored = _read(ctx, source, opened, definition)
+        with full_disk_is_storage_full():
+            step = step_on(ctx, source, opened, state, environment) or _read(ctx, source, opened, state)
+        version, stored = step.version, step.stored
         row = StepRow(
             recipe=recipe,
             step=definition.key,
             output=version.id,
             code=definition.id,
             runtime="",
-            params={},
+            params=step.progress,
             inputs={},
             at=ctx.now(),
             seconds=time.perf_counter() - began,
@@ -98,6 +112,12 @@ def capture(
         return found
     results = advance_head(ctx, environment, source.name, found.id, source.contract.expect)
     return Captured(found.id, found.number, found.rows, found.new, found.read, results)
+
+
+def _fed(ctx: Context, name: str, environment: str) -> Captured:
+    """What a feed brought so far: its consumer makes the versions."""
+    row = find_version(ctx, f"data/{name}" if not environment else name, environment)
+    return Captured(row.id, row.number, int(row.manifest["rows"]), new=False, read=False)
 
 
 def _unchanged(ctx: Context, recipe: str) -> Captured | None:
@@ -114,7 +134,7 @@ def _unchanged(ctx: Context, recipe: str) -> Captured | None:
 
 def _record(ctx: Context, opened: Source, made: tuple[Version, Version], stored: Stored, row: StepRow) -> Captured:
     version = made[1]
-    rows, placed = stored.rows, stored.placements
+    rows, placed = int(version.manifest["rows"]), stored.placements
     with ctx.write() as tx:
         if isinstance(opened, FolderSource):
             opened.record(tx)
@@ -131,36 +151,16 @@ def _record(ctx: Context, opened: Source, made: tuple[Version, Version], stored:
     return Captured(version.id, numbered.number, rows, numbered.new, read=True)
 
 
-def _read(ctx: Context, source: SourceDef, opened: Source, definition: Version) -> tuple[Version, Stored]:
-    with full_disk_is_storage_full():
-        if isinstance(opened, FileSource) and opened.in_place and not source.key and opened.files.format == "parquet":
-            stored = _store_files(ctx, source, opened)
-        else:
-            stored = _store_rows(ctx, source, opened)
-    version = data_version(source.name, stored, source.contract, (("source", definition.id),))
-    return version, stored
-
-
-def known_to(ctx: Context) -> Known:
-    """Whether a part's bytes are stored already, by the catalog and the store."""
-
-    def known(logical: str) -> bool:
-        with ctx.read() as tx:
-            placed = placements.resolve(tx, ctx.project, [logical])
-        return logical in placed and ctx.store.has(placed[logical])
-
-    return known
-
-
-def before_of(ctx: Context, name: str) -> Predecessor | None:
-    """The newest version of a dataset, for the next one to rest on."""
-    with ctx.read() as tx:
-        newest = versions.history(tx, ctx.project, "data", name, limit=1)
-        if not newest or "parts" not in newest[0].manifest:
-            return None
-        manifest = newest[0].manifest
-        placed = placements.resolve(tx, ctx.project, [part["logical"] for part in manifest["parts"]])
-    return Predecessor(manifest, placed, ctx.store, ctx.home / "cache")
+def _read(ctx: Context, source: SourceDef, opened: Source, state: Mapping[str, Any]) -> Step:
+    """All that the source holds."""
+    if isinstance(opened, FileSource) and opened.files.only_new and state:
+        opened = opened.narrowed([name for name, *_ in state["files"]])  # those that the progress tells of
+    if isinstance(opened, FileSource) and opened.in_place and not source.key and opened.files.format == "parquet":
+        stored = _store_files(ctx, source, opened)
+    else:
+        stored = _store_rows(ctx, source, opened)
+    version = data_version(source.name, stored, source.contract, (("source", source.version().id),))
+    return Step(version, stored, progress_of(opened, state))
 
 
 def _store_rows(ctx: Context, source: SourceDef, opened: Source) -> Stored:
@@ -177,11 +177,13 @@ def _store_batches(ctx: Context, source: SourceDef, batches: Iterator[pa.RecordB
         raise DataError(
             f"{source.name}: the source gives no rows and no columns", hint="it needs at least column names"
         )
-    check_contract(first.schema, source.contract, source.name)
-
+    schema = _schema_now(ctx, source, first.schema)
+    given: Iterator[pa.RecordBatch] = chain([first], batches)
+    if not schema.equals(plain_schema(first.schema)):
+        given = evolved_batches(given, schema, source.evolution)
     return store_table(
-        chain([first], batches),
-        first.schema,
+        given,
+        schema,
         source.contract.key,
         ctx.store,
         scratch=ctx.home / "scratch",
@@ -189,6 +191,16 @@ def _store_batches(ctx: Context, source: SourceDef, batches: Iterator[pa.RecordB
         before=before_of(ctx, source.name),
         unique=True,
     )
+
+
+def _schema_now(ctx: Context, source: SourceDef, given: pa.Schema) -> pa.Schema:
+    """The columns in which rows of `given` are stored, by those of the version before and what its definition tells."""
+    with ctx.read() as tx:
+        newest = versions.history(tx, ctx.project, "data", source.name, limit=1)
+    before = newest[0].manifest.get("schema_fields", ()) if newest else ()
+    schema = captured_schema(before, given, source.evolution, source.name)
+    check_contract(schema, source.contract, source.name)
+    return schema
 
 
 def _store_files(ctx: Context, source: SourceDef, opened: FileSource) -> Stored:
@@ -201,8 +213,10 @@ def _store_files(ctx: Context, source: SourceDef, opened: FileSource) -> Stored:
     schemas = [_schema_of(path) for path in paths]
     if any(not s.equals(schemas[0]) for s in schemas) or not all(_settled(f.type) for f in schemas[0]):
         return _store_rows(ctx, source, opened)
-    check_contract(schemas[0], source.contract, source.name)
-    stored = Stored(plain_schema(schemas[0]), UNKEYED_ROWS)
+    schema = _schema_now(ctx, source, schemas[0])
+    if not schema.equals(plain_schema(schemas[0])):
+        return _store_rows(ctx, source, opened)
+    stored = Stored(schema, UNKEYED_ROWS)
     for path in paths:
         before = _stamp(path)
         identity = ctx.store.put_file(path)

@@ -8,6 +8,7 @@ from typing import Any
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import checked_name
 from everloop.core.version import Version
+from everloop.data.evolution import UNCHANGED, Evolution
 from everloop.data.expect import Expectation
 from everloop.data.sources.origins import (
     FORMATS,
@@ -25,6 +26,7 @@ from everloop.data.sources.origins import (
     origin_of,
     reference,
 )
+from everloop.data.streams.origins import Feed, refuse_unroutable
 
 __all__ = [
     "FORMATS",
@@ -139,11 +141,15 @@ class SourceDef:
     known_time: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     expect: Sequence[Expectation] = ()
+    evolution: Evolution = UNCHANGED
+    """What is told to become of its columns; see `data.evolution`."""
 
     def __post_init__(self) -> None:
         """Check and complete what the author wrote."""
         if not isinstance(self.origin, tuple(ORIGINS.values())):  # type: ignore[arg-type]
             raise InvalidInput(f"{self.origin!r} is no origin of rows", hint="Files(...), SQL(...) or Call(...)")
+        if isinstance(self.origin, Feed):
+            refuse_unroutable(self.name, self.expect)
         if isinstance(self.origin, SQL) and self.origin.cursor and not self.key:
             raise InvalidInput(f"{self.name!r} has a cursor and no key", hint="rows are upserted by key: declare key=")
         if isinstance(self.origin, Folder):
@@ -159,7 +165,8 @@ class SourceDef:
 
     def manifest(self) -> dict[str, Any]:
         """The definition's content."""
-        return {"origin": self.origin.manifest(), **self.contract.manifest()}
+        told = {"evolution": self.evolution.manifest()} if self.evolution else {}
+        return {"origin": self.origin.manifest(), **self.contract.manifest(), **told}
 
     def version(self) -> Version:
         """The version of kind `source` that a snapshot holds."""
@@ -169,7 +176,9 @@ class SourceDef:
     def from_manifest(cls, name: str, manifest: Mapping[str, Any]) -> "SourceDef":
         """Rebuild the definition that `manifest` wrote."""
         c = Contract.from_manifest(manifest)
-        return cls(name, origin_of(manifest["origin"]), c.key, c.event_time, c.known_time, c.tags, c.expect)
+        told = Evolution(**manifest.get("evolution", {}))
+        origin = origin_of(manifest["origin"])
+        return cls(name, origin, c.key, c.event_time, c.known_time, c.tags, c.expect, told)
 
 
 @dataclass(frozen=True, slots=True)

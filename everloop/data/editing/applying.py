@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,9 +13,9 @@ from everloop.catalog.context import Context
 from everloop.core.errors import Conflict, DataError, InvalidInput, NotFound
 from everloop.core.ports import Blobs
 from everloop.core.version import Version
-from everloop.data.capturing import known_to
 from everloop.data.codec import check_contract, part_paths, table_batches
 from everloop.data.content.files import rows_of
+from everloop.data.content.known import known_to
 from everloop.data.content.ordering import check_key, cut_size
 from everloop.data.content.parts import (
     UNKEYED_ROWS,
@@ -29,6 +30,9 @@ from everloop.data.content.schema import is_text, plain, plain_schema
 from everloop.data.definitions import Contract, SourceDef
 from everloop.data.editing import Mode
 from everloop.data.editing.splice import Edit, Whole, spliced
+from everloop.data.evolution import UNCHANGED, Evolution
+from everloop.data.evolution.rewriting import Shelf, contract_then, rewritten
+from everloop.data.evolution.rules import converted, edited_schema
 from everloop.data.expect import Expectation, ExpectationResult
 from everloop.data.failures import full_disk_is_storage_full
 from everloop.data.heads import advance_head, head
@@ -48,13 +52,20 @@ class Edited:
 
 
 def edit(
-    ctx: Context, name: str, rows: Any, mode: Mode, environment: str, *, contract: Contract | None = None
+    ctx: Context,
+    name: str,
+    rows: Any,
+    mode: Mode,
+    environment: str,
+    *,
+    contract: Contract | None = None,
+    evolution: Evolution = UNCHANGED,
 ) -> Edited:
     """Append or upsert `rows` (any table), or delete the rows that have their keys; the head moves if it may.
 
     The edit starts at the environment's head (without one, at the newest version), which then moves to the result; the
     first append makes the dataset, by `contract`. An upsert replaces all rows of a key. Only parts in whose range a key
-    lies are read and written.
+    lies are read and written, unless columns change: they do by the rules of `data.evolution`.
     Raises `DataError` (columns, types), `InvalidInput` (no key, a dataset that a function makes), `NotFound`,
     `Conflict` when somebody else edited it meanwhile, `PolicyRefused` when a blocking expectation fails.
     """
@@ -65,11 +76,22 @@ def edit(
         if before is None:
             version, stored, kept = _first(ctx, name, given, mode, contract)
         else:
-            version, stored, kept = _next(ctx, before, given, mode)
+            version, stored, kept = next_version(ctx, before, given, mode, evolution)
     number, new = _record(ctx, version, stored, before, mode)
     made = len(version.manifest["parts"]) - kept
     results = advance_head(ctx, environment, name, version.id, _expectations(ctx, name))
     return Edited(version.id, number, int(version.manifest["rows"]), new, kept, made, results)
+
+
+def evolve(ctx: Context, name: str, environment: str, evolution: Evolution) -> Edited:
+    """Change the columns of a dataset as told, and no row; raises what `edit` raises."""
+    before = _before(ctx, name, environment)
+    if before is None:
+        raise NotFound(f"there is no data/{name}", hint="`everloop data list` shows what there is")
+    if not evolution:
+        raise InvalidInput("nothing is told to change", hint="drop, rename or retype a column")
+    schema = pa.schema([field for field in _Table.of(ctx, before.manifest).schema if evolution.name(field.name)])
+    return edit(ctx, name, schema.empty_table(), "append", environment, evolution=evolution)
 
 
 def _before(ctx: Context, name: str, environment: str) -> versions.VersionRow | None:
@@ -125,38 +147,76 @@ def _expectations(ctx: Context, name: str) -> Sequence[Expectation]:
     return found.contract.expect if found is not None else ()
 
 
-def _next(ctx: Context, before: versions.VersionRow, given: pa.Table, mode: Mode) -> tuple[Version, Stored, int]:
-    manifest = before.manifest
-    key = list(manifest["key"])
-    if mode != "append" and not key:
+def next_version(
+    ctx: Context, before: versions.VersionRow, given: pa.Table, mode: Mode, evolution: Evolution = UNCHANGED
+) -> tuple[Version, Stored, int]:
+    """The version that an edit of `before` by rows in plain layout makes, its parts, and how many of them were kept.
+
+    Parts are stored, and nothing is recorded. Raises `DataError`, `InvalidInput`.
+    """
+    if mode != "append" and not before.manifest["key"]:
         raise InvalidInput(f"data/{before.name} has no key: rows cannot be told apart", hint="append, or declare a key")
-    logicals = [part["logical"] for part in manifest["parts"]]
-    with ctx.read() as tx:
-        placed = placements.resolve(tx, ctx.project, logicals)
-    cache = ctx.home / "cache"
-
-    def read(number: int) -> pa.Table:
-        only = {**manifest, "parts": manifest["parts"][number : number + 1]}
-        return rows_of(part_paths(only, ctx.store, placed, cache)[0])
-
-    first = part_paths({**manifest, "parts": manifest["parts"][:1]}, ctx.store, placed, cache)[0]
-    schema = plain_schema(pq.read_schema(first))
-    stored = Stored(schema, int(manifest["cut"]))
-    shelf = Predecessor(manifest, placed, ctx.store, cache)
+    table = _Table.of(ctx, before.manifest)
+    rows = given.slice(0, 0).select([]) if mode == "delete" else given
+    target = edited_schema(table.schema, rows, evolution, before.name)
+    renamed = list(contract_then(before.manifest, evolution)["key"])
+    wanted = _wanted(_named(given, evolution), target, renamed, mode, before.name)
+    made = Stored(target, int(before.manifest["cut"]))
+    if not target.equals(table.schema):
+        store = Shelf(ctx.store, table.read, table.shelf(), known_to(ctx), ctx.home / "scratch")
+        manifest, made = rewritten(table.manifest, table.schema, target, evolution, store)
+        table = _Table.of(ctx, manifest, made.placements)
+    manifest, key = table.manifest, list(table.manifest["key"])
+    stored = Stored(table.schema, int(manifest["cut"]), placements=made.placements, rests=made.rests)
+    shelf = table.shelf()
     parts: list[Mapping[str, Any]] = []
-    whole = Whole(manifest["parts"], key, schema, stored.cut, read, ctx.home / "scratch")
-    kept = 0
-    for piece in _pieces(whole, _wanted(given, schema, key, mode, before.name), mode):
+    whole = Whole(manifest["parts"], key, table.schema, stored.cut, table.read, ctx.home / "scratch")
+    for piece in _pieces(whole, wanted, mode):
         if isinstance(piece, int):
             parts.append(manifest["parts"][piece])
-            kept += 1
         else:
             add_part(stored, piece, key, ctx.store, known=known_to(ctx), before=shelf)
             parts.append(stored.parts[-1].manifest())
-    rows = sum(part["rows"] for part in parts)
-    cut = cut_size(rows) if key else stored.cut
-    changed = {**manifest, "cut": cut, "rows": rows, "parts": parts}
+    count = sum(part["rows"] for part in parts)
+    cut = cut_size(count) if key else stored.cut
+    changed = {**manifest, "cut": cut, "rows": count, "parts": parts}
+    were = {part["logical"] for part in before.manifest["parts"]}
+    kept = sum(part["logical"] in were for part in parts)
     return Version("data", before.name, changed, (("before", before.id),)), stored, kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A version that is edited."""
+
+    ctx: Context
+    manifest: Mapping[str, Any]
+    placed: Mapping[str, str]
+    schema: pa.Schema
+
+    @classmethod
+    def of(cls, ctx: Context, manifest: Mapping[str, Any], placed: Mapping[str, str] = MappingProxyType({})) -> Self:
+        """Parts lie where the catalog says, or as `placed` says of those that it does not know yet."""
+        logicals = [part["logical"] for part in manifest["parts"]]
+        with ctx.read() as tx:
+            found = {**placed, **placements.resolve(tx, ctx.project, logicals)}
+        first = part_paths({**manifest, "parts": manifest["parts"][:1]}, ctx.store, found, ctx.home / "cache")[0]
+        return cls(ctx, manifest, found, plain_schema(pq.read_schema(first)))
+
+    def read(self, number: int) -> pa.Table:
+        """The rows of a part."""
+        only = {**self.manifest, "parts": self.manifest["parts"][number : number + 1]}
+        return rows_of(part_paths(only, self.ctx.store, self.placed, self.ctx.home / "cache")[0])
+
+    def shelf(self) -> Predecessor:
+        """Its parts, for others to rest on."""
+        return Predecessor(self.manifest, self.placed, self.ctx.store, self.ctx.home / "cache")
+
+
+def _named(given: pa.Table, evolution: Evolution) -> pa.Table:
+    """Rows by the new names of their columns, without those that go."""
+    kept = [column for column in given.column_names if evolution.name(column) is not None]
+    return given.select(kept).rename_columns([str(evolution.name(column)) for column in kept])
 
 
 def _pieces(whole: Whole, given: pa.Table, mode: Mode) -> Any:
@@ -182,21 +242,19 @@ def _wanted(given: pa.Table, schema: pa.Schema, key: list[str], mode: Mode, name
     """`given` in the dataset's columns and types; for a deletion its key alone."""
     wanted = pa.schema([schema.field(column) for column in key]) if mode == "delete" else schema
     missing = [column for column in key if column not in given.column_names]
-    extra = [column for column in given.column_names if column not in schema.names]
-    if missing or extra:
-        what = f"have no column {missing[0]!r}" if missing else f"have a column {extra[0]!r} that it has not"
+    if missing:
         hint = "columns of the dataset: " + ", ".join(schema.names)
-        raise DataError(f"the rows for data/{name} {what}", hint=hint)
+        raise DataError(f"the rows for data/{name} have no column {missing[0]!r}", hint=hint)
     columns = []
     for column in wanted:
         if column.name not in given.column_names:
             columns.append(pa.nulls(given.num_rows, column.type))
             continue
         try:
-            columns.append(given[column.name].cast(column.type))
-        except (pa.ArrowException, ValueError) as error:
+            columns.append(converted(given[column.name], column.type))
+        except DataError as error:
             hint = f"it is of type {column.type} in the dataset"
-            raise DataError(f"column {column.name!r} of the rows for data/{name}: {error}", hint=hint) from error
+            raise DataError(f"column {column.name!r} of the rows for data/{name} {error.message}", hint=hint) from error
     table = pa.Table.from_arrays(columns, schema=wanted)
     check_key(wanted, key)
     for column_name in key:

@@ -5,7 +5,7 @@ its own, piece by piece, and goes again.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -62,7 +62,7 @@ class FileSource:
         found = self.listed()
         return {"files": [f.state() for f in found]} if all(f.stamp for f in found) else {}
 
-    def read(self) -> Iterator[pa.RecordBatch]:
+    def read(self) -> Generator[pa.RecordBatch]:
         """Record batches of all files; raises `DataError` naming the file, and the line where there is one."""
         self.scratch.mkdir(parents=True, exist_ok=True)
         place, format_ = self._place(), str(self.files.format)

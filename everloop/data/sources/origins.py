@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 from everloop.core.canonical import canonical_json
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import checked_name
+from everloop.data.streams.origins import FEEDS
 
 Names = str | Sequence[str]
 
@@ -125,8 +126,14 @@ class SQL:
 
     def manifest(self) -> dict[str, Any]:
         """Binding's name (never its value) and query."""
-        said = {"cursor": self.cursor, "late": self.late} if self.cursor else {}
+        late = {"late": self.late} if self.late else {}
+        said = {"cursor": self.cursor, **late} if self.cursor else {}
         return {"type": "sql", "binding": self.binding, "query": self.query, "state": self.state, **said}
+
+    def since(self, column: str, value: str) -> str:
+        """The query for rows whose cursor (quoted as `column`) is at `value`, after it, or null."""
+        inner = self.query.strip().rstrip(";")
+        return f"select * from ({inner}) as everloop_rows where {column} >= {value} or {column} is null"  # noqa: S608 - the author's query
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +210,7 @@ ORIGINS: Mapping[str, Callable[..., Origin]] = {
     "call": Call,
     "folder": Folder,
     "table": Table,
+    **FEEDS,
 }
 """Kinds of origins by the `type` of their manifests."""
 

@@ -50,13 +50,27 @@ class SqlSource:
         if not self.sql.state:
             return {}
         with self._connect() as connection:
-            rows = [tuple(row) for row in self._run(connection, self.sql.state)]
+            rows = [tuple(row) for row in self._run(connection, sa.text(_escaped(self.sql.state)))]
         return {"rows": object_id(repr(rows).encode())}
 
     def read(self) -> Iterator[pa.RecordBatch]:
         """Record batches; PostgreSQL streams them, other databases' types are settled over the whole answer."""
+        return self._answer(None)
+
+    def read_since(self, value: Any) -> Iterator[pa.RecordBatch]:
+        """Those of rows whose cursor is at `value`, after it, or null."""
+        return self._answer(value)
+
+    def _answer(self, since: Any) -> Iterator[pa.RecordBatch]:
         with self._connect() as connection:
-            result = self._run(connection.execution_options(stream_results=True, yield_per=_ROWS), self.sql.query)
+            streamed = connection.execution_options(stream_results=True, yield_per=_ROWS)
+            if since is None:
+                result = self._run(streamed, sa.text(_escaped(self.sql.query)))
+            else:
+                column = connection.dialect.identifier_preparer.quote(self.sql.cursor)
+                query = self.sql.since(column, "@everloop_since@")
+                text = _escaped(query).replace("@everloop_since@", ":everloop_since")
+                result = self._run(streamed, sa.text(text), {"everloop_since": since})
             names = list(result.keys())
             types = _declared(connection, result)
             batches = (_batch(names, rows, types) for rows in result.partitions(_ROWS))
@@ -78,11 +92,18 @@ class SqlSource:
             )
         return Connected(self.sql.binding, url)
 
-    def _run(self, connection: sa.Connection, query: str) -> sa.CursorResult[Any]:
+    def _run(
+        self, connection: sa.Connection, query: sa.TextClause, values: Mapping[str, Any] | None = None
+    ) -> sa.CursorResult[Any]:
         try:
-            return connection.execute(sa.text(query.replace(":", r"\:")))
+            return connection.execute(query, values)
         except sa.exc.SQLAlchemyError as error:
             raise _failed(error) from error
+
+
+def _escaped(query: str) -> str:
+    """The author's query without SQLAlchemy's parameters in it."""
+    return query.replace(":", r"\:")
 
 
 class Connected:
