@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Row, Select, and_, bindparam, insert, select, update
+from sqlalchemy import Column, ColumnElement, Row, Select, and_, bindparam, case, func, insert, select, update
 
 from everloop.catalog.engine import Tx, insert_into
 from everloop.catalog.tables.core import edges, numbers, versions
@@ -182,6 +182,13 @@ def newest(tx: Tx, project: str, kind: str) -> list[VersionRow]:
         numbers.c.number == name_rows.c.last,
     )
     return [_row(row) for row in tx.execute(query.order_by(numbers.c.name))]
+
+
+def stamp(tx: Tx, project: str) -> tuple[int, ...]:
+    """Changes whenever a name of the project gets a version, is retired or comes back."""
+    retired = func.sum(case((name_rows.c.retired, 1), else_=0))
+    query = select(func.count(), func.sum(name_rows.c.last), func.sum(name_rows.c.incarnation), retired)
+    return tuple(int(value or 0) for value in tx.execute(query.where(name_rows.c.project == project)).one())
 
 
 def known_as(tx: Tx, project: str, identity: str) -> list[tuple[str, int]]:

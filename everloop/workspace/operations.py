@@ -6,6 +6,8 @@ _MODULES = (
     "everloop.data.operations",
     "everloop.data.editing.operations",
     "everloop.data.trees.operations",
+    "everloop.data.catalogue.operations",
+    "everloop.data.sensitive.operations",
     "everloop.features.operations",
     "everloop.models.console",
     "everloop.models.registry",

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 
 from everloop.catalog.engine import Tx, insert_into
 from everloop.catalog.tables.annotating import annotations
@@ -91,11 +91,11 @@ def all_of(tx: Tx, project: str, *, states: Collection[str] = ()) -> list[Annota
     return _rows(tx.execute(query.order_by(*order)))
 
 
-def stamp(tx: Tx, project: str) -> tuple[int, int]:
-    """Changes whenever an annotation does: how many there are, and when the newest was said."""
-    query = select(func.count(), func.coalesce(func.max(annotations.c.at), 0)).where(annotations.c.project == project)
-    count, newest = tx.execute(query).one()
-    return int(count), int(newest)
+def stamp(tx: Tx, project: str) -> int:
+    """Changes whenever an annotation does: a digest of all that is said."""
+    c = annotations.c
+    query = select(c.kind, c.name, c.part, c.field, c.value, c.state).where(c.project == project)
+    return hash(frozenset(tuple(row) for row in tx.execute(query)))
 
 
 def _of(project: str, kind: str, name: str) -> tuple[Any, ...]:

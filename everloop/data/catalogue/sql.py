@@ -39,6 +39,8 @@ def origins(query: str, names: Sequence[str], *, dialect: str | None = None) -> 
     try:
         parsed = sqlglot.parse_one(query, dialect=dialect)
     except SqlglotError:
+        parsed = exp.Null()
+    if not isinstance(parsed, exp.Query):
         return dict.fromkeys(names, (SqlOrigin("*", "*", "unknown"),))
     tables = sorted({_table(one) for one in parsed.find_all(exp.Table)} - {c.alias for c in parsed.find_all(exp.CTE)})
     anything = tuple(SqlOrigin(table, "*", "unknown") for table in tables)
