@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Project": "project",
     "Call": "data.definitions",
+    "Evolution": "data.evolution",
     "Files": "data.definitions",
     "Folder": "data.definitions",
     "SQL": "data.definitions",

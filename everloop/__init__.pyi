@@ -9,6 +9,7 @@ from everloop.data.definitions import Call as Call
 from everloop.data.definitions import Files as Files
 from everloop.data.definitions import Folder as Folder
 from everloop.data.definitions import Table as Table
+from everloop.data.evolution import Evolution as Evolution
 from everloop.features.definitions import count as count
 from everloop.features.definitions import last as last
 from everloop.features.definitions import max as max  # noqa: A004 - reads as authors say it: el.max(…)

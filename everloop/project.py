@@ -18,6 +18,7 @@ from everloop.core.ids import checked_name
 from everloop.core.ports import Resources
 from everloop.core.version import Version
 from everloop.data.definitions import ORIGIN, Contract, DatasetDef, Origins, SourceDef
+from everloop.data.evolution import UNCHANGED, Evolution
 from everloop.data.expect import Expectation
 from everloop.features.definitions import Feature, FeatureServiceDef, FeatureViewDef
 from everloop.flows.assets import Asset, define, suggest, wire
@@ -66,9 +67,10 @@ class Project:
         known_time: str | None = None,
         tags: Mapping[str, str] | None = None,
         expect: Sequence[Expectation] = (),
+        evolution: Evolution = UNCHANGED,
     ) -> SourceDef:
         """Rows that come from outside: `el.Files(...)`, `el.SQL(...)` or `el.Call(...)`."""
-        made = _at_caller(lambda: SourceDef(name, origin, key, event_time, known_time, tags or {}, expect))
+        made = _at_caller(lambda: SourceDef(name, origin, key, event_time, known_time, tags or {}, expect, evolution))
         self._add("source", name, self.tables, made)
         return made
 

@@ -135,7 +135,6 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(context):
     before = sorted(context.store.ids())
     wrong = {
         "no column 'id'": (DataError, events([1]).drop("id"), "append"),
-        "a column 'more'": (DataError, events([1]).with_columns(more=1), "append"),
         "column 'value'": (DataError, events([1]).with_columns(value=pl.lit("much")), "upsert"),
         "null in the key": (DataError, events([1]).with_columns(id=pl.lit(None, pl.Int64)), "upsert"),
     }

@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from everloop.data.editing.applying import Edited, edit, rows_of_json, rows_of_object
+    from everloop.data.editing.applying import Edited, edit, evolve, rows_of_json, rows_of_object
 
 Mode = Literal["append", "upsert", "delete"]
 
-__all__ = ["Edited", "Mode", "edit", "rows_of_json", "rows_of_object"]
+__all__ = ["Edited", "Mode", "edit", "evolve", "rows_of_json", "rows_of_object"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from everloop.core.errors import InvalidInput
 from everloop.core.grants import Target
 from everloop.data import editing
 from everloop.data.definitions import Contract
+from everloop.data.evolution import Evolution
 
 
 class Rows(Command):
@@ -20,6 +21,22 @@ class Rows(Command):
     """Whose head is edited, and moves."""
     rows: list[dict[str, Any]] = Field(default_factory=list)
     object: str = ""
+    drop: list[str] = Field(default_factory=list)
+    """Columns that go (see `data.evolve`)."""
+    rename: dict[str, str] = Field(default_factory=dict)
+    retype: dict[str, str] = Field(default_factory=dict)
+
+
+class Evolve(Command):
+    """What becomes of the columns of a dataset; its rows stay."""
+
+    dataset: str
+    environment: str
+    drop: list[str] = Field(default_factory=list)
+    rename: dict[str, str] = Field(default_factory=dict)
+    """New names by old ones."""
+    retype: dict[str, str] = Field(default_factory=dict)
+    """Types by name, as `data.show` names them."""
 
 
 class Append(Rows):
@@ -44,7 +61,7 @@ class EditedView(Answer):
     results: list[dict[str, Any]]
 
 
-def _on(_ctx: Context, cmd: Rows) -> Target:
+def _on(_ctx: Context, cmd: Rows | Evolve) -> Target:
     return Target("data", cmd.dataset, cmd.environment)
 
 
@@ -52,14 +69,23 @@ def _on_append(ctx: Context, cmd: Append) -> Target:
     return _on(ctx, cmd)
 
 
+def _on_evolve(ctx: Context, cmd: Evolve) -> Target:
+    return _on(ctx, cmd)
+
+
 def _edited(ctx: Context, cmd: Rows, mode: editing.Mode, contract: Contract | None = None) -> EditedView:
     if bool(cmd.rows) == bool(cmd.object):
         raise InvalidInput("give the rows, or the object that holds them", hint="one of `rows` and `object`")
     table = editing.rows_of_object(ctx, cmd.object) if cmd.object else editing.rows_of_json(cmd.rows)
-    found = editing.edit(ctx, cmd.dataset, table, mode, cmd.environment, contract=contract)
+    evolution = Evolution(cmd.drop, cmd.rename, cmd.retype)
+    found = editing.edit(ctx, cmd.dataset, table, mode, cmd.environment, contract=contract, evolution=evolution)
+    return _view(cmd.dataset, found)
+
+
+def _view(name: str, found: editing.Edited) -> EditedView:
     return EditedView(
         id=found.id,
-        name=cmd.dataset,
+        name=name,
         number=found.number,
         rows=found.rows,
         new=found.new,
@@ -86,3 +112,10 @@ def upsert(ctx: Context, cmd: Rows) -> EditedView:
 def delete(ctx: Context, cmd: Rows) -> EditedView:
     """Remove the rows that have these keys from the next version; earlier versions keep them (see erasure)."""
     return _edited(ctx, cmd, "delete")
+
+
+@operation("data.evolve", needs="data.capture", on=_on_evolve)
+def evolve(ctx: Context, cmd: Evolve) -> EditedView:
+    """Drop, rename or convert columns of a dataset in the next version; earlier versions keep theirs."""
+    found = editing.evolve(ctx, cmd.dataset, cmd.environment, Evolution(cmd.drop, cmd.rename, cmd.retype))
+    return _view(cmd.dataset, found)
