@@ -51,6 +51,8 @@ def rows(context):
         (pa.large_string(), pa.null(), pa.large_string()),
         (pa.large_string(), pa.int64(), None),
         (pa.date32(), pa.timestamp("us"), None),
+        (pa.timestamp("ns", "UTC"), pa.timestamp("us", "UTC"), pa.timestamp("ns", "UTC")),
+        (pa.timestamp("us"), pa.timestamp("us", "UTC"), None),
     ],
 )
 def test_numbers_are_widened_and_nothing_else(old, new, both):

@@ -17,7 +17,8 @@ _UNSIGNED = {8: pa.uint8(), 16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}
 def wider(old: pa.DataType, new: pa.DataType) -> pa.DataType | None:
     """The smallest type of numbers of their kind that holds the values of both; None when they are of two kinds.
 
-    Whole numbers are taken into a column of floats or decimals, each value only without loss; nulls into any.
+    Whole numbers are taken into a column of floats or decimals, times in another unit into the column's, each value only
+    without loss; nulls into any.
     """
     if old.equals(new) or types.is_null(new):
         return old
@@ -31,6 +32,8 @@ def wider(old: pa.DataType, new: pa.DataType) -> pa.DataType | None:
         scale = max(old.scale, new.scale)
         precision = max(old.precision - old.scale, new.precision - new.scale) + scale
         return type_named(f"decimal({precision},{scale})")
+    if any(kind(old) and kind(new) for kind in (types.is_timestamp, types.is_time, types.is_duration)):
+        return old if getattr(old, "tz", None) == getattr(new, "tz", None) else None
     return old if types.is_integer(new) and (types.is_floating(old) or types.is_decimal(old)) else None
 
 
