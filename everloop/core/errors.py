@@ -13,6 +13,7 @@ Every error says what happened (`message`), what to do about it (`hint`), and ca
     ├── Conflict                    409  conflict             the state changed meanwhile, or a name is taken
     ├── PolicyRefused               409  policy_refused       the target's policy refuses this change
     ├── Unavailable                 503  unavailable          a part that is needed does not answer now
+    │   ├── Overloaded              429  overloaded           too much waits already; `details["seconds"]` says how long
     │   └── StorageFull             507  storage_full         no space is left for the write
     ├── CorruptObject               500  corrupt_object       stored bytes do not match their id
     └── StepFailed                  500  step_failed          user code raised
@@ -111,6 +112,13 @@ class Unavailable(EverloopError):
 
     code = "unavailable"
     status = 503
+
+
+class Overloaded(Unavailable):
+    """So much waits already that no more is taken; `details["seconds"]` says when to come again."""
+
+    code = "overloaded"
+    status = 429
 
 
 class StorageFull(Unavailable):

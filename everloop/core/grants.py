@@ -101,6 +101,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "change.comment */*@*",
         "check.run */*@*",
         "data.capture */*@*",
+        "feed.push data/*@*",
         "label.write endpoint/*@*",
         "alarm.write endpoint/*@*",
     ),

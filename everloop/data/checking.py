@@ -16,7 +16,7 @@ from everloop.core.errors import InvalidInput
 from everloop.data.codec import scan_sql
 from everloop.data.content.schema import logical_type
 from everloop.data.engine import connect, literal, quoted, select
-from everloop.data.expect import MASK, Expectation, ExpectationResult
+from everloop.data.expect import MASK, RELATIONS, Expectation, ExpectationResult
 
 EXAMPLES = 5
 Table: TypeAlias = Sequence[Path] | pl.DataFrame | pl.LazyFrame | pa.Table
@@ -40,8 +40,21 @@ def check_expectations(
     with connect() as engine:
         source, types = _attached(engine, table)
         check = _Check(engine, source, types, dict(tags or {}), tuple(key), now)
-        counts = check.count([e for e in expectations if check.missing(e) is None])
+        counts = check.count([e for e in expectations if e.kind not in RELATIONS and check.missing(e) is None])
         return tuple(check.result(e, counts) for e in expectations)
+
+
+def broken_rows(rows: pa.Table, expectations: Sequence[Expectation]) -> list[tuple[Expectation, list[int]]]:
+    """The numbers of the rows that break each of these expectations, which are about single rows."""
+    if not expectations or not rows.num_rows:
+        return []
+    with connect() as engine:
+        source, types = _attached(engine, rows.append_column(_NUMBER, pa.array(range(rows.num_rows))))
+        check = _Check(engine, source, types, {}, (), 0)
+        return [(e, check.broken(e)) for e in expectations]
+
+
+_NUMBER = "everloop row number"
 
 
 def _attached(engine: duckdb.DuckDBPyConnection, table: Table) -> tuple[str, dict[str, str]]:
@@ -83,7 +96,14 @@ class _Check:
                 counts[e] = self._row(select("coalesce(sum(rows), 0)::bigint", f"({self._repeated(e)})"))[0]
         return counts
 
+    def broken(self, e: Expectation) -> list[int]:
+        """The numbers of rows that break it, in order."""
+        query = select(quoted(_NUMBER), self.source, str(self._broken(e)), "order by all")
+        return [int(number) for (number,) in self.engine.execute(query).fetchall()]
+
     def result(self, e: Expectation, counts: Mapping[Expectation, Any]) -> ExpectationResult:
+        if e.kind in RELATIONS:
+            return ExpectationResult(e, passed=True, observed="not checked here: it is about versions")
         absent = self.missing(e)
         if absent is not None:
             return ExpectationResult(e, passed=False, observed=f"there is no column {absent!r}")

@@ -6,7 +6,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,7 @@ from everloop.core.clock import iso, micros, parse_duration
 from everloop.core.errors import InvalidInput
 
 Severity = Literal["block", "warn"]
+Test = Literal["ks", "psi", "tv"]
 Bound = int | float | str | date | datetime
 
 KINDS = (
@@ -28,7 +29,15 @@ KINDS = (
     "null_share",
     "ordered",
     "columns",
+    "references",
+    "row_change",
+    "drift",
+    "custom",
 )
+RELATIONS = frozenset({"references", "row_change", "drift", "custom"})
+"""Kinds that a table alone cannot answer: they look at other versions, or run the author's code."""
+_BARE = frozenset({"row_count", "row_change", "custom"})
+"""Kinds that name no column."""
 MASK = "•••"
 """What stands for values of tagged columns wherever rows are shown."""
 _LONG = 200
@@ -49,7 +58,7 @@ class Expectation:
             raise InvalidInput(f"{self.kind!r} is not an expectation", hint="one of " + ", ".join(KINDS))
         if self.severity not in get_args(Severity):
             raise InvalidInput(f"{self.severity!r} is not a severity", hint="block or warn")
-        if self.kind != "row_count" and not self.columns:
+        if self.kind not in _BARE and not self.columns:
             raise InvalidInput(f"expect.{self.kind} names no column")
         if not all(isinstance(c, str) and c for c in self.columns):
             raise InvalidInput(f"expect.{self.kind} needs names of columns, not {self.columns!r}")
@@ -87,6 +96,8 @@ class ExpectationResult:
     """How many rows break it, where it is about rows."""
     examples: tuple[Mapping[str, str], ...] = ()
     """Some of these rows: the concerned columns, and the key."""
+    pinned: Mapping[str, str] = field(default_factory=dict)
+    """Other versions that it looked at: the head of a dataset that is referred to, the version compared with."""
 
     @property
     def blocks(self) -> bool:
@@ -102,6 +113,7 @@ class ExpectationResult:
             "observed": self.observed,
             "failing": self.failing,
             "examples": [dict(example) for example in self.examples],
+            "pinned": dict(self.pinned),
         }
 
 
@@ -202,3 +214,53 @@ def ordered(smaller: str, larger: str, *, severity: Severity = "block") -> Expec
 def columns(*names: str, severity: Severity = "block") -> Expectation:
     """The table has these columns."""
     return _make("columns", names, severity)
+
+
+def references(
+    column: str | Sequence[str], dataset: str, to: str | Sequence[str] | None = None, *, severity: Severity = "block"
+) -> Expectation:
+    """Every value (of several columns: every combination) is there in the head of another dataset; nulls pass.
+
+    `to` names the columns there, by default those of the same names.
+    """
+    ours = (column,) if isinstance(column, str) else tuple(column)
+    theirs = ours if to is None else (to,) if isinstance(to, str) else tuple(to)
+    if len(ours) != len(theirs):
+        raise InvalidInput(f"expect.references: {len(ours)} columns cannot refer to {len(theirs)}")
+    return _make("references", ours, severity, dataset=dataset, to=None if theirs == ours else theirs)
+
+
+def row_change(
+    at_least: float | None = None, at_most: float | None = None, *, severity: Severity = "block"
+) -> Expectation:
+    """The number of rows changes by a share in [at_least, at_most] of the previous version's: `at_least=-0.1`."""
+    if at_least is None and at_most is None:
+        raise InvalidInput("expect.row_change has no bound", hint="at_least=-0.1: at most a tenth of the rows goes")
+    bounds = {"at_least": _bound(at_least, "at_least"), "at_most": _bound(at_most, "at_most")}
+    return _make("row_change", (), severity, **bounds)
+
+
+def drift(
+    column: str, at_most: float, *, test: Test = "ks", against: str = "previous", severity: Severity = "warn"
+) -> Expectation:
+    """The distribution lies at most that far from the one of the previous version, or of `against` (`flights@7`).
+
+    `test`: `ks` (Kolmogorov-Smirnov distance, numbers), `tv` (total variation distance, values), `psi` (population
+    stability index, both). It is measured on the profiles' sketches, so no row is read.
+    """
+    if test not in get_args(Test):
+        raise InvalidInput(f"expect.drift({column!r}): {test!r} is no test", hint="ks, psi or tv")
+    if not at_most >= 0 or not math.isfinite(at_most):
+        raise InvalidInput(f"expect.drift({column!r}): {at_most} is no distance", hint="a number from 0 on")
+    return _make("drift", (column,), severity, at_most=repr(float(at_most)), test=test, against=against)
+
+
+def custom(function: str, *, severity: Severity = "block") -> Expectation:
+    """What a function of the project says, `module:function`, which runs in a process of its own.
+
+    It gets a Polars LazyFrame, and answers a boolean, a number of rows that break it, or a frame of these rows.
+    """
+    module, colon, name = function.partition(":")
+    if not (colon and module and name):
+        raise InvalidInput(f"expect.custom({function!r}) names no function", hint="module:function")
+    return _make("custom", (), severity, function=function)

@@ -18,6 +18,7 @@ from everloop.core.ids import checked_name
 from everloop.server.auth import Authenticator, login_routes
 from everloop.server.engines.asking import Engines
 from everloop.server.faults import Faults, answer_error, problem_response
+from everloop.server.feeds.pushing import Feeds
 from everloop.server.mlflow.routes import mlflow_routes
 from everloop.server.rest import PREFIX, rest_app
 from everloop.server.web.routes import web_routes
@@ -34,8 +35,10 @@ def build_app(workspace: Workspace, names: frozenset[str] = frozenset()) -> Star
     auth = Authenticator(workspace.catalog, workspace.clock, host=workspace.settings.host, names=names)
     engines = Engines(workspace.settings)
     open_context = context_opener(workspace, auth, {"engines": engines})
+    feeds = Feeds(open_context, workspace.home, fsync=workspace.settings.fsync)
     routes: list[BaseRoute] = [
         Route("/health", _health),
+        feeds.route,
         *login_routes(auth),
         Mount(PREFIX, rest_app(open_context)),
         *mlflow_routes(lambda request: open_context(request, _mlflow_project(request, workspace))),
@@ -46,7 +49,7 @@ def build_app(workspace: Workspace, names: frozenset[str] = frozenset()) -> Star
         middleware=[Middleware(Faults), Middleware(_InPlace, auth=auth)],
         exception_handlers={EverloopError: answer_error},
     )
-    app.state.engines = engines  # whoever stops the server closes them
+    app.state.engines, app.state.feeds = engines, feeds  # whoever stops the server closes them
     return app
 
 

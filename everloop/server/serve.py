@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> int:
             server.run()
         finally:
             app.state.engines.close()
+            app.state.feeds.close()
     return 0
 
 

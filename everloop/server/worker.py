@@ -28,6 +28,7 @@ from everloop.server.supervisor import die_with_parent
 from everloop.serving.controller import Controller
 from everloop.serving.ingest import ingest
 from everloop.workspace.opened import Workspace
+from everloop.workspace.work.feeding import wanted_feeds
 
 KINDS = ("checks.run", "flow.retrain", "data.refresh", "predictions.seal", "store.sweep", "watch.tick", delivery.TASK)
 LEASE_SECONDS = 30.0
@@ -75,10 +76,12 @@ class Worker:
             Duty("ingest", 0.5, lambda: ingest(workspace.catalog, workspace.home)),
             Duty("rollout", 0.25, self._roll),
             Duty("webhooks", 0.5, lambda: delivery.dispatch(workspace.catalog, workspace.clock)),
+            Duty("feeds", 1.0, self._feed),
             Duty("watch", _WATCH_SECONDS, self._watch),
             Duty("checkpoint", _CHECKPOINT_SECONDS, self._checkpoint),
             Duty("sweep", _CHECKPOINT_SECONDS, self._sweep),
         ]
+        self.feeder: subprocess.Popen[bytes] | None = None
         self._asks = Duty("claim", _CLAIM_SECONDS, lambda: None)
 
     def run(self) -> None:
@@ -95,6 +98,8 @@ class Worker:
             time.sleep(_TICK)
         if self.running is not None:
             self._end_child(self.running.child)
+        if self.feeder is not None:
+            self._end_child(self.feeder)
 
     def _take_over(self) -> None:
         """Do not wait for the leases of workers of this machine that are dead."""
@@ -131,6 +136,22 @@ class Worker:
             projects = refs.projects(tx)
         for event in self.controller.reconcile([self.workspace.system(name) for name in projects]):
             say(f"rollout: {event}")
+
+    def _feed(self) -> None:
+        """Have a process of its own read live feeds, while there are any: it loads engines, and may die."""
+        if self.feeder is not None and self.feeder.poll() is None:
+            return
+        if self.feeder is not None and self.feeder.returncode:
+            say(f"the reader of feeds ended with status {self.feeder.returncode}")
+        self.feeder = None
+        if not wanted_feeds(self.workspace):
+            return
+        self.feeder = subprocess.Popen(
+            [sys.executable, "-P", "-m", "everloop.server.feeds.reader"],
+            stdin=subprocess.DEVNULL,
+            process_group=0,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, before any thread exists
+        )
 
     def _watch(self) -> None:
         """Have monitors look, and predictions of past hours sealed, where there is something to look at."""

@@ -7,6 +7,7 @@ from everloop.catalog.tables import (
     browsing,
     changes,
     core,
+    feeding,
     genai,
     governance,
     operating,
@@ -16,7 +17,7 @@ from everloop.catalog.tables import (
 )
 from everloop.catalog.tables.columns import metadata
 
-REVISION = "0007"
+REVISION = "0008"
 """The newest migration; opening a catalog compares with it and loads Alembic only when it differs."""
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "browsing",
     "changes",
     "core",
+    "feeding",
     "genai",
     "governance",
     "metadata",
