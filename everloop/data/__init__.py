@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from everloop.data.capturing import Captured, capture
     from everloop.data.checking import check_expectations
     from everloop.data.codec import DataCodec, manifest_of, paths, paths_of, scan_sql
+    from everloop.data.contracts.judging import check_version
     from everloop.data.differences import DataDiff, compare
     from everloop.data.drafts import draft_expectations
     from everloop.data.heads import advance_head, head
@@ -29,6 +30,7 @@ _LAZY = {
     "advance_head": "heads",
     "capture": "capturing",
     "check_expectations": "checking",
+    "check_version": "contracts.judging",
     "compare": "differences",
     "draft_expectations": "drafts",
     "head": "heads",
@@ -58,6 +60,7 @@ __all__ = [
     "advance_head",
     "capture",
     "check_expectations",
+    "check_version",
     "compare",
     "draft_expectations",
     "expect",

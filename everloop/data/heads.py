@@ -91,12 +91,8 @@ def advance_head(
         old = refs.get(tx, ctx.project, name)
         held = _definitions(tx, ctx.project, environment, dataset)
     expectations = _expected(held, expectations)
-    manifest = data.manifest_of(ctx, version)
-    results: tuple[ExpectationResult, ...] = ()
-    if expectations:  # without any, no part is fetched or folded
-        results = data.check_expectations(
-            data.paths_of(ctx, manifest), expectations, tags=manifest["tags"], key=manifest["key"], now=ctx.now()
-        )
+    before = old if old != version else None
+    results = data.check_version(ctx, version, expectations, environment=environment, previous=before)
     blocking = [result for result in results if result.blocks]
     if old == version and not blocking:
         return results

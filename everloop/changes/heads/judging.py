@@ -3,7 +3,7 @@
 from typing import Any
 
 from everloop import data
-from everloop.catalog import versions
+from everloop.catalog import refs, versions
 from everloop.catalog.context import Context
 from everloop.checks.request import CheckRequest, Finding
 from everloop.core.errors import EverloopError
@@ -19,13 +19,14 @@ def judge_contract(ctx: Context, request: CheckRequest) -> Finding:
     try:
         with ctx.read() as tx:
             contract = Contract.from_manifest(versions.get(tx, ctx.project, request.check_id).manifest)
-        manifest = data.manifest_of(ctx, identity)
-        results = data.check_expectations(
-            data.paths_of(ctx, manifest),
+            old = refs.get(tx, ctx.project, refs.head_ref(request.environment, dataset))
+        results = data.check_version(
+            ctx,
+            identity,
             contract.expect,
-            tags={**manifest["tags"], **contract.tags},
-            key=manifest["key"],
-            now=ctx.now(),
+            environment=request.environment,
+            previous=old if old != identity else None,
+            tags=contract.tags,
         )
     except EverloopError as error:
         return Finding("error", error.message, hint=error.hint, report={"error": error.problem()})

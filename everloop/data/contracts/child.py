@@ -1,0 +1,56 @@
+"""The process of a custom expectation: `python -m everloop.data.contracts.child`, a question in, an answer out."""
+
+import contextlib
+import json
+import os
+import sys
+from importlib import import_module
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+_EXAMPLES = 5
+
+
+def answer(asked: dict[str, Any]) -> dict[str, Any]:
+    """What the function finds, JSON-ready."""
+    module, _, name = asked["function"].partition(":")
+    sys.path.insert(0, asked["root"])
+    try:
+        function = attrgetter(name)(import_module(module))
+    except (ImportError, AttributeError) as error:
+        return {"missing": str(error)}
+    table = pl.scan_parquet(asked["files"])
+    try:
+        found = function(table)
+    except Exception as error:  # noqa: BLE001 - the edge to user code: whatever it raises is the finding
+        text = (str(error).strip().splitlines() or ["no message"])[0][:500]
+        return _told(passed=False, observed=f"raised {type(error).__name__}: {text}")
+    if isinstance(found, bool):
+        return _told(passed=found, observed="holds" if found else "does not hold")
+    if isinstance(found, int):
+        return _told(passed=found == 0, observed=f"{found} rows", failing=found)
+    if isinstance(found, pl.LazyFrame):
+        found = found.collect()
+    if isinstance(found, pl.DataFrame):
+        shown = [{c: str(v) for c, v in row.items()} for row in found.head(_EXAMPLES).iter_rows(named=True)]
+        return _told(passed=not len(found), observed=f"{len(found)} rows", failing=len(found), examples=shown)
+    return _told(passed=False, observed=f"returned {type(found).__name__}, not a boolean, a count or a frame of rows")
+
+
+def _told(*, passed: bool, observed: str, failing: int = 0, examples: Any = ()) -> dict[str, Any]:
+    return {"passed": passed, "observed": observed, "failing": failing, "examples": list(examples)}
+
+
+def main() -> None:
+    """Read the question from standard input; what the function prints goes nowhere."""
+    asked = json.load(sys.stdin)
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        found = answer(asked)
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()
