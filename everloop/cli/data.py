@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 import typer
 
+from everloop.cli.data_erasure import check_proof, proof
 from everloop.cli.data_files import checkout, files
 from everloop.cli.data_status import status
 from everloop.cli.output import output
@@ -27,6 +28,8 @@ def add_to(app: typer.Typer) -> None:
     data.command("files")(files)
     data.command("checkout")(checkout)
     data.command("status")(status)
+    data.command("proof")(proof)
+    data.command("check-proof")(check_proof)
     app.add_typer(data, name="data")
 
 

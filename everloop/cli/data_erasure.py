@@ -1,11 +1,16 @@
 """Erasure: `everloop erase`, and what is asked and decided about it."""
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from everloop.cli.output import output
 from everloop.cli.session import session
+from everloop.core.errors import InvalidInput
+from everloop.core.signing import VerifyKey
+from everloop.data.erasure import proofs
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,3 +37,34 @@ def erasures() -> None:
     """Every erasure: its figures, its receipt, the models that wait for a decision."""
     with session.client() as client:
         output.show(client.call("data.erasures"))
+
+
+def proof(
+    model: Annotated[str, typer.Argument(help="A model: delay@7, delay:champion, or an id.")],
+    subject: Annotated[str, typer.Option(help="The person's key, as the subject column has it.")],
+    out: Annotated[Path | None, typer.Option(help="Write the proof to this file.")] = None,
+) -> None:
+    """Prove, for anybody to check offline, whether a model's training read a person's rows."""
+    with session.client() as client, output.progress("proving"):
+        found = client.call("data.proof", model=model, subject=subject)
+    if out is None:
+        output.show(found)
+        return
+    out.write_text(json.dumps(found.proof))
+    output.show({"model": found.model, "proof": str(out)}, f"the proof is in [bold]{out}[/]")
+
+
+def check_proof(
+    file: Annotated[Path, typer.Argument(help="What `everloop data proof --out` wrote.")],
+    subject: Annotated[str, typer.Option(help="The person's key.")],
+    key: Annotated[Path, typer.Option(help="The workspace's public key, keys/verify.pem.")],
+) -> None:
+    """Check a proof without the workspace: only the file, the person's key and the public key are read."""
+    try:
+        said, pem = json.loads(file.read_bytes()), key.read_bytes()
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"the proof or the key cannot be read: {error}", hint="everloop data proof --out") from error
+    answer = proofs.check(said, subject, VerifyKey.from_pem(pem))
+    words = "read" if answer.read else "did not read"
+    shown = {"read": answer.read, "model": answer.model, "frame": answer.frame, "redacted": list(answer.redacted)}
+    output.show(shown, f"the training of {answer.model} [bold]{words}[/] rows of this subject")

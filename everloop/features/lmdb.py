@@ -1,7 +1,11 @@
 """The embedded online store: one LMDB environment, many readers in many processes, one writer at a time."""
 
+import fcntl
+import os
+import shutil
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,13 +37,25 @@ class LmdbStore:
         self._lock = threading.RLock()
         self._joined: Any = None
         self._prefixes: dict[str, bytes] = {}
+        self._path, self._size, self._readonly, self._durable = path, size, readonly, durable
+        self._open()
+
+    def _open(self) -> None:
+        path, size = self._path, self._size
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if readonly and not (path / "data.mdb").exists():
-                lmdb.open(str(path), map_size=size).close()
-            self._env = lmdb.open(
-                str(path), map_size=size, readonly=readonly, metasync=durable, max_readers=512, readahead=False
-            )
+            with self._swapping(fcntl.LOCK_SH):
+                if self._readonly and not (path / "data.mdb").exists():
+                    lmdb.open(str(path), map_size=size).close()
+                self._env = lmdb.open(
+                    str(path),
+                    map_size=size,
+                    readonly=self._readonly,
+                    metasync=self._durable,
+                    max_readers=512,
+                    readahead=False,
+                )
+                self._file = self._file_now()
         except (lmdb.Error, OSError) as error:
             raise Unavailable(
                 f"the online store {path} cannot be opened: {error}",
@@ -101,6 +117,65 @@ class LmdbStore:
 
         self._transact(forget, write=True)
 
+    def forget(self, spaces: Collection[str], wanted: Callable[[bytes], bool]) -> int:
+        """Remove the keys of some spaces that are `wanted`; returns how many. Their pages go with `compact`."""
+        prefixes = [self._prefix(space) for space in spaces]
+
+        def act(txn: Any) -> int:
+            count = 0
+            for prefix in prefixes:
+                with txn.cursor() as cursor:
+                    there = cursor.set_range(prefix)
+                    while there and cursor.key().startswith(prefix):
+                        gone = wanted(cursor.key()[len(prefix) :])
+                        count += gone
+                        there = cursor.delete() if gone else cursor.next()
+            return count
+
+        return self._transact(act, write=True)
+
+    def compact(self) -> None:
+        """Write the store anew without its free pages, in which deleted values lie until they are used again.
+
+        The new file takes the old one's place; every process that has the old one open changes over with its next
+        transaction, and its last one gives the old pages back to the disk.
+        """
+        copy = self._path / "compacting"
+        with self._lock, self._swapping(fcntl.LOCK_EX):
+            shutil.rmtree(copy, ignore_errors=True)
+            copy.mkdir()
+            self._follow(locked=True)
+            with self._env.begin(write=True):  # nobody writes to the old file between the copy and the swap
+                self._env.copy(str(copy), compact=True)
+                (copy / "data.mdb").replace(self._path / "data.mdb")
+                (self._path / "lock.mdb").unlink(missing_ok=True)
+            shutil.rmtree(copy)
+        with self._lock:
+            self._follow()
+
+    def _follow(self, *, locked: bool = False) -> bool:
+        """Open the file that took the place of ours, if one did."""
+        if self._file == self._file_now():
+            return False
+        if locked:
+            raise Unavailable("the online store was just compacted", hint="do it again")
+        self._env.close()
+        self._open()
+        return True
+
+    def _file_now(self) -> int:
+        return (self._path / "data.mdb").stat().st_ino
+
+    @contextmanager
+    def _swapping(self, mode: int) -> Iterator[None]:
+        """Opening and the change of files keep out of each other's way."""
+        descriptor = os.open(self._path / "swap.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, mode)
+            yield
+        finally:
+            os.close(descriptor)
+
     def atomically(self, act: Callable[[], Result]) -> Result:
         """Run `act` so that its reads and writes of this store are one transaction, also against other processes.
 
@@ -134,7 +209,10 @@ class LmdbStore:
                 return act(self._joined)
             while True:
                 try:
+                    self._follow()
                     with self._env.begin(write=write) as txn:
+                        if write and self._file != self._file_now():
+                            continue  # it was compacted while we waited for the writers before us
                         return act(txn)
                 except lmdb.MapFullError:
                     self._env.set_mapsize(self._env.info()["map_size"] * 2)

@@ -61,6 +61,8 @@ def _write(catalog: Catalog, batch: list[PredictionRow], progress: Segment) -> N
 
 def _rows(entry: log.Entry, segment: Segment, position: int) -> Iterator[PredictionRow]:
     for row, identity in enumerate(entry.row_ids()):
+        if entry.erased(row):
+            continue
         yield PredictionRow(
             project=entry.project,
             id=identity,

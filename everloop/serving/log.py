@@ -23,6 +23,8 @@ from everloop.serving.columns import Columns, Layout, outputs_from, unpack_answe
 MAGIC = b"EVL1"
 HEADER = struct.Struct("<4sII")
 SUFFIX = ".seg"
+ERASED = "\0"
+"""What fills the keys of a row that was erased."""
 _FULL = {28, 122}  # ENOSPC, EDQUOT
 
 
@@ -59,6 +61,10 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
         """The outputs, decoded: one value (or list) a row."""
         decoded = unpack_answer(outputs_from(_decoded(self.outputs)), self.answer, self.rows)
         return {name: array.tolist() for name, array in decoded.items()}
+
+    def erased(self, row: int) -> bool:
+        """Whether an erasure took this row: nothing of it is left but its place."""
+        return any(values[row][:1] == ERASED for values in self.keys.values())
 
     def row_ids(self) -> list[str]:
         """The prediction ids: the request's own for one row, `<id>.<row>` for several."""

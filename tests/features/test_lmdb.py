@@ -91,3 +91,29 @@ def test_wrong_use_is_explained(tmp_path):
         LmdbStore(tmp_path)
     assert "one process opens it once" in refused.value.hint
     store.close()
+
+
+def test_what_was_forgotten_is_nowhere_in_the_file_and_other_openers_change_over(tmp_path):
+    here, beside = LmdbStore(tmp_path / "s"), LmdbStore(tmp_path / "other")
+    beside.close()
+    many = [(b"s%06d-person" % n, b"value-of-%06d" % n * 9) for n in range(3000)]
+    here.write("p/v", many)
+    program = (
+        "import sys; from pathlib import Path; from everloop.features.lmdb import LmdbStore\n"
+        "store = LmdbStore(Path(sys.argv[1])); print(len(store.read('p/v', [b's000007-person'])), flush=True)\n"
+        "sys.stdin.readline(); store.write('p/v', [(b'late', b'1')])\n"
+        "print(store.read('p/v', [b's000007-person', b's000008-person', b'late']), flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "s")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout.readline() == "1\n"
+        assert here.forget(["p/v"], lambda key: key == b"s000007-person") == 1
+        here.compact()
+        said, _ = child.communicate("\n")
+    assert said.strip() == str([None, dict(many)[b"s000008-person"], b"1"])
+    assert here.read("p/v", [b"late", b"s000007-person"]) == [b"1", None]
+    content = (tmp_path / "s" / "data.mdb").read_bytes()
+    assert b"000007-person" not in content
+    assert b"000008-person" in content
+    here.close()

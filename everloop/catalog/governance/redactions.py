@@ -64,6 +64,12 @@ def tables(tx: Tx, project: str) -> dict[str, dict[str, Any]]:
     return {identity: manifest for identity, manifest in found.items() if "parts" in manifest}
 
 
+def ids_of_kind(tx: Tx, project: str, kind: str) -> list[str]:
+    """Every version of a kind, of names that were retired too."""
+    query = select(versions.c.id).where(versions.c.project == project, versions.c.kind == kind)
+    return list(tx.execute(query.order_by(versions.c.id)).scalars())
+
+
 def redact_manifest(tx: Tx, project: str, version: str, manifest: Mapping[str, Any], fact: Fact) -> None:
     """Store what a manifest says now, with the record of it; `fact` carries the actor, the time and the erasure."""
     text = canonical_json(manifest)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, and_, func, select, tuple_
+from sqlalchemy import Row, and_, delete, func, select, tuple_
 
 from everloop.catalog.engine import Tx, insert_into
 from everloop.catalog.tables.operating import labels as label_rows
@@ -180,6 +180,14 @@ def labelled(
     for row in tx.execute(query.order_by(predictions.c.at, predictions.c.id, label_rows.c.id)):
         newest_of[row.id] = (_row(row), Label(row.id, json.loads(row.value), row.label_at))
     return list(newest_of.values())
+
+
+def erase(tx: Tx, project: str, ids: Sequence[str]) -> None:
+    """Remove predictions and their labels, as if they had never been."""
+    for start in range(0, len(ids), _CHUNK):
+        chunk = ids[start : start + _CHUNK]
+        tx.execute(delete(label_rows).where(label_rows.c.project == project, label_rows.c.prediction.in_(chunk)))
+        tx.execute(delete(predictions).where(predictions.c.project == project, predictions.c.id.in_(chunk)))
 
 
 def segments(tx: Tx, gateway: str) -> dict[int, Segment]:

@@ -1,5 +1,6 @@
 """The operations of erasure, with every place beside the tables that a workspace has."""
 
+import struct
 from typing import Any
 
 from pydantic import Field, SecretStr
@@ -8,10 +9,14 @@ from everloop.catalog import facts, versions
 from everloop.catalog.context import Context
 from everloop.catalog.governance import redactions
 from everloop.catalog.operation import Answer, Command, operation
-from everloop.core.errors import InvalidInput, NotFound
+from everloop.core.errors import InvalidInput, NotFound, Unavailable
 from everloop.core.grants import Target
 from everloop.core.ports import Erasable
-from everloop.data.erasure import erasing, holds
+from everloop.data.erasure import committing, erasing, holds
+from everloop.features.lmdb import LmdbStore
+from everloop.features.operations import online_store
+from everloop.models.registry import find_model
+from everloop.serving.erasure.segments import PredictionLog
 
 DECIDED = "data.erasure_decided"
 
@@ -84,9 +89,39 @@ class Erasures(Answer):
     erasures: list[dict[str, Any]]
 
 
-def places(_ctx: Context) -> list[Erasable]:
+class OnlineFeatures:
+    """`core.ports.Erasable`: the embedded online store, written anew afterwards."""
+
+    place = "online features"
+
+    def __init__(self, ctx: Context) -> None:
+        """Erase from the project of `ctx`."""
+        self._ctx = ctx
+
+    def erase(self, key: str) -> int:
+        """Remove the state of the entity, alone or as one of several, in every view version of the project."""
+        if not (self._ctx.home / "online").is_dir() and "online" not in self._ctx.ports:
+            return 0
+        store = online_store(self._ctx)
+        if not isinstance(store, LmdbStore):
+            raise Unavailable("this online store cannot erase a subject", hint="drop and materialize its views")
+        with self._ctx.read() as tx:
+            views = redactions.ids_of_kind(tx, self._ctx.project, "view")
+        alone = (b"s" + key.encode(), b"i" + key.encode())
+        among = tuple(struct.pack("<I", len(part)) + part for part in alone)
+
+        def mine(stored: bytes) -> bool:
+            entity = stored[1:]  # behind the byte that says which kind of state it is
+            return entity in alone or any(part in entity for part in among)
+
+        gone = store.forget([f"{self._ctx.project}/{view}" for view in views], mine)
+        store.compact()
+        return gone
+
+
+def places(ctx: Context) -> list[Erasable]:
     """The places beside the tables where this workspace may hold a subject's key."""
-    return []
+    return [PredictionLog(ctx), OnlineFeatures(ctx)]
 
 
 def _everything(_ctx: Context, _cmd: Any) -> Target:
@@ -143,6 +178,28 @@ def erasures(ctx: Context, _cmd: Nothing) -> Erasures:
     with ctx.read() as tx:
         found = redactions.receipts(tx, ctx.project)
     return Erasures(erasures=[{**one, "undecided": undecided(ctx, one)} for one in found])
+
+
+class AskProof(Command):
+    """Whether a model's training frame held a subject's rows."""
+
+    model: str
+    subject: SecretStr
+
+
+class Proof(Answer):
+    """A proof that `everloop data check-proof` verifies offline; the key is not in it."""
+
+    model: str
+    proof: dict[str, Any]
+
+
+@operation("data.proof", needs="data.erase", on=_everything)
+def proof(ctx: Context, cmd: AskProof) -> Proof:
+    """Prove whether a recorded training run read a subject's rows."""
+    with ctx.read() as tx:
+        model = find_model(tx, ctx.project, cmd.model).id
+    return Proof(model=model, proof=committing.proof(ctx, model, cmd.subject.get_secret_value()))
 
 
 def undecided(ctx: Context, erasure: dict[str, Any]) -> list[str]:

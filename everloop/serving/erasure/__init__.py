@@ -1,0 +1,1 @@
+"""A subject goes from the prediction log: segments, rows and labels."""

@@ -1,0 +1,140 @@
+"""Erasing rows of the prediction log in their place: frames keep their length, so that positions stay true.
+
+A closed segment is written anew beside the old one and renamed over it. In the newest one, to which a gateway may be
+appending, frames are overwritten by one write each; the gateway appends behind them.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from everloop.catalog.context import Context
+from everloop.catalog.operating import predictions
+from everloop.core.errors import CorruptObject
+from everloop.serving import log
+from everloop.serving.columns import NUMPY, Layout, outputs_from
+
+
+class PredictionLog:
+    """`core.ports.Erasable`: the segments of this machine, with the rows and labels of the catalog."""
+
+    place = "prediction log"
+
+    def __init__(self, ctx: Context) -> None:
+        """Erase from the project of `ctx`."""
+        self._ctx = ctx
+
+    def erase(self, key: str) -> int:
+        """Blank the rows that were asked for the subject; rows of others in the same request stay. Returns how many."""
+        root = self._ctx.home / "serving" / "log"
+        gone: list[str] = []
+        count = 0
+        for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []:
+            paths = log.segments(folder)
+            for path in paths:
+                ids, blanked_now = erase_from_segment(path, self._ctx.project, key, newest=path == paths[-1])
+                gone, count = gone + ids, count + blanked_now
+        if gone:
+            with self._ctx.write() as tx:
+                predictions.erase(tx, self._ctx.project, gone)
+        return count
+
+
+def erase_from_segment(path: Path, project: str, key: str, *, newest: bool) -> tuple[list[str], int]:
+    """Blank a subject's rows in a segment; returns the ids of all blank rows, and how many became so now."""
+    content = path.read_bytes()
+    changed: dict[int, bytes] = {}
+    gone: list[str] = []
+    count = 0
+    for start, end, entry in log.read(content):
+        rows = [row for row in range(entry.rows) if _about(entry, row, key)]
+        if entry.project != project:
+            continue
+        gone += [identity for row, identity in enumerate(entry.row_ids()) if row in rows or entry.erased(row)]
+        count += len(rows)
+        if rows:
+            frame = log.frame(blanked(entry, rows))
+            if len(frame) != end - start:
+                raise CorruptObject(f"a frame of {path.name} cannot be erased in its place", hint="everloop verify")
+            changed[start] = frame
+    if changed:
+        _overwrite(path, content, changed, newest=newest)
+    return gone, count
+
+
+def blanked(entry: log.Entry, rows: list[int]) -> log.Entry:
+    """The entry with nothing left of some rows: keys, inputs and answers; every length stays."""
+    keys = {
+        name: [_mask(value) if row in rows else value for row, value in enumerate(values)]
+        for name, values in entry.keys.items()
+    }
+    layout = Layout.from_pairs(_plain(entry.layout))
+    widths = [NUMPY[group.datatype].itemsize * len(group.names) for group in layout.groups]
+    outputs = outputs_from(_plain(entry.outputs))
+    answers = []
+    for output in outputs:
+        if output.datatype != "BYTES":
+            width = NUMPY[output.datatype].itemsize
+            for extent in output.tail:
+                width *= extent
+            answers.append(width)
+    inputs = _zeroed(entry.inputs, widths, entry.rows, rows)
+    return msgspec.structs.replace(
+        entry, keys=keys, inputs=inputs, answer=_zeroed(entry.answer, answers, entry.rows, rows)
+    )
+
+
+def _about(entry: log.Entry, row: int, key: str) -> bool:
+    return any(values[row] == key for values in entry.keys.values())
+
+
+def _zeroed(payload: bytes, widths: list[int], count: int, rows: list[int]) -> bytes:
+    """Zeros in the place of rows of matrices that lie one after the other; texts behind them are masked."""
+    content = bytearray(payload)
+    offset = 0
+    for width in widths:
+        for row in rows:
+            content[offset + row * width : offset + (row + 1) * width] = bytes(width)
+        offset += width * count
+    if offset < len(content):
+        texts: list[list[Any]] = msgspec.msgpack.decode(bytes(content[offset:]))
+        masked = [[_mask_in(values, i, count, rows) for i in range(len(values))] for values in texts]
+        content[offset:] = msgspec.msgpack.encode(masked)
+    return bytes(content)
+
+
+def _mask_in(values: list[Any], index: int, count: int, rows: list[int]) -> Any:
+    value = values[index]
+    mine = index * count // max(len(values), 1) in rows  # an output may have several texts a row
+    return _mask(value) if mine and isinstance(value, str) else value
+
+
+def _mask(text: str) -> str:
+    return log.ERASED * len(text.encode())
+
+
+def _plain(value: object) -> list[list[Any]]:
+    found: list[list[Any]] = msgspec.msgpack.decode(value) if isinstance(value, msgspec.Raw) else value  # type: ignore[assignment]
+    return found
+
+
+def _overwrite(path: Path, content: bytes, changed: Mapping[int, bytes], *, newest: bool) -> None:
+    if newest:
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            for start, frame in changed.items():
+                os.pwrite(descriptor, frame, start)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return
+    whole = bytearray(content)
+    for start, frame in changed.items():
+        whole[start : start + len(frame)] = frame
+    half = path.with_suffix(".half")
+    half.write_bytes(whole)
+    half.chmod(0o600)
+    half.replace(path)

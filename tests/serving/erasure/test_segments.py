@@ -1,0 +1,55 @@
+"""Erasing from the prediction log: the subject's rows are blank, everybody else's read as before, positions hold."""
+
+import numpy as np
+
+from everloop.catalog.operating import predictions
+from everloop.catalog.operating.predictions import Label
+from everloop.serving import ingest, log
+from everloop.serving.columns import Column, Layout, Output, pack_answer
+from everloop.serving.erasure.segments import PredictionLog
+
+LAYOUT = Layout((Column("x", "FP64"), Column("who", "BYTES")))
+OUT = (Output("prediction", "FP64"), Output("kind", "BYTES"))
+
+
+def entry(number, people):
+    answer = {"prediction": column([float(number)] * len(people)), "kind": column(["a"] * len(people))}
+    inputs = LAYOUT.pack({"x": [1.5] * len(people), "who": list(people)}, len(people))
+    return log.Entry(
+        f"id{number}", number, number, "flights", "delay", "b3:1", len(people), log.raw(LAYOUT.pairs()), inputs,
+        log.raw([o.listed() for o in OUT]), pack_answer(OUT, answer), {"who": list(people)}, 17, "", "predict",
+    )  # fmt: skip
+
+
+def column(values):
+    return np.array(values, dtype=object if isinstance(values[0], str) else float)
+
+
+def test_a_subject_goes_from_old_and_open_segments_and_from_rows_and_labels(context, tmp_path):
+    folder = tmp_path / "serving" / "log" / "g1"
+    for people in (["ann-4711", "bob"], ["carl"]):
+        appender = log.Appender(folder)
+        appender.append(entry(1 if len(people) == 2 else 2, people))
+        appender.append(entry(3 if len(people) == 2 else 4, ["ann-4711"]))
+    assert ingest.ingest(context.catalog, tmp_path) == 5
+    with context.write() as tx:
+        labels = [Label("id1.0", 1.0, 5), Label("id1.1", 2.0, 5)]
+        predictions.add_labels(tx, "flights", labels, actor="ada", recorded=5)
+    assert PredictionLog(context).erase("ann-4711") == 3
+    for path in log.segments(folder):
+        assert b"ann-4711" not in path.read_bytes()
+    first = [e for _, _, e in log.read(log.segments(folder)[0].read_bytes())]
+    assert first[0].columns()["who"][1] == "bob"
+    assert first[0].columns()["x"].tolist() == [0.0, 1.5]
+    assert first[0].answers()["prediction"] == [0.0, 1.0]
+    with context.read() as tx:
+        assert {p.id for p in predictions.newest(tx, "flights", "delay")} == {"id1.1", "id2"}
+        assert set(predictions.labels_of(tx, "flights", ["id1.0", "id1.1"])) == {"id1.1"}
+        for row in predictions.newest(tx, "flights", "delay"):
+            path = folder / f"{row.segment:012d}.seg"
+            assert next(log.read(path.read_bytes(), row.position))[2].id == row.id.partition(".")[0]
+    appender.append(entry(5, ["ann-4711", "dora"]))
+    PredictionLog(context).erase("ann-4711")  # before it was ingested
+    appender.close()
+    assert ingest.ingest(context.catalog, tmp_path) == 1
+    assert PredictionLog(context).erase("nobody") >= 0
