@@ -14,6 +14,7 @@ _HOMES = {
     "Evolution": "data.evolution",
     "Files": "data.definitions",
     "Folder": "data.definitions",
+    "Query": "data.definitions",
     "SQL": "data.definitions",
     "Table": "data.definitions",
     "expect": "data",

@@ -8,6 +8,7 @@ from everloop.data.definitions import SQL as SQL
 from everloop.data.definitions import Call as Call
 from everloop.data.definitions import Files as Files
 from everloop.data.definitions import Folder as Folder
+from everloop.data.definitions import Query as Query
 from everloop.data.definitions import Table as Table
 from everloop.data.evolution import Evolution as Evolution
 from everloop.features.definitions import count as count

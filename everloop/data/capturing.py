@@ -23,7 +23,7 @@ from everloop.data.content.known import before_of, known_to
 from everloop.data.content.logical import BLOCK, RULE, Digest, Hasher
 from everloop.data.content.parts import UNKEYED_ROWS, Part, Stored, data_version, store_table
 from everloop.data.content.schema import is_bytes, is_lists, is_text, plain_schema, plain_type
-from everloop.data.definitions import SQL, Call, Files, Folder, SourceDef, Table
+from everloop.data.definitions import SQL, Call, Files, Folder, Query, SourceDef, Table
 from everloop.data.evolution.rules import captured_schema, evolved_batches
 from everloop.data.expect import ExpectationResult
 from everloop.data.failures import full_disk_is_storage_full
@@ -36,6 +36,7 @@ from everloop.data.sources.files import FileSource
 from everloop.data.sources.incremental import Step, progress_of, step_on
 from everloop.data.sources.sql import SqlSource
 from everloop.data.sources.table import TableSource
+from everloop.data.sources.warehouse import WarehouseSource
 from everloop.data.streams.origins import Feed
 from everloop.data.trees.source import FolderSource
 
@@ -62,6 +63,8 @@ def open_source(ctx: Context, source: SourceDef, root: Path | None = None) -> So
     if isinstance(origin, SQL):
         made = (DuckSource if is_duckdb(origin, ctx.bindings) else SqlSource)(origin, ctx.bindings)
         return CursorSource(made) if origin.cursor else made
+    if isinstance(origin, Query):
+        return WarehouseSource(source, origin, ctx.bindings)
     if isinstance(origin, Table):
         return TableSource(origin, source.name)
     if isinstance(origin, Folder):
@@ -153,6 +156,8 @@ def _record(ctx: Context, opened: Source, made: tuple[Version, Version], stored:
 
 def _read(ctx: Context, source: SourceDef, opened: Source, state: Mapping[str, Any]) -> Step:
     """All that the source holds."""
+    if isinstance(opened, WarehouseSource) and opened.query.keep == "warehouse":
+        return Step(opened.pinned(), Stored(pa.schema([]), 0))
     if isinstance(opened, FileSource) and opened.files.only_new and state:
         opened = opened.narrowed([name for name, *_ in state["files"]])  # those that the progress tells of
     if isinstance(opened, FileSource) and opened.in_place and not source.key and opened.files.format == "parquet":

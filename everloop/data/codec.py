@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,10 @@ def paths(ctx: Context, identity: str) -> list[Path]:
 
 
 def paths_of(ctx: Context, manifest: Mapping[str, Any]) -> list[Path]:
-    """The same for a manifest that is at hand."""
+    """The same for a manifest that is at hand; a version that is pinned in a warehouse is fetched."""
+    if "external" in manifest:
+        warehouse = import_module("everloop.data.sources.warehouse")  # SQLAlchemy's drivers: only for who needs them
+        return [warehouse.external_file(manifest, ctx.bindings, ctx.home / "cache")]
     logicals = [part["logical"] for part in manifest["parts"]]
     with ctx.read() as tx:
         placed = placements.resolve(tx, ctx.project, logicals)

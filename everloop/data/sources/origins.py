@@ -136,6 +136,36 @@ class SQL:
         return f"select * from ({inner}) as everloop_rows where {column} >= {value} or {column} is null"  # noqa: S608 - the author's query
 
 
+KEEPS = ("here", "warehouse")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query that runs inside the warehouse (PostgreSQL) that `binding` names: its result is a table there first.
+
+    With `keep="here"` the result is captured and its table goes; with `"warehouse"` it stays there, and the version
+    pins it: by its digest, row count and schema. `state` is a cheap query, as of `SQL`.
+    """
+
+    binding: str
+    sql: str
+    keep: str = "here"
+    state: str = ""
+
+    def __post_init__(self) -> None:
+        """Check them; raises `InvalidInput`."""
+        checked_name(self.binding)
+        if not self.sql.strip():
+            raise InvalidInput(f"the query for {self.binding!r} is empty")
+        if self.keep not in KEEPS:
+            raise InvalidInput(f"keep={self.keep!r} says not where the result stays", hint="here, or warehouse")
+
+    def manifest(self) -> dict[str, Any]:
+        """Binding's name (never its value), query, and where the result stays."""
+        said = {"type": "query", "binding": self.binding, "sql": self.sql, "keep": self.keep}
+        return {**said, "state": self.state} if self.state else said
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """The table that a function of the project returns (polars, pandas, Arrow, or an iterator of record batches).
@@ -210,6 +240,7 @@ ORIGINS: Mapping[str, Callable[..., Origin]] = {
     "call": Call,
     "folder": Folder,
     "table": Table,
+    "query": Query,
     **FEEDS,
 }
 """Kinds of origins by the `type` of their manifests."""

@@ -71,26 +71,30 @@ class SqlSource:
                 query = self.sql.since(column, "@everloop_since@")
                 text = _escaped(query).replace("@everloop_since@", ":everloop_since")
                 result = self._run(streamed, sa.text(text), {"everloop_since": since})
-            names = list(result.keys())
-            types = _declared(connection, result)
-            batches = (_batch(names, rows, types) for rows in result.partitions(_ROWS))
-            try:
-                if all(type_ is not None for type_ in types):
-                    yield pa.RecordBatch.from_pylist([], schema=_schema(names, types))
-                    yield from batches
-                else:
-                    yield from _settled(names, list(batches))
-            except sa.exc.SQLAlchemyError as error:
-                raise _failed(error) from error
+            yield from self._batches(connection, result)
+
+    @classmethod
+    def batches(cls, connection: sa.Connection, query: str) -> Iterator[pa.RecordBatch]:
+        """Record batches of a query on a connection that is open."""
+        streamed = connection.execution_options(stream_results=True, yield_per=_ROWS)
+        yield from cls._batches(streamed, streamed.execute(sa.text(query)))
+
+    @staticmethod
+    def _batches(connection: sa.Connection, result: sa.CursorResult[Any]) -> Iterator[pa.RecordBatch]:
+        names = list(result.keys())
+        types = _declared(connection, result)
+        batches = (_batch(names, rows, types) for rows in result.partitions(_ROWS))
+        try:
+            if all(type_ is not None for type_ in types):
+                yield pa.RecordBatch.from_pylist([], schema=_schema(names, types))
+                yield from batches
+            else:
+                yield from _settled(names, list(batches))
+        except sa.exc.SQLAlchemyError as error:
+            raise failed(error) from error
 
     def _connect(self) -> "Connected":
-        url = self.bindings.get(self.sql.binding)
-        if not isinstance(url, str) or not url:
-            raise InvalidInput(
-                f"this environment has no binding {self.sql.binding!r}",
-                hint="set it in the environment's bindings to the URL of a database",
-            )
-        return Connected(self.sql.binding, url)
+        return Connected(self.sql.binding, self.bindings.get(self.sql.binding))
 
     def _run(
         self, connection: sa.Connection, query: sa.TextClause, values: Mapping[str, Any] | None = None
@@ -98,7 +102,7 @@ class SqlSource:
         try:
             return connection.execute(query, values)
         except sa.exc.SQLAlchemyError as error:
-            raise _failed(error) from error
+            raise failed(error) from error
 
 
 def _escaped(query: str) -> str:
@@ -109,10 +113,16 @@ def _escaped(query: str) -> str:
 class Connected:
     """A connection to the binding's database, read only where the database can."""
 
-    def __init__(self, binding: str, url: str) -> None:
-        """Remember where."""
+    def __init__(self, binding: str, url: Any, *, read_only: bool = True) -> None:
+        """Remember where; raises `InvalidInput` where the environment says none."""
+        if not isinstance(url, str) or not url:
+            raise InvalidInput(
+                f"this environment has no binding {binding!r}",
+                hint="set it in the environment's bindings to the URL of a database",
+            )
         self._binding = binding
         self._url = url
+        self._read_only = read_only
         self._engine: sa.Engine | None = None
         self._connection: sa.Connection | None = None
 
@@ -122,7 +132,7 @@ class Connected:
             url = sa.make_url(self._url)
             self._engine = sa.create_engine(url, poolclass=sa.NullPool)
             self._connection = self._engine.connect()
-            if self._connection.dialect.name == "postgresql":
+            if self._read_only and self._connection.dialect.name == "postgresql":
                 self._connection = self._connection.execution_options(postgresql_readonly=True)
         except (sa.exc.ArgumentError, ImportError) as error:
             raise InvalidInput(
@@ -144,7 +154,8 @@ class Connected:
             self._engine.dispose()
 
 
-def _failed(error: sa.exc.SQLAlchemyError) -> DataError:
+def failed(error: sa.exc.SQLAlchemyError) -> DataError:
+    """What the database said, as an error of ours."""
     cause = getattr(error, "orig", None) or error
     text = " ".join(str(cause).split())
     return DataError(f"the query failed: {text}", hint="run the query in the database's own client to correct it")
@@ -163,6 +174,18 @@ def _postgresql_type(column: Any) -> pa.DataType | None:
         precision, scale = getattr(column, "precision", None), getattr(column, "scale", None)
         return pa.decimal128(precision, scale) if precision and precision <= 38 and scale is not None else None
     return _POSTGRESQL.get(column.type_code)
+
+
+def declared_schema(connection: sa.Connection, query: str) -> pa.Schema:
+    """The schema of a query's answer, where the database declares every type; raises `DataError`."""
+    result = connection.execute(sa.text(query))
+    names, types = list(result.keys()), _declared(connection, result)
+    unknown = next((name for name, type_ in zip(names, types, strict=True) if type_ is None), None)
+    if unknown is not None:
+        raise DataError(
+            f"column {unknown!r} is of a type that cannot be pinned", hint="cast it in the query, say to numeric(18, 4)"
+        )
+    return _schema(names, types)
 
 
 def _schema(names: list[str], types: Sequence[pa.DataType | None]) -> pa.Schema:
