@@ -30,7 +30,7 @@ from everloop.data.trees.status import NOTE, digest_file
 
 WORKERS = 4
 """Threads that write files: reading and hashing go on while others wait for the disk."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 Stamp = tuple[int, int, int, int]
 
@@ -188,6 +188,7 @@ def _write_run(root: int, tree: Tree, run: Run, at: int) -> dict[int, Stamp]:
             if above != inside:
                 if descriptor >= 0:
                     os.close(descriptor)
+                    descriptor = -1  # a number that is closed twice may be another thread's by then
                 descriptor, inside = open_folder(root, above), above
             made[row] = _write(descriptor, name, iter([content]), at)
     finally:

@@ -25,18 +25,18 @@ def chunks(read: Callable[[int], bytes]) -> Iterator[bytes]:
 
     How they are cut does not depend on how much `read` gives at once.
     """
-    held = b""
-    while block := read(_READ):
-        held += block
+    held, more = b"", True
+    while more:
+        blocks, size = [held], len(held)
+        while size < _READ and (block := read(_READ - size)):
+            blocks.append(block)
+            size += len(block)
+        held, more = b"".join(blocks), size >= _READ
         start = 0
-        for end in _cuts(held, final=False):
+        for end in _cuts(held, final=not more):
             yield held[start:end]
             start = end
         held = held[start:]
-    start = 0
-    for end in _cuts(held, final=True):
-        yield held[start:end]
-        start = end
 
 
 def _cuts(data: bytes, *, final: bool) -> Iterator[int]:
