@@ -120,7 +120,8 @@ def advance(tx: Tx, feed: Feed, progress: Progress, *, at: Micros) -> None:
 
 def had(tx: Tx, feed: Feed, keys: Collection[str]) -> set[str]:
     """Which of these batches are in a commit already."""
-    wanted, found = sorted(keys), set()
+    wanted = sorted(keys)
+    found: set[str] = set()
     here = (feed_keys.c.project == feed.project, feed_keys.c.environment == feed.environment)
     for start_at in range(0, len(wanted), _CHUNK):
         chunk = wanted[start_at : start_at + _CHUNK]

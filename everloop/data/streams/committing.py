@@ -89,8 +89,8 @@ def commit(ctx: Context, source: SourceDef, feed: feeds.Feed, cut: Cut) -> Commi
             placements.put(tx, ctx.project, one.placed)
             numbered = versions.put(tx, ctx.project, one.version, actor=ctx.actor.name, at=ctx.now())
             name = refs.head_ref(feed.environment, one.version.name)
-            moved = {"actor": ctx.actor.name, "at": ctx.now(), "reason": "fed"}
-            refs.move(tx, ctx.project, name, old=one.old, new=one.version.id, **moved)
+            actor, at = ctx.actor.name, ctx.now()
+            refs.move(tx, ctx.project, name, old=one.old, new=one.version.id, actor=actor, at=at, reason="fed")
             payload = {"version": one.version.id, "rows": one.rows, "environment": feed.environment}
             facts.append(tx, ctx.project, ctx.fact("data.fed", one.version.key, payload))
             if one.version.name == source.name:

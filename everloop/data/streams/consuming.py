@@ -206,8 +206,8 @@ class Consumer:
         needed = [*self.source.key, *self.origin.id, self.source.event_time]
         for name in dict.fromkeys(column for column in needed if column):
             if rows[name].null_count:
-                for number in np.flatnonzero(rows[name].is_null().to_numpy()):
-                    found.setdefault(int(number), f"no value in {name!r}")
+                for empty in np.flatnonzero(rows[name].is_null().to_numpy()):
+                    found.setdefault(int(empty), f"no value in {name!r}")
         blocking = [e for e in self.source.expect if e.severity == "block" and e.kind in ROUTABLE]
         for expectation, numbers in broken_rows(rows, blocking):
             for number in numbers:

@@ -34,7 +34,11 @@ class KafkaMessages:
         self._consumer = Consumer(_settings(origin, binding))
         self._looked = 0.0
         self._assigned: set[int] = set()
-        self._assign()
+        try:
+            self._assign()
+        except Unavailable:
+            self._consumer.close()
+            raise
 
     def take(self, seconds: float) -> Sequence[Batch]:
         """Messages that came."""
