@@ -112,27 +112,30 @@ def of_rows(tx: Tx, project: str | None = None) -> dict[str, str]:
     return found
 
 
-def reachable(tx: Tx, project: str | None = None) -> set[str]:
+def reachable(tx: Tx, project: str | None = None, *, freed: Collection[tuple[str, str]] = ()) -> set[str]:
     """Every id that a sweep must keep for a project, or for all of them: what rows name, and what manifests mention.
 
-    It is generous on purpose: an id in a manifest is kept whether or not it is known to be an object.
+    It is generous on purpose: an id in a manifest is kept whether or not it is known to be an object. `freed` are
+    (project, version) whose manifests keep nothing: deleted, and referred to by nothing (`keeping.removal`).
     """
     kept = set(of_rows(tx, project))
-    manifests = select(versions.c.manifest)
+    manifests = select(versions.c.project, versions.c.id, versions.c.manifest)
     if project is not None:
         manifests = manifests.where(versions.c.project == project)
-    for text in tx.execute(manifests).scalars():
-        kept.update(_mentioned(json.loads(text)))
+    for row in tx.execute(manifests):
+        if (row.project, row.id) not in freed:
+            kept.update(mentioned(json.loads(row.manifest)))
     return kept
 
 
-def _mentioned(value: Any) -> Iterator[str]:
+def mentioned(value: Any) -> Iterator[str]:
+    """Every id in a manifest, of whatever it is."""
     if isinstance(value, str):
         if is_id(value):
             yield value
     elif isinstance(value, Mapping):
         for part in value.values():
-            yield from _mentioned(part)
+            yield from mentioned(part)
     elif isinstance(value, list):
         for part in value:
-            yield from _mentioned(part)
+            yield from mentioned(part)

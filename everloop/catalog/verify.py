@@ -16,6 +16,7 @@ from sqlalchemy import Row, select
 from everloop.catalog import chain, placements
 from everloop.catalog.engine import Catalog, Tx
 from everloop.catalog.governance import redactions
+from everloop.catalog.keeping import removal
 from everloop.catalog.tables.core import chains, edges, facts, numbers, ref_log, refs, versions
 from everloop.core.errors import CorruptObject, NotFound
 from everloop.core.ids import PREFIX, object_id
@@ -90,12 +91,14 @@ class _Walk:
         wrong: list[Finding] = []
         parts: dict[str, str] = {}  # logical part -> the first version that names it
         with self.catalog.read() as tx:
+            gone = removal.freed(tx, self.project)  # their tombstones are facts, which the chain holds
+        with self.catalog.read() as tx:
             redacted = redactions.manifest_digests(tx, self.project)
         for row in self._versions():
             reason, manifest = _read_manifest(row, redacted.get(row.id, row.id))
             if reason:
                 wrong.append(self._finding("version", row.id, reason))
-            for identity in placements.objects_of(manifest):
+            for identity in () if row.id in gone else placements.objects_of(manifest):
                 wanted.setdefault(identity, f"version {row.id}")
             for logical in _logical_parts(manifest):
                 parts.setdefault(logical, row.id)

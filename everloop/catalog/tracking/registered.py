@@ -134,6 +134,14 @@ def get(tx: Tx, project: str, name: str) -> RegisteredModel:
     return found
 
 
+def ids(tx: Tx, project: str, asset: str) -> list[str]:
+    """Ids of the catalog's versions that a name holds now, hidden ones too."""
+    mine = (names.c.project == project, names.c.kind == "model", names.c.name == asset)
+    held = and_(*(numbers.c[part] == names.c[part] for part in ("project", "kind", "name", "incarnation")))
+    found = select(numbers.c.version).join(names, held).where(*mine).order_by(numbers.c.number)
+    return list(tx.execute(found).scalars())
+
+
 def version(tx: Tx, project: str, name: str, number: int) -> RegisteredVersion:
     """A version that is not hidden; raises `NotFound`."""
     mine = (_VERSIONS.c.project == project, _VERSIONS.c.name == name, _VERSIONS.c.number == number)

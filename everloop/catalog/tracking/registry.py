@@ -13,6 +13,7 @@ from sqlalchemy import delete, insert, select, update
 
 from everloop.catalog import refs, versions
 from everloop.catalog.engine import Tx, insert_into
+from everloop.catalog.keeping import removal
 from everloop.catalog.tables.tracking import registered_models, registered_tags, registered_versions
 from everloop.catalog.tracking import registered
 from everloop.catalog.tracking.rows import RegisteredModel, RegisteredVersion
@@ -96,6 +97,7 @@ def delete_registered(tx: Tx, project: str, name: str, *, actor: str, at: Micros
     for alias in model.aliases:
         delete_alias(tx, project, model, alias, actor=actor, at=at)
     if model.asset in versions.names(tx, project, "model"):
+        removal.remove(tx, project, registered.ids(tx, project, model.asset), actor=actor, at=at)
         versions.retire(tx, project, "model", model.asset)
     for table in (registered_tags, registered_versions, registered_models):
         tx.execute(delete(table).where(table.c.project == project, table.c.asset == model.asset))
@@ -167,12 +169,13 @@ def change_version(
 
 
 def delete_version(tx: Tx, project: str, name: str, number: int, *, actor: str, at: Micros) -> None:
-    """Hide a version and remove its aliases; its number is not given again."""
+    """Hide a version and remove its aliases; its number is not given again, its bytes may go after a grace period."""
     model = registered.get(tx, project, name)
     found = registered.version(tx, project, name, number)
     for alias in found.aliases:
         delete_alias(tx, project, model, alias, actor=actor, at=at)
     _set(tx, project, found, actor=actor, at=at, deleted=1)
+    removal.remove(tx, project, [found.version], actor=actor, at=at)
 
 
 def transition(

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Executable, Row, Table, bindparam, delete, select, update
 
 from everloop.catalog.engine import Tx, insert_for
+from everloop.catalog.keeping import removal
 from everloop.catalog.tables.tracking import run_params, run_tags, runs
 from everloop.catalog.tracking import experiments, inputs, points
 from everloop.catalog.tracking.rows import STATUSES, Run
@@ -167,8 +168,13 @@ def delete_run(tx: Tx, project: str, identity: str, *, at: Micros) -> None:
 
 
 def restore(tx: Tx, project: str, identity: str) -> None:
-    """Show a hidden run again."""
+    """Show a hidden run again; raises `InvalidInput` when its files were freed since."""
     mine = runs.c.number == find(tx, project, identity).number
+    if removal.is_freed(tx, project, f"run/{identity}"):
+        raise InvalidInput(
+            f"The run {identity} was deleted longer ago than the grace period, and its files are gone.",
+            hint="its parameters, tags and metrics stay readable",
+        )
     tx.execute(update(runs).where(mine).values(stage="active", deleted=None))
 
 

@@ -2,8 +2,9 @@
 
 from typing import Any, Protocol, runtime_checkable
 
-from everloop.catalog import facts, placements
+from everloop.catalog import facts, placements, verify
 from everloop.catalog.context import Context
+from everloop.catalog.keeping import removal
 from everloop.core.clock import DAY, SECOND, Micros
 from everloop.store import Swept
 
@@ -22,12 +23,23 @@ class Sweepable(Protocol):
 def sweep_store(ctx: Context, *, grace: Micros = GRACE) -> dict[str, Any]:
     """Remove objects that no project names and that nobody put within `grace`; records the fact `store.swept`.
 
+    What was deleted longer than `grace` ago and is referred to by nothing (`keeping.removal`) names nothing any more.
+
     The store belongs to the workspace, so every project's rows and manifests are asked. Returns the counts.
     """
     if not isinstance(ctx.store, Sweepable):
         return {"removed": 0, "bytes": 0, "kept": 0, "leftovers": 0}
+    freed = set()
+    before = ctx.now() - grace
     with ctx.read() as tx:
-        kept = placements.reachable(tx)
+        every = verify.projects(tx)
+    for project in every:
+        with ctx.write() as tx:
+            removal.expire(tx, project, before=before, actor=ctx.actor.name, at=ctx.now())
+            gone = removal.release(tx, project, before=before, actor=ctx.actor.name, at=ctx.now())
+            freed |= {(project, identity) for identity in gone}
+    with ctx.read() as tx:
+        kept = placements.reachable(tx, freed=freed)
     swept = ctx.store.sweep(kept.__contains__, grace / SECOND)
     counts = {
         "removed": len(swept.removed),
