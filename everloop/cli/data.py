@@ -10,6 +10,7 @@ import typer
 from everloop.cli.data_erasure import check_proof, proof
 from everloop.cli.data_files import checkout, files
 from everloop.cli.data_status import status
+from everloop.cli.data_transfer import evolve, pull, push
 from everloop.cli.output import output
 from everloop.cli.session import session
 from everloop.data.definitions import Files
@@ -30,6 +31,8 @@ def add_to(app: typer.Typer) -> None:
     data.command("status")(status)
     data.command("proof")(proof)
     data.command("check-proof")(check_proof)
+    for command in (push, pull, evolve):
+        data.command()(command)
     app.add_typer(data, name="data")
 
 

@@ -5,6 +5,7 @@ from importlib import import_module
 _MODULES = (
     "everloop.data.operations",
     "everloop.data.editing.operations",
+    "everloop.data.transferring.operations",
     "everloop.data.streams.operations",
     "everloop.data.trees.operations",
     "everloop.data.catalogue.operations",

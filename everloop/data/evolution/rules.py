@@ -1,6 +1,6 @@
 """The rules by which columns change, on schemas and on rows."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -17,23 +17,16 @@ _UNSIGNED = {8: pa.uint8(), 16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}
 def wider(old: pa.DataType, new: pa.DataType) -> pa.DataType | None:
     """The smallest type of numbers of their kind that holds the values of both; None when they are of two kinds.
 
-    Whole numbers are taken into a column of floats or decimals, times in another unit into the column's, each value only
-    without loss; nulls into any.
+    Whole numbers are taken into a column of floats or decimals, times in another unit into the column's, if each value
+    can be without loss; nulls into any.
     """
     if old.equals(new) or types.is_null(new):
         return old
     if types.is_null(old):
         return new
-    if types.is_integer(old) and types.is_integer(new):
-        return _wider_integer(old, new)
-    if types.is_floating(old) and types.is_floating(new):
-        return old if old.bit_width >= new.bit_width else new
-    if types.is_decimal(old) and types.is_decimal(new):
-        scale = max(old.scale, new.scale)
-        precision = max(old.precision - old.scale, new.precision - new.scale) + scale
-        return type_named(f"decimal({precision},{scale})")
-    if any(kind(old) and kind(new) for kind in (types.is_timestamp, types.is_time, types.is_duration)):
-        return old if getattr(old, "tz", None) == getattr(new, "tz", None) else None
+    rule = next((rule for kind, rule in _WIDER if kind(old) and kind(new)), None)
+    if rule is not None:
+        return rule(old, new)
     return old if types.is_integer(new) and (types.is_floating(old) or types.is_decimal(old)) else None
 
 
@@ -43,6 +36,26 @@ def _wider_integer(old: pa.DataType, new: pa.DataType) -> pa.DataType | None:
         return (_SIGNED if types.is_signed_integer(old) else _UNSIGNED)[width]
     unsigned = old if types.is_unsigned_integer(old) else new
     return _SIGNED.get(max(width, 2 * unsigned.bit_width))
+
+
+def _wider_decimal(old: pa.DataType, new: pa.DataType) -> pa.DataType | None:
+    scale = max(old.scale, new.scale)
+    precision = max(old.precision - old.scale, new.precision - new.scale) + scale
+    return type_named(f"decimal({precision},{scale})")
+
+
+def _same_zone(old: pa.DataType, new: pa.DataType) -> pa.DataType | None:
+    return old if getattr(old, "tz", None) == getattr(new, "tz", None) else None
+
+
+_WIDER: tuple[tuple[Callable[[pa.DataType], Any], Callable[[pa.DataType, pa.DataType], pa.DataType | None]], ...] = (
+    (types.is_integer, _wider_integer),
+    (types.is_floating, lambda old, new: old if old.bit_width >= new.bit_width else new),
+    (types.is_decimal, _wider_decimal),
+    (types.is_timestamp, _same_zone),
+    (types.is_time, _same_zone),
+    (types.is_duration, _same_zone),
+)
 
 
 def told(evolution: Evolution, column: str) -> pa.DataType | None:
