@@ -54,6 +54,11 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "rollback": "Point an environment back to what it held before; one compare-and-swap.",
         "env": "Environments: named pointers to snapshots.",
     },
+    "catalogue": {
+        "search": "Search names, descriptions, columns, tags, labels and owners; the best first.",
+        "annotate": "Say who owns an asset and what it means; no version changes by it.",
+        "tags": "Tags of columns: what is sensitive, and what scans found.",
+    },
     "data": {"data": "Datasets and their versions."},
     "data_erasure": {
         "erase": "Remove a person's rows from every version and store; the signed receipt names nobody.",

@@ -19,6 +19,7 @@ from everloop.server.web.pages import render
 from everloop.server.web.views import (
     alarms,
     audit,
+    catalogue,
     changes,
     data,
     endpoints,
@@ -71,6 +72,7 @@ PAGES: tuple[tuple[str, Page], ...] = (
     ("/alarms", alarms.index),
     ("/alarms/{id}", alarms.show),
     ("/audit", audit.index),
+    ("/search", catalogue.search),
     ("/account", people.account),
 )
 ACTS: tuple[tuple[str, Page, Page], ...] = (

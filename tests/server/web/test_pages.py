@@ -108,10 +108,22 @@ def test_runs_are_paged_by_the_server(http, world):
     assert http().get("/shop/runs?token=wrong").status_code == 400
 
 
-def test_masked_columns_stay_masked(http):
-    text = http("ada").get("/shop/data/flights").text
+def test_values_of_tagged_columns_are_for_those_who_may_read_the_tag(http):
+    text = http("eve").get("/shop/data/flights").text
     assert "Masked by their tags: tail" in text
     assert ">N7<" not in text
+    assert ">N7<" in http("ada").get("/shop/data/flights").text  # a steward
+
+
+def test_the_search_box_finds_and_escapes(http):
+    client = http("eve")
+    assert 'action="/shop/search"' in client.get("/shop").text
+    found = client.get("/shop/search?q=tail").text
+    assert 'href="/shop/data/flights?version=2"' in found
+    assert "Nothing that you may read" in client.get("/shop/search?q=zzzz").text
+    assert "<script" not in client.get("/shop/search?q=%3Cscript%3Ealert(1)").text.replace('<script type="module"', "")
+    lineage = client.get("/shop/lineage/data/flights").text
+    assert '<summary class="mono">tail <span class="badge warn">pseudonymous</span>' in lineage
 
 
 def test_the_stream_tells_of_sealed_facts(http, world):

@@ -40,6 +40,11 @@ def lineage(visit: Visit) -> Response:
     depth = visit.whole("depth", 4) or 4
     found = visit.ask("lineage.show", version=visit.part("spec"), depth=min(depth, 64))
     labels = {node.id: node.label for node in found.nodes}
+    columns = visit.ask("lineage.columns", version=found.subject, depth=1)
+    by_column: dict[str, list[object]] = {name: [] for name in columns.columns}
+    for edge in columns.edges:
+        if edge.to_version == found.subject:
+            by_column.setdefault(edge.to_column, []).append(edge)
     return visit.page(
         "lineage.html",
         title=f"Lineage of {labels[found.subject]}",
@@ -49,6 +54,8 @@ def lineage(visit: Visit) -> Response:
         edges=found.edges,
         nodes=found.nodes,
         depth=depth,
+        columns=by_column,
+        tags=columns.tags,
         drawing=drawing(visit, found.subject, depth=min(depth, 64)),
     )
 
