@@ -61,6 +61,8 @@ def compare(ctx: Context, old: str, new: str, *, examples: bool = True) -> DataD
     Without `examples` no part is read whose layers tell how it differs. Raises `NotFound`, `InvalidInput`.
     """
     before, after = manifest_of(ctx, old), manifest_of(ctx, new)
+    if old != new and ("external" in before or "external" in after):
+        raise InvalidInput("a version that stays in a warehouse is not compared", hint='capture it with keep="here"')
     if list(before["key"]) != list(after["key"]):
         raise InvalidInput(
             f"the versions have different keys: {', '.join(before['key'])} and {', '.join(after['key'])}",

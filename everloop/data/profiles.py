@@ -10,7 +10,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasketches
@@ -27,13 +27,16 @@ from everloop.data.codec import manifest_of, paths_of, table_batches, tables
 from everloop.data.content.ordering import mixed, words
 from everloop.data.content.parts import key_text
 from everloop.data.content.schema import is_bytes, is_text, logical_type, plain
+from everloop.data.contracts.associations import SAMPLED_PARTS, associations
 
 KLL_K = 800
 BINS = 256
 TOP = 20
 _COUNTED = 1_000
 _HLL_BITS = 12
-_FORM = 1
+_FORM = 2
+COVERAGE = 48
+"""Pieces of equal weight that the coverage of a column of times is told in."""
 
 
 class Distinct:
@@ -88,6 +91,12 @@ class Column:
     kll: Any = None
     top: Counter[str] | None = None
     top_exact: bool = True
+    times: Any = None
+    """A quantile sketch of the moments in a column of times or dates, in microseconds UTC."""
+    characters: int = 0
+    """All characters of the texts together."""
+    shortest: int | None = None
+    longest: int | None = None
 
     def add(self, array: pa.Array) -> None:
         """Take a piece of the column in plain layout."""
@@ -106,6 +115,12 @@ class Column:
             self._add_numbers(np.asarray(array.cast(pa.float64()).to_numpy(zero_copy_only=False)))
         elif is_text(type_) or pa.types.is_boolean(type_):
             self._add_values(array)
+            if is_text(type_):
+                self._add_lengths(pa.compute.utf8_length(array))
+        elif pa.types.is_timestamp(type_) or pa.types.is_date(type_):
+            self._add_range(pa.compute.min_max(array).as_py())
+            moments = array.cast(pa.timestamp("us", getattr(type_, "tz", None))).cast(pa.int64())
+            self._add_times(np.asarray(moments.to_numpy(zero_copy_only=False), dtype=np.float64))
         elif not is_bytes(type_) and not pa.types.is_duration(type_):
             self._add_range(pa.compute.min_max(array).as_py())
 
@@ -146,6 +161,20 @@ class Column:
         self._forget()
         self._extend(str(column.min()), str(column.max()))
 
+    def _add_lengths(self, lengths: pa.Array) -> None:
+        found = pa.compute.min_max(lengths).as_py()
+        self.characters += pa.compute.sum(lengths).as_py()
+        self._stretch(found["min"], found["max"])
+
+    def _stretch(self, shortest: int, longest: int) -> None:
+        self.shortest = shortest if self.shortest is None else min(self.shortest, shortest)
+        self.longest = longest if self.longest is None else max(self.longest, longest)
+
+    def _add_times(self, moments: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+        if self.times is None:
+            self.times = datasketches.kll_doubles_sketch(KLL_K)
+        self.times.update(moments)
+
     def _forget(self) -> None:
         if self.top is not None and len(self.top) > 4 * _COUNTED:
             self.top = Counter(dict(self.top.most_common(_COUNTED)))
@@ -171,6 +200,12 @@ class Column:
         if other.kll is not None:
             self.kll = self.kll or datasketches.kll_doubles_sketch(KLL_K)
             self.kll.merge(other.kll)
+        if other.times is not None:
+            self.times = self.times or datasketches.kll_doubles_sketch(KLL_K)
+            self.times.merge(other.times)
+        if other.shortest is not None and other.longest is not None:
+            self.characters += other.characters
+            self._stretch(other.shortest, other.longest)
         if other.top is not None:
             self.top = (self.top or Counter()) + other.top
             self.top_exact &= other.top_exact
@@ -181,6 +216,12 @@ class Column:
         if self.kll is None:
             return []
         return [float(q) for q in self.kll.get_quantiles(np.linspace(0, 1, BINS + 1).tolist())]
+
+    def coverage(self) -> list[int]:
+        """The edges, in microseconds UTC, of pieces of equal weight of a column of times."""
+        if self.times is None:
+            return []
+        return [round(q) for q in self.times.get_quantiles(np.linspace(0, 1, COVERAGE + 1).tolist())]
 
     def json(self) -> dict[str, Any]:
         """JSON-ready form with what people read and what merging needs."""
@@ -193,6 +234,12 @@ class Column:
             found |= {"numbers": self.numbers, "mean": self.mean, "spread": self.spread}
             found |= {"std": math.sqrt(self.spread / self.numbers), "quantiles": self.quantiles()}
             found |= {"kll": base64.b64encode(self.kll.serialize()).decode()}
+        if self.times is not None:
+            found |= {"coverage": self.coverage(), "times": base64.b64encode(self.times.serialize()).decode()}
+        if self.shortest is not None:
+            there = self.rows - self.nulls
+            found |= {"shortest": self.shortest, "longest": self.longest, "characters": self.characters}
+            found |= {"length": self.characters / there if there else 0.0}
         if self.top is not None:
             found |= {"top": [[v, n] for v, n in self.top.most_common(TOP)], "top_exact": self.top_exact}
             found |= {"counts": dict(self.top.most_common(_COUNTED))}
@@ -207,6 +254,11 @@ class Column:
         if "kll" in found:
             column.kll = datasketches.kll_doubles_sketch.deserialize(base64.b64decode(found["kll"]))
             column.numbers, column.mean, column.spread = found["numbers"], found["mean"], found["spread"]
+        if "times" in found:
+            column.times = datasketches.kll_doubles_sketch.deserialize(base64.b64decode(found["times"]))
+        if "shortest" in found:
+            column.shortest, column.longest = found["shortest"], found["longest"]
+            column.characters = found["characters"]
         if "counts" in found:
             column.top, column.top_exact = Counter(found["counts"]), found["top_exact"]
         return column
@@ -217,6 +269,8 @@ class Profile:
     """The sketches of all columns."""
 
     columns: Mapping[str, Column]
+    associations: Mapping[str, Any] = field(default_factory=dict)
+    """How columns go together, on a sample (`data.contracts.associations`); of a whole version only."""
 
     @property
     def rows(self) -> int:
@@ -232,12 +286,14 @@ class Profile:
 
     def json(self) -> dict[str, Any]:
         """JSON-ready form."""
-        return {"form": _FORM, "rows": self.rows, "columns": {n: c.json() for n, c in self.columns.items()}}
+        columns = {n: c.json() for n, c in self.columns.items()}
+        return {"form": _FORM, "rows": self.rows, "columns": columns, "associations": dict(self.associations)}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Profile":
         """Read what `json` wrote."""
-        return cls({name: Column.from_json(column) for name, column in found["columns"].items()})
+        columns = {name: Column.from_json(column) for name, column in found["columns"].items()}
+        return cls(columns, found.get("associations", {}))
 
 
 def profile(table: Any, *, tags: Mapping[str, str] | None = None) -> Profile:
@@ -261,23 +317,74 @@ def profile_id(version: str) -> str:
     return manifest_id({"profile_of": version, "form": _FORM})
 
 
+def part_profile_id(logical: str, tags: Iterable[str]) -> str:
+    """The logical id under which the profile of one part is placed; `tags` are the columns that it masks."""
+    return manifest_id({"profile_of_part": logical, "masked": sorted(tags), "form": _FORM})
+
+
 def profile_of(ctx: Context, version: str) -> Profile:
-    """The profile of a data version; computed and stored when it is asked for the first time. Raises `NotFound`."""
+    """The profile of a data version; made and stored when it is asked for the first time. Raises `NotFound`.
+
+    Each part has its own, so that a version costs its new parts only; the others' are merged.
+    """
     logical = profile_id(version)
-    with ctx.read() as tx:
-        placed = placements.resolve(tx, ctx.project, [logical]).get(logical)
-    if placed is not None:
-        try:
-            return Profile.from_json(orjson.loads(ctx.store.get(placed)))
-        except (NotFound, CorruptObject):  # derived: make it again below
-            pass
+    kept = _kept(ctx, [logical])
+    if logical in kept:
+        return kept[logical]
     manifest = manifest_of(ctx, version)
-    files = paths_of(ctx, manifest)
-    first = next(tables(files))
-    found = _profile(tables(files), first.schema, manifest["tags"])
-    identity = ctx.store.put(orjson.dumps(found.json()))
-    with ctx.catalog.write() as tx:  # derived, so no audit record of its own
-        if placed is not None and placed != identity:
-            placements.replace(tx, ctx.project, logical, old=placed, new=identity)
-        placements.put(tx, ctx.project, {logical: identity})
+    if "external" in manifest:  # it has no parts here
+        found = profile(pa.concat_tables(tables(paths_of(ctx, manifest))), tags=manifest["tags"])
+    else:
+        found = profile_of_parts(ctx, manifest)
+    found = replace(found, associations=associations(paths_of(ctx, _sampled(manifest)), manifest["tags"]))
+    _keep(ctx, {logical: found})
     return found
+
+
+def profile_of_parts(ctx: Context, manifest: Mapping[str, Any]) -> Profile:
+    """The merged profiles of the parts of a manifest, or of a choice of them: a window, a union. Raises `DataError`."""
+    tags = manifest["tags"]
+    ids = [part_profile_id(part["logical"], tags) for part in manifest["parts"]]
+    kept = _kept(ctx, ids)
+    new = [part for part, identity in zip(manifest["parts"], ids, strict=True) if identity not in kept]
+    for part in new:
+        (table,) = tables(paths_of(ctx, {**manifest, "parts": [part]}))
+        made = {part_profile_id(part["logical"], tags): _profile([table], table.schema, tags)}
+        if len(ids) > 1:  # the profile of a lone part is the version's
+            _keep(ctx, made)
+        kept |= made
+    first, *rest = ids
+    whole = Profile.from_json(kept[first].json()) if rest else kept[first]
+    for identity in rest:
+        whole.merge(kept[identity])
+    return whole
+
+
+def _sampled(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The manifest with a few of its parts, spread over all."""
+    parts = manifest["parts"]
+    step = max(1, len(parts) // SAMPLED_PARTS)
+    return {**manifest, "parts": parts[::step][:SAMPLED_PARTS]}
+
+
+def _kept(ctx: Context, logicals: list[str]) -> dict[str, Profile]:
+    """The profiles that are there; what is broken or gone is not."""
+    with ctx.read() as tx:
+        placed = placements.resolve(tx, ctx.project, logicals)
+    found = {}
+    for logical, identity in placed.items():
+        try:
+            found[logical] = Profile.from_json(orjson.loads(ctx.store.get(identity)))
+        except (NotFound, CorruptObject):  # derived: made again
+            continue
+    return found
+
+
+def _keep(ctx: Context, profiles: Mapping[str, Profile]) -> None:
+    stored = {logical: ctx.store.put(orjson.dumps(made.json())) for logical, made in profiles.items()}
+    with ctx.catalog.write() as tx:  # derived, so no audit record of its own
+        before = placements.resolve(tx, ctx.project, list(stored))
+        for logical, identity in stored.items():
+            if before.get(logical, identity) != identity:
+                placements.replace(tx, ctx.project, logical, old=before[logical], new=identity)
+        placements.put(tx, ctx.project, stored)

@@ -154,6 +154,8 @@ def next_version(
 
     Parts are stored, and nothing is recorded. Raises `DataError`, `InvalidInput`.
     """
+    if "external" in before.manifest:
+        raise InvalidInput(f"data/{before.name} stays in a warehouse", hint="change it there, and capture it again")
     if mode != "append" and not before.manifest["key"]:
         raise InvalidInput(f"data/{before.name} has no key: rows cannot be told apart", hint="append, or declare a key")
     table = _Table.of(ctx, before.manifest)

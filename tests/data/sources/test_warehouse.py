@@ -5,7 +5,7 @@ from sqlalchemy import create_engine, text
 from everloop import data
 from everloop.catalog import versions
 from everloop.core.errors import Conflict, DataError, InvalidInput, NotFound
-from everloop.data import SourceDef, expect
+from everloop.data import SourceDef, editing, expect
 from everloop.data.definitions import Query
 
 DAILY = "select day, count(*) as flights, avg(delay)::float8 as delay, max(note) as note from flights group by day"
@@ -63,7 +63,15 @@ def test_a_result_that_stays_in_the_warehouse(warehouse):
     assert not list(ctx.store.ids())  # nothing of it lies here
     here = SourceDef("other", Query("w", DAILY), key="day")
     same = data.read(ctx, data.capture(ctx, here).id).collect()
-    assert data.read(ctx, found.id).collect().sort("day").equals(same)
+    read = data.read(ctx, found.id).collect()
+    assert read.sort("day").equals(same)
+    assert data.profile_of(ctx, found.id).rows == 31
+    for attempt in (
+        lambda: data.compare(ctx, found.id, data.capture(ctx, here).id),
+        lambda: editing.edit(ctx, "daily", read, "append", "staging"),
+    ):
+        with pytest.raises(InvalidInput, match="stays in a warehouse"):
+            attempt()
     # the order of rows, and how the session writes them, make no difference
     ask(warehouse, "alter database " + warehouse.url.database + " set timezone = 'Asia/Tokyo'")
     ask(warehouse, f'create table everloop.t as select * from everloop."{table}" order by day desc')
