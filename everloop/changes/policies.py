@@ -92,7 +92,7 @@ def read_policy(manifest: Mapping[str, Any]) -> Policy:
     """
     try:
         policy = Policy.from_manifest(manifest)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise PolicyRefused(f"the policy cannot be read: {error} is missing or wrong") from error
     if policy.mode not in ("solo", "team") or policy.data not in ("grant", "change"):
         raise PolicyRefused(
@@ -102,7 +102,9 @@ def read_policy(manifest: Mapping[str, Any]) -> Policy:
         raise PolicyRefused(
             f"the policy asks for {policy.approvals} approvals", hint="at least 1; solo allows your own"
         )
-    unknown = sorted(set(policy.roles) - set(ROLES))
+    if policy.found not in ("wait", "tag"):
+        raise PolicyRefused(f"the policy says found={policy.found!r}", hint="wait|tag")
+    unknown = sorted({*policy.roles, *policy.tags.values()} - set(ROLES))
     if unknown:
         raise PolicyRefused(f"the policy asks for the role {unknown[0]!r}", hint="one of " + ", ".join(sorted(ROLES)))
     return policy

@@ -31,6 +31,7 @@ from everloop.checks.request import TASK, CheckRequest, request_key
 from everloop.core.ids import manifest_id
 from everloop.core.policy import Approval, CheckState, Decision, Subject, decide
 from everloop.core.snapshot import Delta, apply_delta, delta_id
+from everloop.data.sensitive.tags import tags_of_delta
 
 _WORKED_ON: Mapping[str, Literal["waiting", "running"]] = {"queued": "waiting", "running": "running"}
 
@@ -146,7 +147,8 @@ def standing(tx: Tx, project: str, change: Change) -> Standing:
         checks = _with_tasks(tx, project, identity, checks)
     subject = Subject(identity, policy.id, evidence_digest(checks), frozenset(change.authors))
     approvals = tuple(rows.approvals_of(tx, project, change.number))
-    decision = decide(policy.policy, subject, tuple(c.state for c in checks), tuple(_bound(a) for a in approvals))
+    tags = tags_of_delta(tx, project, delta) if policy.policy.tags else frozenset()
+    decision = decide(policy.policy, subject, tuple(c.state for c in checks), tuple(_bound(a) for a in approvals), tags)
     blocking = [
         *(f"{key} was changed in {change.target} meanwhile" for key in conflicts),
         *(["nothing is left to change"] if not delta else []),

@@ -6,7 +6,7 @@ because the policy that decides is the one in force.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Mode = Literal["solo", "team"]
@@ -25,15 +25,22 @@ class Policy:
     """Names of checks that every change needs, beside those that block this environment by themselves."""
     data: Literal["grant", "change"] = "grant"
     """Whether data heads move by their standing grant or only through changes."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Tag -> the role that one of the approvers must hold, under every mode, when what a change brings carries it."""
+    found: Literal["wait", "tag"] = "wait"
+    """Whether what a scan for personal data finds waits for a person, or is a tag at once."""
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest of the policy's version."""
+        """The manifest of the policy's version; fields that came later are there where they say something."""
+        later: dict[str, Any] = {"tags": dict(self.tags)} if self.tags else {}
+        later |= {"found": self.found} if self.found != "wait" else {}
         return {
             "mode": self.mode,
             "approvals": self.approvals,
             "roles": list(self.roles),
             "checks": list(self.checks),
             "data": self.data,
+            **later,
         }
 
     @classmethod
@@ -45,6 +52,8 @@ class Policy:
             roles=tuple(manifest["roles"]),
             checks=tuple(manifest["checks"]),
             data=manifest["data"],
+            tags=dict(manifest.get("tags", {})),
+            found=manifest.get("found", "wait"),
         )
 
 
@@ -105,9 +114,16 @@ def approval_refusal(policy: Policy, actor: str, subject: Subject, *, service: b
 
 
 def decide(
-    policy: Policy, subject: Subject, checks: tuple[CheckState, ...], approvals: tuple[Approval, ...]
+    policy: Policy,
+    subject: Subject,
+    checks: tuple[CheckState, ...],
+    approvals: tuple[Approval, ...],
+    tags: frozenset[str] = frozenset(),
 ) -> Decision:
-    """Decide whether a change may merge. An approval bound to another delta, policy or evidence is dead."""
+    """Decide whether a change may merge. An approval bound to another delta, policy or evidence is dead.
+
+    `tags` are those of everything that the change brings in.
+    """
     reasons = [f"check {c.name} is {c.state}" for c in checks if c.state != "passed"]
     alive: dict[str, Approval] = {}
     for approval in approvals:
@@ -121,8 +137,13 @@ def decide(
     missing = policy.approvals - len(alive)
     if missing > 0:
         reasons.append(f"{missing} more approval{'s' if missing > 1 else ''} needed")
+    held = frozenset[str]().union(*(a.roles for a in alive.values()))
+    reasons.extend(
+        f"an approver with the role {role} is needed: the change brings {tag} data"
+        for tag, role in sorted(policy.tags.items())
+        if tag in tags and role not in held
+    )
     if policy.mode == "team":
-        held = frozenset[str]().union(*(a.roles for a in alive.values()))
         reasons.extend(f"an approver with the role {role} is needed" for role in policy.roles if role not in held)
     notes = tuple(f"self-approved by {actor} (solo policy)" for actor in sorted(alive) if actor in subject.authors)
     return Decision(not reasons, tuple(reasons), tuple(sorted(alive)), notes)

@@ -18,6 +18,7 @@ ROLES = {
     "bob": ("approver", "deployer"),
     "cyd": ("contributor", "approver", "deployer"),
     "eve": ("admin",),
+    "sam": ("approver", "steward"),
     "lone": ("contributor", "approver", "deployer"),
 }
 

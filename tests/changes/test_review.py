@@ -356,3 +356,19 @@ def test_a_check_shows_whether_somebody_works_on_it(team):
     assert shown()[:2] == ("waiting", "too low")  # it was asked for once more, and that is still to come
     record_finding(team.worker, request, Finding("passed", "fine"))
     assert shown()[:2] == ("passed", "fine")
+
+
+def test_a_policy_may_ask_for_a_role_because_of_a_tag(team):
+    stricter = team.version("policy/production", **Policy("team", tags={"personal": "steward"}).manifest())
+    team.all_through("ada", team.proposal("ada", policy__production=stricter))
+    plain = team.proposal("ada", source__weather=team.version("source/weather", tags={}))
+    team.approve("bob", plain.number)
+    assert team.show(plain.number).mergeable
+    tagged = team.proposal("ada", source__people=team.version("source/people", tags={"email": "personal"}))
+    team.approve("bob", tagged.number)
+    assert "the change brings personal data" in " ".join(team.show(tagged.number).reasons)
+    with pytest.raises(PolicyRefused):
+        team.merge("bob", tagged.number)
+    team.approve("sam", tagged.number)
+    team.merge("bob", tagged.number)
+    assert team.show(tagged.number).state == "merged"

@@ -81,3 +81,19 @@ def test_the_refusal_says_why():
 def test_a_policy_reads_back_from_its_manifest(policy):
     assert Policy.from_manifest(policy.manifest()) == policy
     assert genesis("team") == Policy("team", 1, ("approver",))
+
+
+def test_a_tag_may_demand_an_approver_with_a_role_under_every_mode():
+    for mode in ("solo", "team"):
+        policy = Policy(mode, tags={"special": "steward"})
+        subject = Subject("d", "p", "e", frozenset({"ada"}))
+        approver = Approval("bob", frozenset({"approver"}), "d", "p", "e")
+        steward = Approval("sam", frozenset({"approver", "steward"}), "d", "p", "e")
+        assert decide(policy, subject, (), (approver,)).allowed
+        refused = decide(policy, subject, (), (approver,), frozenset({"special"}))
+        assert refused.reasons == ("an approver with the role steward is needed: the change brings special data",)
+        assert decide(policy, subject, (), (steward,), frozenset({"special"})).allowed
+        assert decide(policy, subject, (), (approver,), frozenset({"personal"})).allowed
+        assert Policy.from_manifest(policy.manifest()) == policy
+    assert "tags" not in Policy("team").manifest()
+    assert "found" not in Policy("team").manifest()

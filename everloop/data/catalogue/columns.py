@@ -13,6 +13,7 @@ from everloop.catalog import versions
 from everloop.catalog.engine import Tx
 from everloop.catalog.versions import VersionRow
 from everloop.core.errors import NotFound
+from everloop.core.ids import is_id
 from everloop.data import catalogue
 from everloop.data.definitions import ORIGIN
 
@@ -87,7 +88,7 @@ def names_of(row: VersionRow) -> tuple[str, ...]:
     if "schema_fields" in manifest:
         return tuple(name for name, *_ in manifest["schema_fields"])
     if row.kind == "view":
-        return (*manifest["entity"], *(f["name"] for f in manifest["features"]))
+        return (*manifest.get("entity", ()), *(f["name"] for f in manifest.get("features", ())))
     return ()
 
 
@@ -107,7 +108,7 @@ def _of_table(lineage: ColumnLineage, row: VersionRow) -> Columns:
 
 
 def _of_source(names: Sequence[str], source: VersionRow) -> Columns:
-    origin = source.manifest["origin"]
+    origin = source.manifest.get("origin", {})
     if origin.get("type") != "sql":
         outside = "/".join(str(origin.get(k)) for k in ("pattern", "function") if origin.get(k))
         return {n: (Made(ColumnRef("outside", outside or source.name, n), "copy"),) for n in names}
@@ -167,6 +168,8 @@ def _views_near(lineage: ColumnLineage, row: VersionRow) -> dict[str, VersionRow
 
 def _of_view(lineage: ColumnLineage, row: VersionRow) -> Columns:
     manifest = row.manifest
+    if "source" not in manifest:
+        return {}
     source = lineage.newest("data", manifest["source"])
     version = source.id if source else ""
 
@@ -183,8 +186,8 @@ def _of_view(lineage: ColumnLineage, row: VersionRow) -> Columns:
 
 
 def _of_service(lineage: ColumnLineage, row: VersionRow) -> Columns:
-    found: dict[str, tuple[Made, ...]] = dict.fromkeys(row.manifest["request"], ())
-    for name in row.manifest["order"]:
+    found: dict[str, tuple[Made, ...]] = dict.fromkeys(row.manifest.get("request", ()), ())
+    for name in row.manifest.get("order", ()):
         view = versions.get(lineage.tx, lineage.project, row.manifest["views"][name])
         for column in view.manifest["entity"]:
             found[column] = (*found.get(column, ()), Made(ColumnRef("view", name, column, view.id), "copy"))
@@ -198,14 +201,14 @@ def _of_model(lineage: ColumnLineage, row: VersionRow) -> Columns:
     """A model's inputs: features through its service, columns of the question from the table that it asked of."""
     manifest = row.manifest
     service = manifest.get("service")
-    if not service:
+    if not isinstance(service, str) or not is_id(service):  # a model from elsewhere: nothing is known of its inputs
         return {}
-    asked = versions.get(lineage.tx, lineage.project, str(service))
+    asked = versions.get(lineage.tx, lineage.project, service)
     read = dict(_of_service(lineage, asked))
     trainer = lineage.newest("trainer", str(manifest.get("trainer") or row.name))
     tables = [] if trainer is None else [trainer.manifest.get("spine", "")]
     spine = lineage.newest("data", tables[0]) if tables and tables[0] else None
-    for column in asked.manifest["request"]:
+    for column in asked.manifest.get("request", ()):
         if spine is not None:
             origin = ColumnRef("data", spine.name, column, spine.id)
             read[column] = (Made(origin, "copy"),)
@@ -227,7 +230,8 @@ def _every_table(lineage: ColumnLineage, row: VersionRow) -> tuple[Made, ...]:
 
 
 def _of_endpoint(lineage: ColumnLineage, row: VersionRow) -> Columns:
-    nodes = [row.manifest["graph"], *row.manifest["graph"].get("nodes", [])]
+    graph = row.manifest.get("graph", {})
+    nodes = [graph, *graph.get("nodes", [])]
     found: dict[str, tuple[Made, ...]] = {}
     for node in nodes:
         if node.get("node") == "lookup":
@@ -247,7 +251,7 @@ def _of_revision(lineage: ColumnLineage, row: VersionRow) -> Columns:
     """What a live revision asks and answers: exactly the service and the models that it pins."""
     found: dict[str, tuple[Made, ...]] = {}
     pinned = [row.manifest["service"]] if row.manifest.get("service") else []
-    for identity in (*pinned, *row.manifest["models"].values()):
+    for identity in (*pinned, *row.manifest.get("models", {}).values()):
         version = versions.get(lineage.tx, lineage.project, identity)
         for name, made in _through(version, lineage.columns(version)).items():
             found[name] = (*found.get(name, ()), *made)
