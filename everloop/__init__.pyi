@@ -11,6 +11,9 @@ from everloop.data.definitions import Folder as Folder
 from everloop.data.definitions import Query as Query
 from everloop.data.definitions import Table as Table
 from everloop.data.evolution import Evolution as Evolution
+from everloop.data.streams.origins import Kafka as Kafka
+from everloop.data.streams.origins import Push as Push
+from everloop.data.streams.origins import RedisStream as RedisStream
 from everloop.features.definitions import count as count
 from everloop.features.definitions import last as last
 from everloop.features.definitions import max as max  # noqa: A004 - reads as authors say it: el.max(…)

@@ -64,6 +64,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "erase": "Remove a person's rows from every version and store; the signed receipt names nobody.",
         "erasures": "Every erasure: its figures, its receipt, the models that wait for a decision.",
     },
+    "feeds": {"feed": "Live feeds: events that arrive become versions of a dataset."},
     "features": {"features": "Feature views and services."},
     "operate": {
         "trace": "From one answer back to its revision, model, rows, code, environment and approver.",

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import delete, select, update
 
 from everloop.catalog.engine import Tx, insert_into
-from everloop.catalog.tables.feeding import feed_keys, feeds
+from everloop.catalog.tables.operating import feed_keys, feeds
 from everloop.core.clock import Micros
 from everloop.core.errors import Conflict, NotFound
 
