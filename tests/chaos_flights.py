@@ -7,8 +7,8 @@ look whether what they asked for has happened, and a build that was killed they 
 import contextlib
 import os
 import random
-import socket
 import shutil
+import socket
 import subprocess
 import sys
 import threading
