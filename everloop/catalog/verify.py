@@ -94,13 +94,14 @@ class _Walk:
             gone = removal.freed(tx, self.project)  # their tombstones are facts, which the chain holds
         with self.catalog.read() as tx:
             redacted = redactions.manifest_digests(tx, self.project)
+            expired = redactions.expired(tx, self.project)
         for row in self._versions():
             reason, manifest = _read_manifest(row, redacted.get(row.id, row.id))
             if reason:
                 wrong.append(self._finding("version", row.id, reason))
             for identity in () if row.id in gone else placements.objects_of(manifest):
                 wanted.setdefault(identity, f"version {row.id}")
-            for logical in _logical_parts(manifest):
+            for logical in () if row.id in expired else _logical_parts(manifest):
                 parts.setdefault(logical, row.id)
         with self.catalog.read() as tx:
             placed = placements.objects(tx, self.project)

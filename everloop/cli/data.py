@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 import typer
 
-from everloop.cli.data_erasure import check_proof, proof
+from everloop.cli.data_erasure import check_proof, expire, hold, proof, retain, usage
 from everloop.cli.data_files import checkout, files
 from everloop.cli.data_status import status
 from everloop.cli.data_transfer import evolve, pull, push
@@ -30,6 +30,10 @@ def add_to(app: typer.Typer) -> None:
     data.command("checkout")(checkout)
     data.command("status")(status)
     data.command("proof")(proof)
+    data.command("usage")(usage)
+    data.command("expire")(expire)
+    data.command("hold")(hold)
+    data.command("retain")(retain)
     data.command("check-proof")(check_proof)
     for command in (push, pull, evolve):
         data.command()(command)

@@ -68,3 +68,44 @@ def check_proof(
     words = "read" if answer.read else "did not read"
     shown = {"read": answer.read, "model": answer.model, "frame": answer.frame, "redacted": list(answer.redacted)}
     output.show(shown, f"the training of {answer.model} [bold]{words}[/] rows of this subject")
+
+
+def usage(name: Annotated[str, typer.Argument(help="A dataset; empty shows all.")] = "") -> None:
+    """Bytes that each version holds alone and shares with others."""
+    with session.client() as client:
+        found = client.call("data.usage", name=name).versions
+    output.rows(found, ["label", "alone", "shared", "expired", "id"], empty="no data yet: everloop run")
+
+
+def expire(
+    go: Annotated[bool, typer.Option("--go", help="Let it go; without this, only what would go is shown.")] = False,
+) -> None:
+    """What retention rules let go; the worker does it daily."""
+    with session.client() as client, output.progress("applying retention rules"):
+        output.show(client.call("data.expire", dry_run=not go))
+
+
+def retain(
+    kind: Annotated[str, typer.Argument(help="data or predictions.")],
+    name: Annotated[str, typer.Argument(help="A glob of datasets.")] = "*",
+    *,
+    versions: Annotated[int, typer.Option(help="How many of the newest versions stay.")] = 1,
+    days: Annotated[float, typer.Option(help="How many days everything stays.")] = 0.0,
+    tag: Annotated[str, typer.Option(help="Only tables with a column of this tag.")] = "",
+    off: Annotated[bool, typer.Option("--off", help="Remove the rule.")] = False,
+) -> None:
+    """Set a retention rule."""
+    fields = {"kind": kind, "name": name, "versions": versions, "days": days, "tag": tag, "off": off}
+    with session.client() as client:
+        output.show(client.call("data.retain", **fields))
+
+
+def hold(
+    dataset: Annotated[str, typer.Argument(help="A dataset; or name a --subject.")] = "",
+    subject: Annotated[str, typer.Option(help="A person's key.")] = "",
+    reason: Annotated[str, typer.Option(help="Who demands it.")] = "",
+    release: Annotated[bool, typer.Option("--release", help="End the hold.")] = False,
+) -> None:
+    """Place or release a legal hold: neither rules nor erasures touch what is held."""
+    with session.client() as client:
+        output.show(client.call("data.hold", dataset=dataset, subject=subject, reason=reason, release=release))

@@ -21,6 +21,8 @@ from typing import Any, Literal
 
 from everloop.catalog import placements, steps, versions
 from everloop.catalog.context import Context
+from everloop.catalog.engine import Tx
+from everloop.catalog.governance import redactions
 from everloop.catalog.steps import StepRow
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.ids import is_id
@@ -86,6 +88,7 @@ def reproduce(
         inputs = versions.manifests(tx, ctx.project, list(row.inputs.values()))
         needed = [logical for manifest in inputs.values() for logical in logicals(manifest)]
         placed = placements.resolve(tx, ctx.project, needed)
+        erased = _erased(tx, ctx.project, inputs)
     threads = int(recorded["threads"].get("OMP_NUM_THREADS") or 1)
     root = Path(tempfile.mkdtemp(prefix="everloop-reproduce-"))
     try:
@@ -111,12 +114,21 @@ def reproduce(
     now = runtime(threads).version.manifest
     made = outcome.saved.version
     tier, difference = _tier(identity, wanted, made.id, made.manifest, (compare or {}).get(made.kind))
-    factors = tuple(differing(recorded, now)) or _unexplained(tier)
+    factors = (*erased, *differing(recorded, now)) or _unexplained(tier)
     return Verdict(tier, factors, identity, made.id, difference, outcome.seconds)
 
 
 _BOUND = ("service", "trainer")
 """Definitions that a step was bound to by id (see `engine.Options.bound`), which its output names."""
+
+
+def _erased(tx: Tx, project: str, inputs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The inputs that no longer hold all that the step read, in words: no run can come nearer than up to these."""
+    return [
+        f"input {identity}: reproduced up to redaction {erasure}"
+        for identity, manifest in inputs.items()
+        for erasure in redactions.of_manifest(tx, project, manifest)
+    ]
 
 
 def _is_bound(manifest: Mapping[str, Any], role: str) -> bool:

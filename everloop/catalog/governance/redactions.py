@@ -22,6 +22,8 @@ from everloop.core.ids import object_id
 
 TABLES = ("data", "frame")
 PART, MANIFEST, ERASED = "data.redacted", "data.manifest_redacted", "data.erased"
+EXPIRED = "data.expired"
+"""A retention rule let a version's bytes go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,18 @@ def manifest_digests(tx: Tx, project: str) -> dict[str, str]:
     """{version: digest of what its manifest says since the last redaction}."""
     query = select(rows.c.subject, rows.c.payload).where(rows.c.project == project, rows.c.kind == MANIFEST)
     return {subject: json.loads(text)["digest"] for subject, text in tx.execute(query.order_by(rows.c.id))}
+
+
+def expired(tx: Tx, project: str) -> set[str]:
+    """The versions whose bytes a retention rule let go."""
+    query = select(rows.c.subject).where(rows.c.project == project, rows.c.kind == EXPIRED)
+    return set(tx.execute(query).scalars())
+
+
+def rules(tx: Tx, project: str, kind: str) -> dict[str, dict[str, Any]]:
+    """The newest payload of the facts of a kind, by subject."""
+    query = select(rows.c.subject, rows.c.payload).where(rows.c.project == project, rows.c.kind == kind)
+    return {subject: json.loads(text) for subject, text in tx.execute(query.order_by(rows.c.id))}
 
 
 def receipts(tx: Tx, project: str) -> list[dict[str, Any]]:

@@ -55,7 +55,7 @@ def erase(
     resume(ctx, places)
     subject = Subject(key, subject_columns(manifests_of_tables(ctx).values(), columns))
     if hold := held(ctx, key):
-        raise PolicyRefused(f"a legal hold stands: {hold}", hint="`everloop data release` ends it")
+        raise PolicyRefused(f"a legal hold stands: {hold}", hint="`everloop data hold --release` ends it")
     erasure = fresh_id("erasure")
     note = {
         "project": ctx.project,

@@ -60,6 +60,7 @@ def _deliver(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
 
 
 def _sweep(ctx: Context, _payload: Mapping[str, Any], _uri: str) -> Any:
+    work.retaining.apply_rules(ctx, dry_run=False)
     return work.sweeping.sweep_store(ctx)
 
 

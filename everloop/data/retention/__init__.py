@@ -1,0 +1,1 @@
+"""How long what is kept: rules, what they let go now, and letting it go."""
