@@ -6,6 +6,7 @@ from typing import Any
 from everloop import data
 from everloop.catalog import refs, versions
 from everloop.catalog.context import Context
+from everloop.catalog.governance import redactions
 from everloop.catalog.operation import Answer, Command, operation
 from everloop.core.errors import InvalidInput
 from everloop.core.grants import Target
@@ -67,6 +68,8 @@ class DataView(Answer):
     """Columns whose values the asker may not see."""
     heads: dict[str, str]
     """Environments whose head this is: {environment: id}."""
+    redacted: list[str]
+    """Erasures that took rows out of it since: `rows` and the parts' ids are those of before."""
 
 
 class ListData(Command):
@@ -195,6 +198,7 @@ def show(ctx: Context, cmd: OfData) -> DataView:
     sketched = data.profile_of(ctx, row.id).json()["columns"]
     with ctx.read() as tx:
         pointers = refs.all(tx, ctx.project, "head/")
+        redacted = redactions.of_manifest(tx, ctx.project, manifest)
     tags = column_tags(ctx, row)
     masked = hidden(ctx, "data", row.name, cmd.environment, tags)
     shown = [
@@ -221,6 +225,7 @@ def show(ctx: Context, cmd: OfData) -> DataView:
             for name, target in pointers.items()
             if name.endswith(ending) and target == row.id
         },
+        redacted=redacted,
     )
 
 

@@ -39,6 +39,7 @@ _MODULES = (
     "everloop.watch.operations",
     "everloop.workspace.system",
     "everloop.workspace.work.erasing",
+    "everloop.workspace.work.retaining",
 )
 
 
