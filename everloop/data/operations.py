@@ -1,5 +1,6 @@
 """The operations of data: capture, show, list, compare, expect, sample. Every face of Everloop goes through these."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from everloop.data.expect import MASK
 from everloop.data.heads import find_version
 from everloop.data.sensitive.masking import column_tags, hidden
 
-_SKETCHES = ("hll", "kll", "counts")
-_VALUES = ("min", "max", "mean", "top", "quantiles")
+_SKETCHES = ("hll", "kll", "counts", "times")
+_VALUES = ("min", "max", "mean", "top", "quantiles", "coverage", "shortest", "longest", "length", "characters")
 """Fields of a profile that tell values."""
 
 
@@ -68,6 +69,8 @@ class DataView(Answer):
     """Columns whose values the asker may not see."""
     heads: dict[str, str]
     """Environments whose head this is: {environment: id}."""
+    associations: dict[str, Any]
+    """How columns go together on a sample: see `data.contracts.associations`; hidden columns are left out."""
     redacted: list[str]
     """Erasures that took rows out of it since: `rows` and the parts' ids are those of before."""
 
@@ -195,7 +198,8 @@ def show(ctx: Context, cmd: OfData) -> DataView:
     """One version: schema, profile, where it is the head."""
     row = find_version(ctx, cmd.version, cmd.environment)
     manifest = data.manifest_of(ctx, row.id)
-    sketched = data.profile_of(ctx, row.id).json()["columns"]
+    profile = data.profile_of(ctx, row.id)
+    sketched = profile.json()["columns"]
     with ctx.read() as tx:
         pointers = refs.all(tx, ctx.project, "head/")
         redacted = redactions.of_manifest(tx, ctx.project, manifest)
@@ -225,8 +229,19 @@ def show(ctx: Context, cmd: OfData) -> DataView:
             for name, target in pointers.items()
             if name.endswith(ending) and target == row.id
         },
+        associations=_together(profile.associations, masked),
         redacted=redacted,
     )
+
+
+def _together(found: Mapping[str, Any], masked: Collection[str]) -> dict[str, Any]:
+    told = dict(found)
+    for kind in ("numbers", "values"):
+        if kind in told:
+            columns = [name for name in told[kind]["columns"] if name not in masked]
+            pairs = [pair for pair in told[kind]["pairs"] if not {pair[0], pair[1]} & set(masked)]
+            told[kind] = {"columns": columns, "pairs": pairs}
+    return told
 
 
 def _told(sketch: dict[str, Any], *, masked: bool) -> dict[str, Any]:

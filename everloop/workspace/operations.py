@@ -4,6 +4,7 @@ from importlib import import_module
 
 _MODULES = (
     "everloop.data.operations",
+    "everloop.data.contracts.operations",
     "everloop.data.editing.operations",
     "everloop.data.transferring.operations",
     "everloop.data.streams.operations",

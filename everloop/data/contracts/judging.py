@@ -21,6 +21,7 @@ from everloop.data.engine import connect, quoted, select
 from everloop.data.expect import MASK, RELATIONS, Expectation, ExpectationResult
 from everloop.data.heads import find_version, head
 from everloop.data.profiles import profile_of
+from everloop.data.sensitive.masking import in_force
 
 
 def check_version(
@@ -39,7 +40,7 @@ def check_version(
     Raises `NotFound`, `InvalidInput`.
     """
     manifest = manifest_of(ctx, version)
-    manifest = {**manifest, "tags": {**manifest["tags"], **(tags or {})}}
+    manifest = {**manifest, "tags": {**manifest["tags"], **in_force(ctx, version), **(tags or {})}}
     alone = [e for e in expectations if e.kind not in RELATIONS]
     results: dict[Expectation, ExpectationResult] = {}
     if alone:  # without any, no part is fetched or folded

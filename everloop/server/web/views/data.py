@@ -11,6 +11,8 @@ from everloop.server.web.visit import Visit
 _HISTORY = 100
 _SAMPLE = 8
 _TOP = 6
+_PAIRS = 12
+"""Pairs of columns that are shown as going together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,21 @@ class ColumnView:
     """Most frequent values with rows and share."""
 
 
+@dataclass(frozen=True, slots=True)
+class DriftedColumn:
+    """How far a column lies from where it was, ready to show."""
+
+    name: str
+    test: str
+    distance: float
+    nulls_before: float
+    nulls: float
+    paths: tuple[str, ...]
+    """Histograms before and after as SVG path data, each over its own range."""
+    values: tuple[tuple[str, float, float], ...]
+    """The values whose shares moved most: value, share before, share after."""
+
+
 def index(visit: Visit) -> Response:
     """The newest version of every dataset, and where each is the head."""
     environments = visit.ask("environments.list", sandboxes=False).environments
@@ -51,9 +68,10 @@ def show(visit: Visit) -> Response:
     chosen = visit.whole("version")
     found = visit.ask("data.show", version=f"data/{name}@{chosen}" if chosen else f"data/{name}")
     against = visit.whole("against")
-    difference = None
+    difference, drifted = None, []
     if against is not None:
         difference = visit.ask("data.compare", old=f"data/{name}@{against}", new=found.id)
+        drifted = [_drifted(one) for one in visit.ask("data.drift", old=difference.old, new=found.id).columns]
     return visit.page(
         "dataset.html",
         title=f"{name} v{found.number}",
@@ -64,7 +82,42 @@ def show(visit: Visit) -> Response:
         sample=visit.ask("data.sample", version=found.id, rows=_SAMPLE),
         against=against,
         difference=difference,
+        drifted=drifted,
+        contract=visit.ask("data.contract", name=name),
+        together=[_together(found.associations, kind) for kind in ("numbers", "values")],
+        sampled=found.associations.get("rows", 0),
     )
+
+
+def _drifted(one: dict[str, Any]) -> DriftedColumn:
+    sides = [one["old"], one["new"]]
+    paths: tuple[str, ...] = ()
+    if all(side["quantiles"] for side in sides):
+        bins = [histogram(side["quantiles"]) for side in sides]
+        paths = tuple(spark_bars([share for _, _, share in found]) if len(found) > 1 else "" for found in bins)
+    tops = [dict(map(tuple, side["top"])) for side in sides]
+    values = sorted({*tops[0], *tops[1]}, key=lambda value: -abs(tops[1].get(value, 0) - tops[0].get(value, 0)))
+    return DriftedColumn(
+        one["name"],
+        one["test"],
+        one["distance"],
+        sides[0]["nulls"],
+        sides[1]["nulls"],
+        paths,
+        tuple((value, tops[0].get(value, 0.0), tops[1].get(value, 0.0)) for value in values[:_TOP]),
+    )
+
+
+def _together(found: dict[str, Any], kind: str) -> tuple[tuple[str, str, float], ...]:
+    """The pairs of columns that go together most, by the size of their figure."""
+    pairs = found.get(kind, {}).get("pairs", ())
+    return tuple((a, b, value) for a, b, value in sorted(pairs, key=lambda pair: -abs(pair[2]))[:_PAIRS])
+
+
+def _covered(edges: list[int]) -> str:
+    """A small histogram of a column of times."""
+    bins = histogram([float(edge) for edge in edges])
+    return spark_bars([share for _, _, share in bins]) if len(bins) > 1 else ""
 
 
 def _column(column: dict[str, Any], found: Any) -> ColumnView:
@@ -85,7 +138,7 @@ def _column(column: dict[str, Any], found: Any) -> ColumnView:
         column.get("min"),
         column.get("max"),
         column.get("mean"),
-        spark_bars([share for _, _, share in bins]) if len(bins) > 1 else "",
-        f"{bins[0][0]:.4g} to {bins[-1][1]:.4g} in {len(bins)} bins" if bins else "",
+        spark_bars([share for _, _, share in bins]) if len(bins) > 1 else _covered(column.get("coverage") or []),
+        f"{bins[0][0]:.4g} to {bins[-1][1]:.4g} in {len(bins)} bins" if bins else "rows over time",
         tuple((str(value), count, count / rows) for value, count in (column.get("top") or [])[:_TOP]),
     )
