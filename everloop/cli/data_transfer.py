@@ -50,7 +50,9 @@ def evolve(
     environment: Annotated[str, typer.Option("--env", help="Whose head is edited, and moves.")] = "production",
 ) -> None:
     """Drop, rename or convert columns in the next version; rows and earlier versions stay."""
-    pairs = [[tuple(text.partition("=")[::2]) for text in given or []] for given in (rename, retype)]
+    names, types = (
+        {text.partition("=")[0]: text.partition("=")[2] for text in given or []} for given in (rename, retype)
+    )
     with session.client() as client:
-        told = {"drop": drop or [], "rename": dict(pairs[0]), "retype": dict(pairs[1])}
+        told = {"drop": drop or [], "rename": names, "retype": types}
         output.show(client.call("data.evolve", dataset=dataset, environment=environment, **told))

@@ -166,8 +166,8 @@ def next_version(
     made = Stored(target, int(before.manifest["cut"]))
     if not target.equals(table.schema):
         store = Shelf(ctx.store, table.read, table.shelf(), known_to(ctx), ctx.home / "scratch")
-        manifest, made = rewritten(table.manifest, table.schema, target, evolution, store)
-        table = _Table.of(ctx, manifest, made.placements)
+        then, made = rewritten(table.manifest, table.schema, target, evolution, store)
+        table = _Table.of(ctx, then, made.placements)
     manifest, key = table.manifest, list(table.manifest["key"])
     stored = Stored(table.schema, int(manifest["cut"]), placements=made.placements, rests=made.rests)
     shelf = table.shelf()

@@ -61,7 +61,7 @@ class EditedView(Answer):
     results: list[dict[str, Any]]
 
 
-def _on(_ctx: Context, cmd: Rows | Evolve) -> Target:
+def _on(_ctx: Context, cmd: Rows) -> Target:
     return Target("data", cmd.dataset, cmd.environment)
 
 
@@ -69,8 +69,8 @@ def _on_append(ctx: Context, cmd: Append) -> Target:
     return _on(ctx, cmd)
 
 
-def _on_evolve(ctx: Context, cmd: Evolve) -> Target:
-    return _on(ctx, cmd)
+def _on_evolve(_ctx: Context, cmd: Evolve) -> Target:
+    return Target("data", cmd.dataset, cmd.environment)
 
 
 def _edited(ctx: Context, cmd: Rows, mode: editing.Mode, contract: Contract | None = None) -> EditedView:
