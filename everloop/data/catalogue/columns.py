@@ -109,13 +109,14 @@ def _of_table(lineage: ColumnLineage, row: VersionRow) -> Columns:
 
 def _of_source(names: Sequence[str], source: VersionRow) -> Columns:
     origin = source.manifest.get("origin", {})
-    if origin.get("type") != "sql":
+    query = origin.get("query") or origin.get("sql") or ""
+    if origin.get("type") not in {"sql", "query"}:
         outside = "/".join(str(origin.get(k)) for k in ("pattern", "function") if origin.get(k))
         return {n: (Made(ColumnRef("outside", outside or source.name, n), "copy"),) for n in names}
     if find_spec("sqlglot") is None:
         anything = (Made(ColumnRef("outside", f"{origin['binding']}.*", "*"), "unknown"),)
         return dict.fromkeys(names, anything)
-    read = catalogue.sql.origins(origin["query"], names)
+    read = catalogue.sql.origins(query, names)
     return {
         name: tuple(
             Made(ColumnRef("outside", f"{origin['binding']}.{one.table}", one.column), one.operator)

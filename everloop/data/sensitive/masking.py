@@ -22,6 +22,13 @@ def column_tags(ctx: Context, row: VersionRow) -> ColumnTags:
         return tags_of(tx, ctx.project, row)
 
 
+def in_force(ctx: Context, version: str) -> dict[str, str]:
+    """Column -> tags that hide it from somebody: for what is written down once, to be read by anybody."""
+    with ctx.read() as tx:
+        tags = tags_of(tx, ctx.project, versions.get(tx, ctx.project, version))
+    return {column: ", ".join(sorted(closed(carried))) for column, carried in tags.items() if closed(carried)}
+
+
 def hidden(ctx: Context, kind: str, name: str, environment: str, tags: ColumnTags) -> frozenset[str]:
     """The columns whose values the actor may not see."""
     return frozenset(

@@ -10,8 +10,10 @@ from everloop.catalog.operation import invoke
 from everloop.catalog.placements import put as place
 from everloop.core.errors import PermissionDenied
 from everloop.core.version import Version
+from everloop.data import expect
 from everloop.data import operations as ops
 from everloop.data.codec import DataCodec
+from everloop.data.contracts.judging import check_version
 from everloop.data.definitions import Contract
 from everloop.data.sensitive.masking import need_file
 from everloop.data.sensitive.tags import tags_in, tags_of
@@ -162,3 +164,12 @@ def test_tags_reach_views_services_models_and_endpoints(context, people, viewer,
         assert tags_in(tx, context.project, [model]) == {"personal"}
     say(context, "load", "age_mean_7d", "least", "50", kind="view")
     assert tags(context, service) == {"load__age_mean_7d": {"aggregated"}}
+
+
+def test_failing_rows_are_written_down_masked_by_tags_that_came_later_too(context):
+    plain = table(context, "people", PEOPLE)
+    say(context, "people", "email", "tag", "personal")
+    (found,) = check_version(context, plain, [expect.between("age", 0, 40)])
+    assert found.examples == ({"id": "2", "age": "41"},)
+    (found,) = check_version(context, plain, [expect.matches("email", "nothing")])
+    assert {row["email"] for row in found.examples} == {"•••"}
