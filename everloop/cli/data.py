@@ -67,10 +67,30 @@ def show(version: Version, environment: Where = "production") -> None:
 
 
 @data.command("diff")
-def diff(old: Version, new: Version, environment: Where = "production") -> None:
-    """What differs between two versions: rows by key, columns, distributions."""
+def diff(
+    old: Version,
+    new: Version,
+    environment: Where = "production",
+    exact: Annotated[bool, typer.Option("--exact", help="Also show rows that changed, which reads parts.")] = False,
+) -> None:
+    """What differs between two versions: rows by key and columns; counts are exact, from manifests where they tell."""
     with session.client() as client:
-        output.show(client.call("data.compare", old=old, new=new, environment=environment))
+        output.show(client.call("data.compare", old=old, new=new, environment=environment, examples=exact))
+
+
+@data.command("drift")
+def drift(old: Version, new: Version, environment: Where = "production") -> None:
+    """How far the distributions of two versions lie apart, column by column, off their profiles."""
+    with session.client() as client:
+        found = client.call("data.drift", old=old, new=new, environment=environment)
+    output.rows(found.columns, ["name", "distance", "test"], empty="no column that both have can be compared")
+
+
+@data.command("contract")
+def contract(dataset: Annotated[str, typer.Argument()], environment: Where = "production") -> None:
+    """What is promised of a dataset, and how the newest version that was checked kept it."""
+    with session.client() as client:
+        output.show(client.call("data.contract", name=dataset, environment=environment))
 
 
 @data.command("propose")

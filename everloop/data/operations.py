@@ -104,6 +104,8 @@ class Compare(Command):
     old: str
     new: str
     environment: str = ""
+    examples: bool = True
+    """Whether changed rows are shown, for which parts are read; counts are exact either way."""
 
 
 class DiffView(Answer):
@@ -275,7 +277,7 @@ def compare_data(ctx: Context, cmd: Compare) -> DiffView:
     old, new = (find_version(ctx, which, cmd.environment) for which in (cmd.old, cmd.new))
     if old.name != new.name:
         ctx.need("read", Target("data", old.name, cmd.environment))
-    found = data.compare(ctx, old.id, new.id)
+    found = data.compare(ctx, old.id, new.id, examples=cmd.examples)
     masked = frozenset[str]().union(
         *(hidden(ctx, "data", row.name, cmd.environment, column_tags(ctx, row)) for row in (old, new))
     )

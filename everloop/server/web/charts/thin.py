@@ -59,12 +59,17 @@ def smoothed(values: Sequence[float | None], weight: float) -> list[float | None
     return found
 
 
-def histogram(quantiles: Sequence[float], bins: int = 24) -> list[tuple[float, float, float]]:
-    """Bins of equal width with their share of the rows, from the edges of bins of equal weight: (low, high, share)."""
+def histogram(
+    quantiles: Sequence[float], bins: int = 24, span: tuple[float, float] | None = None
+) -> list[tuple[float, float, float]]:
+    """Bins of equal width with their share of the rows, from the edges of bins of equal weight: (low, high, share).
+
+    They cover `span`, which holds all edges, so that two histograms can stand beside each other; by default the edges.
+    """
     edges = [q for q in quantiles if isfinite(q)]
-    if len(edges) < 2 or edges[0] == edges[-1]:
+    low, high = span or ((edges[0], edges[-1]) if edges else (0.0, 0.0))
+    if len(edges) < 2 or low == high:
         return [(edges[0], edges[0], 1.0)] if edges else []
-    low, high = edges[0], edges[-1]
     width = (high - low) / bins
     shares = [0.0] * bins
     weight = 1 / (len(edges) - 1)

@@ -46,7 +46,7 @@ class DriftedColumn:
     nulls_before: float
     nulls: float
     paths: tuple[str, ...]
-    """Histograms before and after as SVG path data, each over its own range."""
+    """Histograms before and after as SVG path data, over the range of both."""
     values: tuple[tuple[str, float, float], ...]
     """The values whose shares moved most: value, share before, share after."""
 
@@ -93,7 +93,8 @@ def _drifted(one: dict[str, Any]) -> DriftedColumn:
     sides = [one["old"], one["new"]]
     paths: tuple[str, ...] = ()
     if all(side["quantiles"] for side in sides):
-        bins = [histogram(side["quantiles"]) for side in sides]
+        edges = [edge for side in sides for edge in side["quantiles"]]
+        bins = [histogram(side["quantiles"], span=(min(edges), max(edges))) for side in sides]
         paths = tuple(spark_bars([share for _, _, share in found]) if len(found) > 1 else "" for found in bins)
     tops = [dict(map(tuple, side["top"])) for side in sides]
     values = sorted({*tops[0], *tops[1]}, key=lambda value: -abs(tops[1].get(value, 0) - tops[0].get(value, 0)))
