@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from everloop.catalog import placements, steps, versions
+from everloop.catalog import facts, placements, steps, versions
 from everloop.catalog.context import Context
+from everloop.catalog.engine import Tx
 from everloop.catalog.steps import StepRow
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.core.ports import Executor, Job, Outcome, RunSink
@@ -360,11 +361,23 @@ class _Run:
             peak_memory=outcome.peak_memory,
         )
         with self.ctx.write() as tx:
-            versions.put(tx, self.ctx.project, version, actor=self.ctx.actor.name, at=row.at)
+            numbered = versions.put(tx, self.ctx.project, version, actor=self.ctx.actor.name, at=row.at)
+            if version.kind == "model" and numbered.new:
+                self._tell(tx, version.name, numbered.number, row.run)
             placements.put(tx, self.ctx.project, outcome.saved.placements)
             placements.rest(tx, self.ctx.project, outcome.saved.rests)
             steps.record(tx, self.ctx.project, finished)
             self._end_run(row.run, "FINISHED", outcome.saved.metrics, tx)
+
+    def _tell(self, tx: Tx, name: str, number: int, run: str) -> None:
+        """Facts of a model's new version, and of its name when it is the first, as webhooks hear them."""
+        about = {"name": name, "tags": {}, "description": ""}
+        if number == 1:
+            facts.append(
+                tx, self.ctx.project, self.ctx.fact("registry.registered_model.created", f"model/{name}", about)
+            )
+        told = {**about, "version": str(number), "source": "", "run_id": run}
+        facts.append(tx, self.ctx.project, self.ctx.fact("registry.model_version.created", f"model/{name}", told))
 
     def _put_code(self, asset: Asset) -> None:
         """Make sure that code and runtime are in the catalog before a row names them."""

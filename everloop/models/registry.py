@@ -13,12 +13,15 @@ from pydantic import Field
 from everloop.catalog import facts, refs, steps, versions
 from everloop.catalog.context import Context
 from everloop.catalog.engine import Tx
+from everloop.catalog.keeping import removal
 from everloop.catalog.operation import Answer, Command, operation
+from everloop.catalog.tracking import registered
 from everloop.catalog.tracking.registry import refuse_protected
 from everloop.catalog.versions import VersionRow
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
 from everloop.core.version import Version
+from everloop.models.webhooks import events
 
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _HEX = re.compile(r"[0-9a-f]{6,64}")
@@ -107,11 +110,14 @@ def register_model(ctx: Context, cmd: Register) -> ModelView:
     """Give a model's version another name; doing it again changes nothing."""
     with ctx.write() as tx:
         row = find_model(tx, ctx.project, cmd.model)
+        if row.id in removal.freed(tx, ctx.project):
+            raise NotFound(f"the files of {cmd.model} were freed after it was deleted", hint="choose another version")
         version = Version("model", cmd.name, row.manifest)
         numbered = versions.put(tx, ctx.project, version, actor=ctx.actor.name, at=ctx.now())
         if numbered.new:
             payload = {"version": row.id, "number": numbered.number, "from": row.key}
             facts.append(tx, ctx.project, ctx.fact("model.registered", f"model/{cmd.name}", payload))
+            _tell_registered(ctx, tx, cmd.name, numbered.number, first=numbered.number == 1)
         return _view(tx, ctx.project, versions.find(tx, ctx.project, f"model/{cmd.name}@{numbered.number}"))
 
 
@@ -127,6 +133,7 @@ def alias_model(ctx: Context, cmd: Alias) -> ModelView:
     with ctx.write() as tx:
         refuse_protected(tx, ctx.project, cmd.alias)
         old = refs.get(tx, ctx.project, ref)
+        shown, prompt = registered.told_as(tx, ctx.project, cmd.name)
         wanted = find_model(tx, ctx.project, cmd.model or f"{cmd.name}:{cmd.alias}")
         if not cmd.model:
             refs.delete(tx, ctx.project, ref, old=wanted.id, actor=who, at=now)
@@ -134,9 +141,24 @@ def alias_model(ctx: Context, cmd: Alias) -> ModelView:
             if f"model/{cmd.name}" not in {key for key, _ in versions.known_as(tx, ctx.project, wanted.id)}:
                 raise InvalidInput(f"{cmd.model} is no version of {cmd.name}", hint="register it under that name first")
             refs.move(tx, ctx.project, ref, old=old, new=wanted.id, actor=who, at=now)
+        number = dict(versions.known_as(tx, ctx.project, wanted.id)).get(f"model/{cmd.name}", wanted.number)
+        if not cmd.model:
+            events.record(ctx, tx, "alias", "deleted", shown, prompt=prompt, alias=cmd.alias)
+        elif old != wanted.id:
+            events.record(ctx, tx, "alias", "created", shown, prompt=prompt, alias=cmd.alias, version=str(number))
         payload = {"alias": cmd.alias, "old": old, "new": wanted.id if cmd.model else None}
         facts.append(tx, ctx.project, ctx.fact("model.aliased", f"model/{cmd.name}", payload))
         return _view(tx, ctx.project, wanted)
+
+
+def _tell_registered(ctx: Context, tx: Tx, asset: str, number: int, *, first: bool) -> None:
+    """Tell webhooks of a new version, and of the name when it is the name's first."""
+    name, prompt = registered.told_as(tx, ctx.project, asset)
+    if first:
+        events.record(ctx, tx, "model", "created", name, prompt=prompt, tags={}, description="")
+    told = {"version": str(number), "tags": {}, "description": ""}
+    about = {"template": ""} if prompt else {"source": "", "run_id": ""}
+    events.record(ctx, tx, "version", "created", name, prompt=prompt, **told, **about)
 
 
 def find_model(tx: Tx, project: str, text: str) -> VersionRow:

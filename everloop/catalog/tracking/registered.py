@@ -134,6 +134,18 @@ def get(tx: Tx, project: str, name: str) -> RegisteredModel:
     return found
 
 
+def told_as(tx: Tx, project: str, asset: str) -> tuple[str, bool]:
+    """The name that people know an asset by, and whether it holds the versions of a prompt."""
+    name = tx.execute(select(_MODELS.c.name).where(_MODELS.c.project == project, _MODELS.c.asset == asset)).scalar()
+    model = find(tx, project, name) if name is not None else None
+    return (name or asset, model is not None and is_prompt(model))
+
+
+def is_prompt(model: RegisteredModel) -> bool:
+    """Whether a registered model holds the versions of a prompt."""
+    return model.tags.get(PROMPT_TAG, "").lower() == "true"
+
+
 def ids(tx: Tx, project: str, asset: str) -> list[str]:
     """Ids of the catalog's versions that a name holds now, hidden ones too."""
     mine = (names.c.project == project, names.c.kind == "model", names.c.name == asset)

@@ -13,7 +13,9 @@ from everloop.catalog.tracking.rows import MODEL_STATUSES, LoggedModel, Point, R
 from everloop.core.errors import InvalidInput, NotFound, PolicyRefused
 from everloop.core.grants import Target
 from everloop.models.importing.operations import LATEST, PREFIX
+from everloop.models.webhooks import events
 
+_TEXT = "mlflow.prompt.text"
 _WIDEST = 1000
 """How many deleted versions in a row keep their numbers."""
 
@@ -168,6 +170,8 @@ def put_name(ctx: Context, cmd: PutName) -> Numbered:
                 description=cmd.description,
                 tags=cmd.tags,
             )
+            told = {"tags": dict(made.tags), "description": made.description}
+            events.record(ctx, tx, "model", "created", made.name, prompt=registered.is_prompt(made), **told)
             return Numbered(number=len(made.aliases), new=True)
         fresh = {key: value for key, value in cmd.tags.items() if key not in found.tags}
         registry.set_tags(tx, ctx.project, found.asset, 0, fresh)
@@ -204,6 +208,10 @@ def put_version(ctx: Context, cmd: PutVersion) -> Numbered:
                 PREFIX + "id": mark,
             },
         )
+        prompt = registered.is_prompt(model)
+        told = {"version": str(made.number), "tags": dict(made.tags), "description": made.description}
+        about = {"template": made.tags.get(_TEXT, "")} if prompt else {"source": made.source, "run_id": made.run}
+        events.record(ctx, tx, "version", "created", made.name, prompt=prompt, **told, **about)
         stage = _staged(tx, ctx, cmd, made.number)
         return Numbered(number=made.number, new=True, files=len(files), stage=stage)
 
@@ -219,6 +227,9 @@ def put_alias(ctx: Context, cmd: PutAlias) -> Numbered:
             )
         if held is None:
             registry.set_alias(tx, ctx.project, cmd.name, cmd.alias, cmd.number, actor=ctx.actor.name, at=ctx.now())
+            model = registered.get(tx, ctx.project, cmd.name)
+            told = {"alias": cmd.alias, "version": str(cmd.number)}
+            events.record(ctx, tx, "alias", "created", model.name, prompt=registered.is_prompt(model), **told)
     return Numbered(number=cmd.number, new=held is None)
 
 

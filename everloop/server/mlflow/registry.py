@@ -64,7 +64,7 @@ def create(ctx: Context, args: Arguments) -> Mapping[str, Any]:
             tags=_tags(args),
         )
         told = {"tags": dict(made.tags), "description": made.description}
-        events.record(ctx, tx, "model", "created", made.name, prompt=is_prompt(made), **told)
+        events.record(ctx, tx, "model", "created", made.name, prompt=registered.is_prompt(made), **told)
     return {"registered_model": model_json(made)}
 
 
@@ -124,7 +124,7 @@ def set_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
         model = registered.get(tx, ctx.project, args.text("name"))
         key, value = args.key(), args.text("value", "")[:_TAG_LENGTH]
         registry.set_tags(tx, ctx.project, model.asset, 0, {key: value})
-        events.record(ctx, tx, "tag", "set", model.name, prompt=is_prompt(model), key=key, value=value)
+        events.record(ctx, tx, "tag", "set", model.name, prompt=registered.is_prompt(model), key=key, value=value)
     return {}
 
 
@@ -133,7 +133,7 @@ def delete_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     with ctx.write() as tx:
         model = registered.get(tx, ctx.project, args.text("name"))
         registry.delete_tag(tx, ctx.project, model.asset, 0, args.text("key"))
-        events.record(ctx, tx, "tag", "deleted", model.name, prompt=is_prompt(model), key=args.text("key"))
+        events.record(ctx, tx, "tag", "deleted", model.name, prompt=registered.is_prompt(model), key=args.text("key"))
     return {}
 
 
@@ -144,7 +144,7 @@ def set_alias(ctx: Context, args: Arguments) -> Mapping[str, Any]:
         registry.set_alias(tx, ctx.project, args.text("name"), alias, number, actor=ctx.actor.name, at=ctx.now())
         model = registered.get(tx, ctx.project, args.text("name"))
         told = {"alias": alias, "version": str(number)}
-        events.record(ctx, tx, "alias", "created", model.name, prompt=is_prompt(model), **told)
+        events.record(ctx, tx, "alias", "created", model.name, prompt=registered.is_prompt(model), **told)
     return {}
 
 
@@ -153,7 +153,9 @@ def delete_alias(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     with ctx.write() as tx:
         model = registered.get(tx, ctx.project, args.text("name"))
         registry.delete_alias(tx, ctx.project, model, args.text("alias"), actor=ctx.actor.name, at=ctx.now())
-        events.record(ctx, tx, "alias", "deleted", model.name, prompt=is_prompt(model), alias=args.text("alias"))
+        events.record(
+            ctx, tx, "alias", "deleted", model.name, prompt=registered.is_prompt(model), alias=args.text("alias")
+        )
     return {}
 
 
@@ -278,7 +280,7 @@ def set_version_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
         key, value = args.key(), args.text("value", "")[:_TAG_LENGTH]
         registry.set_tags(tx, ctx.project, model.asset, number, {key: value})
         told = {"version": str(number), "key": key, "value": value}
-        events.record(ctx, tx, "version_tag", "set", model.name, prompt=is_prompt(model), **told)
+        events.record(ctx, tx, "version_tag", "set", model.name, prompt=registered.is_prompt(model), **told)
     return {}
 
 
@@ -288,7 +290,7 @@ def delete_version_tag(ctx: Context, args: Arguments) -> Mapping[str, Any]:
         model, number = _version_row(tx, ctx, args)
         registry.delete_tag(tx, ctx.project, model.asset, number, args.text("key"))
         told = {"version": str(number), "key": args.text("key")}
-        events.record(ctx, tx, "version_tag", "deleted", model.name, prompt=is_prompt(model), **told)
+        events.record(ctx, tx, "version_tag", "deleted", model.name, prompt=registered.is_prompt(model), **told)
     return {}
 
 
@@ -296,11 +298,6 @@ def files_of(ctx: Context, name: str, number: int) -> str:
     """Where the artifact proxy shows a version's files."""
     with ctx.read() as tx:
         return registered.place(registered.version(tx, ctx.project, name, number))
-
-
-def is_prompt(model: RegisteredModel) -> bool:
-    """Whether a registered model holds the versions of a prompt."""
-    return model.tags.get(registered.PROMPT_TAG, "").lower() == "true"
 
 
 def _sealed(ctx: Context, source: str, run: str, model: str) -> str:

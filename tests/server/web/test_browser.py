@@ -202,3 +202,12 @@ def test_a_wrong_filter_is_explained(visitor):
     assert page.locator("#wrong code").inner_text() == "metrics.loss > 1 and params.depth == 6"
     page.goto("/shop/runs?filter=depth+%3D+'6'")
     assert page.locator("#wrong mark").inner_text() == "depth"
+
+
+def test_the_links_that_mlflow_clients_print_lead_to_the_run(visitor, world):
+    page = visitor("ada").new_page()
+    page.goto(f"/#/experiments/1/runs/{world.run}")
+    page.wait_for_url(f"**/shop/runs/{world.run}")
+    page = visitor("ada", java_script_enabled=False).new_page()
+    page.goto(f"/#/experiments/1/runs/{world.run}")
+    assert "Without scripts" in page.content()

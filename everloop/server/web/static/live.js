@@ -5,6 +5,10 @@
 document.documentElement.classList.add("script");
 document.querySelector(".bar nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 
+// Links that mlflow clients print end in #/experiments/N/runs/ID: only a script sees what stands after the #.
+const meant = /^#\/experiments\/(\d+)(?:\/runs\/([0-9a-f]{32}))?(?:[/?].*)?$/.exec(location.hash);
+if (meant) location.replace(`${document.body.dataset.project}/runs${meant[2] ? `/${meant[2]}` : `?experiment=${meant[1]}`}`);
+
 const parts = [...document.querySelectorAll("[data-live][id]")];
 
 // What a person is doing must not be taken away: a field with the focus, an opened fold.
