@@ -76,7 +76,7 @@ class Worker:
             Duty("ingest", 0.5, lambda: ingest(workspace.catalog, workspace.home)),
             Duty("rollout", 0.25, self._roll),
             Duty("webhooks", 0.5, lambda: delivery.dispatch(workspace.catalog, workspace.clock)),
-            Duty("feeds", 1.0, self._feed),
+            Duty("feeds", 0.25, self._feed),
             Duty("watch", _WATCH_SECONDS, self._watch),
             Duty("checkpoint", _CHECKPOINT_SECONDS, self._checkpoint),
             Duty("sweep", _CHECKPOINT_SECONDS, self._sweep),

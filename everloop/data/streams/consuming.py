@@ -72,7 +72,7 @@ class Consumer:
             self.feed = feeds.get(tx, ctx.project, environment, name)
         self._every = parse_duration(self.origin.every) / SECOND
         self._held = _Held([])
-        self._renewed = 0.0
+        self._renewed = self._cut_at = 0.0
         self._lease()
         self._schema = schema_of(self.origin.columns)
         self._seen = Seen([*self.source.key, *self.origin.id] if self.origin.id else (), self.origin.remember)
@@ -90,12 +90,18 @@ class Consumer:
             self._held.since = now
         self._held.batches.extend(found)
         self._held.rows += sum(batch.rows.num_rows + len(batch.dead) for batch in found)
-        full = self._held.rows >= self.origin.rows
-        if self._held.batches and (full or now - self._held.since >= self._every):
+        if self._held.batches and self._due(now):
             return self.cut()
         if not found:
             self._arrivals.acknowledge(self.feed.position)
         return None
+
+    def _due(self, now: float) -> bool:
+        """Whether to commit: much is held, or for long, or it waited elsewhere and none was committed lately."""
+        if self._held.rows >= self.origin.rows or now - self._held.since >= self._every:
+            return True
+        waited = (self.ctx.wall() - min(batch.arrived for batch in self._held.batches)) / SECOND
+        return waited >= self._every and now - self._cut_at >= self._every
 
     def drain(self) -> list[Committed]:
         """Take and commit everything that is there now."""
@@ -129,7 +135,7 @@ class Consumer:
             keys,
         )
         made = commit(self.ctx, self.source, self.feed, Cut(rows, dead, progress))
-        self._held = _Held([])
+        self._held, self._cut_at = _Held([]), time.monotonic()
         self._seen.add(rows)
         with self.ctx.read() as tx:
             self.feed = feeds.get(tx, self.feed.project, self.feed.environment, self.feed.name)
