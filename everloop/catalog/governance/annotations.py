@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import delete, select
 
 from everloop.catalog.engine import Tx, insert_into
-from everloop.catalog.tables.annotating import annotations
+from everloop.catalog.tables.governance import annotations
 from everloop.core.clock import Micros
 
 Field = Literal["owner", "description", "label", "tag", "least"]

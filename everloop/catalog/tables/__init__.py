@@ -3,7 +3,6 @@
 from everloop.catalog.tables import (
     access,
     alarms,
-    annotating,
     browsing,
     changes,
     core,
@@ -23,7 +22,6 @@ __all__ = [
     "REVISION",
     "access",
     "alarms",
-    "annotating",
     "browsing",
     "changes",
     "core",

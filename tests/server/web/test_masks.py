@@ -7,7 +7,7 @@ import pytest
 from everloop.catalog.operation import operations
 from everloop.server.web.routes import PAGES
 
-VALUE = re.compile(r"(?<![A-Za-z0-9])N\d{1,2}(?![A-Za-z0-9])")
+VALUE = re.compile(r"(?<=[>\"' ])N\d{1,2}(?=[<\"' ])")
 """Values of the column `tail`, which is tagged, in the world's table of flights."""
 
 
