@@ -13,7 +13,7 @@ from everloop.core.errors import InvalidInput
 from everloop.core.grants import SANDBOX
 from everloop.core.ports import Executor
 from everloop.data.capturing import Captured, capture
-from everloop.data.definitions import DatasetDef, Files, SourceDef
+from everloop.data.definitions import DatasetDef, Files, Folder, SourceDef
 from everloop.data.expect import ExpectationResult
 from everloop.data.heads import advance_head
 from everloop.flows.assets import Asset, plan
@@ -146,7 +146,9 @@ def code_of(origin: Origin) -> Callable[[Callable[..., Any]], str]:
 def code_tree(ctx: Context, project: Project, origin: Origin) -> Tree:
     """The project's files without those that its sources read: they are versioned as data."""
     tables = project.tables.values()
-    patterns = [t.origin.pattern for t in tables if isinstance(t, SourceDef) and isinstance(t.origin, Files)]
+    origins = [t.origin for t in tables if isinstance(t, SourceDef)]
+    patterns = [one.pattern for one in origins if isinstance(one, Files)]
+    patterns += [pattern for one in origins if isinstance(one, Folder) for pattern in one.globs()]
     return project_tree(origin.root, ctx.store, origin.name, patterns)
 
 

@@ -215,6 +215,11 @@ class Folder:
         """Pattern, promised kinds, exceptions."""
         return {"type": "folder", "pattern": self.pattern, "media": list(self.media), "exclude": list(self.exclude)}
 
+    def globs(self) -> list[str]:
+        """Globs, whose `*` takes folders too, of all that the pattern may mean: a project's code has none of it."""
+        wild = self.pattern if any(c in self.pattern for c in "*?[") else f"{self.pattern.rstrip('/')}/*"
+        return list(dict.fromkeys([wild, wild.replace("**/", "")]))
+
 
 TREE_KEY = ("path",)
 """The key of the table of a folder."""

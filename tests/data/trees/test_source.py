@@ -3,6 +3,7 @@
 import os
 import socket
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 import polars as pl
@@ -354,3 +355,12 @@ def test_a_replayed_clock_does_not_matter_to_what_is_fresh(world):
     with ctx.read() as tx:
         assert placements.objects(tx, ctx.project)
         assert steps.of_output(tx, ctx.project, first.id)
+
+
+@pytest.mark.parametrize("pattern", ["files", "files/**", "files/**/*.png", "files/*/*.png"])
+def test_the_files_of_a_folder_are_no_code_of_the_project(world, pattern):
+    globs = Folder(pattern).globs()
+    world.origin = Folder(pattern)
+    made = world.capture()
+    assert all(any(fnmatchcase(f"files/{file.path}", glob) for glob in globs) for file in open_tree(world.ctx, made.id))
+    assert not any(fnmatchcase("files.py", glob) for glob in globs)
