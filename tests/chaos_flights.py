@@ -20,13 +20,14 @@ import psutil
 from chaos_hands import Killer, Told, calm, guarded
 from shop_house import CHECKED
 
+from everloop.catalog import tasks
 from everloop.client import Client
 from everloop.core.errors import EverloopError, StepFailed, Unavailable
 from everloop.core.settings import to_environment
 from everloop.demo import mishaps
 from everloop.demo.arrivals import Arrivals
 from everloop.demo.replay import Player
-from everloop.demo.stage import Stage
+from everloop.demo.stage import PROJECT, Stage
 from everloop.demo.story import Year
 from everloop.demo.telling import Teller
 from everloop.demo.turn import Turn
@@ -128,7 +129,9 @@ class PatientYear(Year):
                 task = next(t for t in ada.call("tasks.list").tasks if t.kind == "flow.retrain")
                 told.did["retraining asked for again"] += 1
                 again = f"again/{told.did['retraining asked for again']}"
-                ada.call("tasks.enqueue", kind="flow.retrain", payload=task.payload, dedupe=again)
+                with self.stage.workspace.catalog.read() as tx:
+                    payload = dict(tasks.get(tx, PROJECT, task.id).payload)
+                ada.call("tasks.enqueue", kind="flow.retrain", payload=payload, dedupe=again)
             else:
                 return
 
