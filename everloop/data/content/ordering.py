@@ -173,6 +173,7 @@ def _sorted_on_disk(
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         rows = _spill(tables, schema, folder / "rows.arrow")
+        pa.default_memory_pool().release_unused()  # else it is held beside what the sorting takes
         stack.pop_all()  # `_merge` clears it away
     return rows, _merge(schema, key, folder, memory)
 
