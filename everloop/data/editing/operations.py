@@ -82,7 +82,7 @@ def _edited(ctx: Context, cmd: Rows, mode: editing.Mode, contract: Contract | No
     return _view(cmd.dataset, found)
 
 
-def _view(name: str, found: editing.Edited) -> EditedView:
+def _view(name: str, found: "editing.Edited") -> EditedView:
     return EditedView(
         id=found.id,
         name=name,
