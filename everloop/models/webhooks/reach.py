@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from everloop.core.addresses import is_public
 from everloop.core.errors import InvalidInput, Unavailable
+from everloop.core.settings import is_public
 
 _PORTS = {"https": 443, "http": 80}
 _LONGEST = 2048

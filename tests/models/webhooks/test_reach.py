@@ -3,7 +3,7 @@
 import pytest
 
 from everloop.core.errors import InvalidInput, Unavailable
-from everloop.core.addresses import is_public
+from everloop.core.settings import is_public
 from everloop.models.webhooks.reach import Reach
 
 

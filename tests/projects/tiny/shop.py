@@ -53,7 +53,7 @@ def comeback(frame: pl.DataFrame, regularisation: float = 1.0):
     from sklearn.preprocessing import StandardScaler
 
     mlflow.log_metric("rows", frame.height)
-    print(f"{frame.height} orders")
+    print(f"{frame.height} orders")  # noqa: T201 - a run's console is a part of what tests look at
     model = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression(C=regularisation))
     return model.fit(frame.drop("returned").to_numpy(), frame["returned"].to_numpy())
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from everloop.core.addresses import is_public
 from everloop.core.errors import DataError, InvalidInput, NotFound, Unavailable
+from everloop.core.settings import is_public
 from everloop.data.sources.places.place import Found, Here
 
 LIMIT = 64 * 2**30
