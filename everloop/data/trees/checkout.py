@@ -171,9 +171,8 @@ def _work(folder: Path, tree: Tree, plan: Plan, at: int) -> dict[int, Stamp]:
             try:
                 for job in jobs:
                     made.update(job.result())
-            except BaseException:
+            finally:
                 pool.shutdown(cancel_futures=True)
-                raise
         return made
     finally:
         os.close(root)
@@ -221,6 +220,7 @@ def _write(folder: int, name: str, pieces: Iterator[bytes], at: int) -> Stamp:
     """Write a file whole or not at all, over what has its name."""
     temporary = f".{fresh_id('checkout')}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
+    placed = False
     try:
         for piece in pieces:
             left = memoryview(piece)
@@ -228,13 +228,13 @@ def _write(folder: int, name: str, pieces: Iterator[bytes], at: int) -> Stamp:
                 left = left[os.write(descriptor, left) :]
         os.utime(descriptor, ns=(at, at))
         os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        placed = True
         return stamp_of(os.fstat(descriptor))
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=folder)
-        raise
     finally:
         os.close(descriptor)
+        if not placed:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
 
 
 def open_folder(root: int, path: str) -> int:

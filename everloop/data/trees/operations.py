@@ -1,10 +1,11 @@
 """The operations of folders: the files of a version, and what one looks like."""
 
+from everloop import data
 from everloop.catalog.context import Context
 from everloop.catalog.operation import Answer, operation
 from everloop.core.errors import PermissionDenied
 from everloop.core.grants import Target
-from everloop.data import manifest_of, trees
+from everloop.data import trees
 from everloop.data.heads import find_version
 from everloop.data.operations import OfData
 
@@ -97,7 +98,7 @@ def list_files(ctx: Context, cmd: ListFiles) -> FileList:
 def preview_file(ctx: Context, cmd: OfFile) -> PreviewView:
     """A thumbnail of an image, the beginning of a text. A tag on `digest` says that contents are not to be shown."""
     row = find_version(ctx, cmd.version, cmd.environment)
-    tag = manifest_of(ctx, row.id)["tags"].get("digest")
+    tag = data.manifest_of(ctx, row.id)["tags"].get("digest")
     if tag is not None:
         raise PermissionDenied(f"the files of data/{row.name} are tagged {tag}", hint="check them out to see them")
     shown = trees.preview(trees.open_tree(ctx, row.id), cmd.path, min(max(cmd.edge, 16), 1024))
