@@ -249,7 +249,7 @@ def limited(shop):
     return subprocess.run(
         [sys.executable, "-m", "everloop", "run", "orders"],
         cwd=shop.folder,
-        env=shop.environ(),
+        env=shop.environ(PYTHONDONTWRITEBYTECODE="1"),  # else bytecode is cut short, and stays so
         capture_output=True,
         text=True,
         timeout=60,
