@@ -42,8 +42,11 @@ found = {}
 repo = fresh(); found["capture"] = cpu(lambda: repo.add("images"))
 repo = fresh(); found["again"] = min(cpu(lambda: fresh().add("images")) for _ in range(2))
 found["status"] = min(cpu(lambda: fresh().status()) for _ in range(3))
-shutil.rmtree("images")
-repo = fresh(); found["checkout"] = cpu(lambda: repo.checkout())
+def checkout():
+    shutil.rmtree("images")
+    repo = fresh()
+    return cpu(lambda: repo.checkout())
+found["checkout"] = min(checkout() for _ in range(3))
 print(json.dumps(found))
 """
 
@@ -111,30 +114,33 @@ def copy_and_hash(folder: Path, target: Path) -> None:
     shutil.rmtree(target)
 
 
-def workspace(place: Path) -> Context:
+def workspace(home: Path, root: Path) -> Context:
     """A workspace that has captured one small folder: what counts is the work, not the first use of the libraries."""
+    home.mkdir()
     ctx = Context(
         Actor.of("bench"),
         "bench",
         SystemClock(),
-        Catalog.open(place / "catalog.db"),
-        open_store(str(place / "objects")),
-        home=place / "home",
+        Catalog.open(home / "catalog.db"),
+        open_store(str(home / "objects")),
+        home=home,
     )
-    capture(ctx, SourceDef("warm", Folder("warm/**")), root=place)
+    capture(ctx, SourceDef("warm", Folder("warm/**")), root=root)
     return ctx
 
 
 def ours_inside(place: Path) -> dict[str, float]:
     """Our CPU seconds, inside a process."""
-    ctx = workspace(place)
     source = SourceDef("images", Folder("images/**"))
     found = {}
-    found["capture"], made = own_cpu(lambda: capture(ctx, source, root=place))
+    fresh = [workspace(place / f"home{n}", place) for n in range(3)]
+    found["capture"] = min(own_cpu(lambda one=one: capture(one, source, root=place))[0] for one in fresh)
+    ctx = fresh[0]
+    made = capture(ctx, source, root=place)
     found["again"] = min(own_cpu(lambda: capture(ctx, source, root=place))[0] for _ in range(3))
-    found["checkout"], _ = own_cpu(lambda: checkout(ctx, made.id, place / "out"))
-    found["status"] = min(own_cpu(lambda: status(place / "out", now=ctx.clock.wall() * 1000))[0] for _ in range(3))
-    assert status(place / "out", now=ctx.clock.wall() * 1000).clean
+    found["checkout"] = min(own_cpu(lambda n=n: checkout(ctx, made.id, place / f"out{n}"))[0] for n in range(3))
+    found["status"] = min(own_cpu(lambda: status(place / "out0", now=ctx.clock.wall() * 1000))[0] for _ in range(3))
+    assert status(place / "out0", now=ctx.clock.wall() * 1000).clean
     edits = dict(big_edits(ctx, place))
     ctx.catalog.close()
     return found | edits

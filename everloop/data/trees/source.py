@@ -31,6 +31,7 @@ BIG = 1 << 20
 _TOGETHER = 16 << 20
 _CHUNKS = 64
 _BATCH = 65_536
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 
 
 def shelf_of(ctx: Context, dataset: str) -> Shelf:
@@ -147,8 +148,7 @@ class FolderSource:
         contents = []
         for i in group:
             path, stamp = listing.paths[i], listing.stamps[i].tolist()
-            with _Reading(listing.file(path), stamp) as reading:
-                content = reading.whole()
+            content = _content(listing.file(path), stamp)
             self._digests[i], self._media[i] = blake3(content).digest(), media_type(path, content[:HEAD])
             contents.append(content)
         here = self._here(shelf, digest_array(self._digests[i] for i in group))
@@ -215,7 +215,7 @@ class _Reading:
     def __init__(self, file: str, stamp: Sequence[int]) -> None:
         self.file, self.stamp, self.left = file, tuple(stamp), int(stamp[0])
         try:
-            self.descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+            self.descriptor = os.open(file, _OPEN)
         except FileNotFoundError:
             raise self._changed() from None
         except OSError as error:
@@ -240,12 +240,27 @@ class _Reading:
         self.left -= len(found)
         return found
 
-    def whole(self) -> bytes:
-        """All bytes of a small file."""
-        found = self.some(self.left + 1)
-        while self.left > 0 and (more := self.some(self.left)):
-            found += more
-        return found
-
     def _changed(self) -> DataError:
-        return DataError(f"{self.file} was written to while it was read", hint="capture it when its writer is done")
+        return _changed(self.file)
+
+
+def _content(file: str, stamp: Sequence[int]) -> bytes:
+    """All bytes of a small file that was listed, or `DataError`: what `_Reading` does, in four calls of the system."""
+    try:
+        descriptor = os.open(file, _OPEN)
+        try:
+            content = os.read(descriptor, stamp[0] + 1)
+            now = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise _changed(file) from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}", hint="check its permissions") from error
+    if len(content) != stamp[0] or stamp_of(now) != tuple(stamp):
+        raise _changed(file)
+    return content
+
+
+def _changed(file: str) -> DataError:
+    return DataError(f"{file} was written to while it was read", hint="capture it when its writer is done")
