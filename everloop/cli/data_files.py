@@ -9,7 +9,7 @@ import typer
 from everloop.cli.output import output
 from everloop.cli.session import session
 from everloop.core.errors import InvalidInput
-from everloop.data import trees
+from everloop.data.trees.checkout import checkout as check_out
 
 Version = Annotated[str, typer.Argument(help="A folder's name, name@7, name@staging, name@2026-01-31T12:00Z or an id.")]
 Where = Annotated[str, typer.Option("--env", help="Whose head a bare name means.")]
@@ -43,7 +43,7 @@ def checkout(
     with session.workspace() as workspace, output.progress(f"checking out {version}"):
         with session.client() as client:
             found = client.call("data.files", version=version, environment=environment, limit=0)
-        done = trees.checkout(session.context(workspace), found.id, folder, force=force)
+        done = check_out(session.context(workspace), found.id, folder, force=force)
     output.show(
         asdict(done),
         f"{done.name} v{done.number} in {folder}: {done.written} written ({done.bytes} bytes), {done.kept} kept, "

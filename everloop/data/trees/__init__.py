@@ -8,26 +8,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from everloop.data.trees.checkout import checkout
     from everloop.data.trees.packing.compacting import compact
     from everloop.data.trees.previews import preview
     from everloop.data.trees.reading import Tree, is_tree, open_file, open_tree
-    from everloop.data.trees.status import status
     from everloop.data.trees.thumbnails import thumbnail
 
 _HOMES = {
     "Tree": "reading",
-    "checkout": "checkout",
     "compact": "packing.compacting",
     "is_tree": "reading",
     "open_file": "reading",
     "open_tree": "reading",
     "preview": "previews",
-    "status": "status",
     "thumbnail": "thumbnails",
 }
 
-__all__ = ["Tree", "checkout", "compact", "is_tree", "open_file", "open_tree", "preview", "status", "thumbnail"]
+__all__ = ["Tree", "compact", "is_tree", "open_file", "open_tree", "preview", "thumbnail"]
 
 
 def __getattr__(name: str) -> Any:
