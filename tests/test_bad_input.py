@@ -206,7 +206,7 @@ def test_a_project_that_is_not_there(shop, capsys):
         (["approve", "99"], 4, "#99"),
         (["merge", "99"], 4, "#99"),
         (["data", "show", "data/none@7"], 4, "none"),
-        (["data", "show", "data/orders@x"], 2, "orders"),
+        (["data", "show", "data/orders@x"], 4, "orders"),
         (["reproduce", "model/none"], 4, "model/none"),
         (["call", "no.such"], 4, "no.such"),
         (["call", "changes.show", "number"], 2, "field=value"),

@@ -54,7 +54,7 @@ def broken_rows(rows: pa.Table, expectations: Sequence[Expectation]) -> list[tup
         return [(e, check.broken(e)) for e in expectations]
 
 
-_NUMBER = "everloop row number"
+_NUMBER = "everloop:row number"
 
 
 def _attached(engine: duckdb.DuckDBPyConnection, table: Table) -> tuple[str, dict[str, str]]:

@@ -154,7 +154,7 @@ def test_up_without_a_workspace_makes_one_and_says_so(tmp_path):
     folder = tmp_path / "empty"
     folder.mkdir()
     shop = Shop.__new__(Shop)
-    shop.folder, shop.host = folder, "127.0.0.1"
+    shop.folder, shop.host, shop.elsewhere = folder, "127.0.0.1", {}
     done = subprocess.run(
         [sys.executable, "-m", "everloop", "up", "--port", "1"],
         cwd=folder,

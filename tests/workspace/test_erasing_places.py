@@ -9,7 +9,7 @@ from everloop.core.clock import DAY, SECOND
 from everloop.core.version import Version
 from everloop.features.operations import online_store
 from everloop.serving.erasure.expiring import expire_segments
-from everloop.workspace.work.erasing import OnlineFeatures
+from everloop.workspace.work.places import OnlineFeatures
 
 
 def test_the_online_store_forgets_an_entity_of_this_project_only(context):

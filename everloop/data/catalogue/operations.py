@@ -121,7 +121,7 @@ class ColumnsView(Answer):
 
 
 def _on_asset(_ctx: Context, cmd: Any) -> Target:
-    kind, name = split_key(cmd.asset)
+    kind, _, name = cmd.asset.partition("/")  # whether it is the key of an asset is said to who may ask
     return Target(kind, name)
 
 

@@ -4,3 +4,18 @@
 in their place, `erasing` leads the whole from the first record to the signed receipt, `proofs` shows offline whether a
 training frame held a subject.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from everloop.data.erasure import committing, erasing, holds
+
+__all__ = ["committing", "erasing", "holds"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a module that reads tables when it is first used: declaring the operations loads no engine."""
+    if name in __all__:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -47,7 +47,7 @@ def _on_receive(_ctx: Context, cmd: Receive) -> Target:
     return Target("data", cmd.name)
 
 
-@operation("data.bill", needs="read", on=_on_bill)
+@operation("data.bill", needs="data.capture", on=_on_bill)
 def bill(ctx: Context, cmd: Bill) -> BillView:
     """List what belongs to a version, for a transfer to another store."""
     row = find_version(ctx, cmd.version, cmd.environment)

@@ -16,7 +16,7 @@ from blake3 import blake3
 from everloop.core.ids import fresh_id
 from everloop.data.trees.scanning import STAMP, Listing, racy
 
-_FORM = "everloop stamps 1"
+_FORM = "everloop:stamps 1"
 Array = np.ndarray[Any, Any]
 
 

@@ -1,7 +1,6 @@
 """The operations of erasure, with every place beside the tables that a workspace has."""
 
-import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, SecretStr
 
@@ -9,14 +8,14 @@ from everloop.catalog import facts, versions
 from everloop.catalog.context import Context
 from everloop.catalog.governance import redactions
 from everloop.catalog.operation import Answer, Command, operation
-from everloop.core.errors import InvalidInput, NotFound, Unavailable
+from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
-from everloop.core.ports import Erasable
-from everloop.data.erasure import committing, erasing, holds
-from everloop.features.lmdb import LmdbStore
-from everloop.features.operations import online_store
+from everloop.data import erasure
 from everloop.models.registry import find_model
-from everloop.serving.erasure.segments import PredictionLog
+from everloop.workspace import work
+
+if TYPE_CHECKING:
+    from everloop.data.erasure.erasing import Receipt
 
 DECIDED = "data.erasure_decided"
 
@@ -89,41 +88,6 @@ class Erasures(Answer):
     erasures: list[dict[str, Any]]
 
 
-class OnlineFeatures:
-    """`core.ports.Erasable`: the embedded online store, written anew afterwards."""
-
-    place = "online features"
-
-    def __init__(self, ctx: Context) -> None:
-        """Erase from the project of `ctx`."""
-        self._ctx = ctx
-
-    def erase(self, key: str) -> int:
-        """Remove the state of the entity, alone or as one of several, in every view version of the project."""
-        if not (self._ctx.home / "online").is_dir() and "online" not in self._ctx.ports:
-            return 0
-        store = online_store(self._ctx)
-        if not isinstance(store, LmdbStore):
-            raise Unavailable("this online store cannot erase a subject", hint="drop and materialize its views")
-        with self._ctx.read() as tx:
-            views = redactions.ids_of_kind(tx, self._ctx.project, "view")
-        alone = (b"s" + key.encode(), b"i" + key.encode())
-        among = tuple(struct.pack("<I", len(part)) + part for part in alone)
-
-        def mine(stored: bytes) -> bool:
-            entity = stored[1:]  # behind the byte that says which kind of state it is
-            return entity in alone or any(part in entity for part in among)
-
-        gone = store.forget([f"{self._ctx.project}/{view}" for view in views], mine)
-        store.compact()
-        return gone
-
-
-def places(ctx: Context) -> list[Erasable]:
-    """The places beside the tables where this workspace may hold a subject's key."""
-    return [PredictionLog(ctx), OnlineFeatures(ctx)]
-
-
 def _everything(_ctx: Context, _cmd: Any) -> Target:
     return Target("data", "*")
 
@@ -136,20 +100,22 @@ def _on_hold(_ctx: Context, cmd: Hold) -> Target:
 def erase(ctx: Context, cmd: Erase) -> ReceiptView:
     """Remove a person's rows from every version and every store; the receipt is signed and names nobody."""
     key = cmd.subject.get_secret_value()
-    done = erasing.erase(ctx, key, places(ctx), columns=cmd.columns, reason=cmd.reason)
+    done = erasure.erasing.erase(ctx, key, work.places.places(ctx), columns=cmd.columns, reason=cmd.reason)
     return _view(done)
 
 
 @operation("data.erase_resume", needs="data.erase", on=_everything)
 def resume(ctx: Context, _cmd: Nothing) -> Erasures:
     """Finish erasures that were cut off."""
-    return Erasures(erasures=[_view(done).model_dump() for done in erasing.resume(ctx, places(ctx))])
+    return Erasures(
+        erasures=[_view(done).model_dump() for done in erasure.erasing.resume(ctx, work.places.places(ctx))]
+    )
 
 
 @operation("data.hold", needs="data.erase", on=_on_hold)
 def hold(ctx: Context, cmd: Hold) -> Held:
     """Place a legal hold on a dataset or a subject, or release it; audited."""
-    act = holds.release if cmd.release else holds.hold
+    act = erasure.holds.release if cmd.release else erasure.holds.hold
     act(ctx, dataset=cmd.dataset, subject=cmd.subject.get_secret_value(), reason=cmd.reason)
     return Held(held=not cmd.release)
 
@@ -199,7 +165,7 @@ def proof(ctx: Context, cmd: AskProof) -> Proof:
     """Prove whether a recorded training run read a subject's rows."""
     with ctx.read() as tx:
         model = find_model(tx, ctx.project, cmd.model).id
-    return Proof(model=model, proof=committing.proof(ctx, model, cmd.subject.get_secret_value()))
+    return Proof(model=model, proof=erasure.committing.proof(ctx, model, cmd.subject.get_secret_value()))
 
 
 def undecided(ctx: Context, erasure: dict[str, Any]) -> list[str]:
@@ -212,7 +178,7 @@ def undecided(ctx: Context, erasure: dict[str, Any]) -> list[str]:
         ]
 
 
-def _view(done: erasing.Receipt) -> ReceiptView:
+def _view(done: "Receipt") -> ReceiptView:
     figures = done.figures
     return ReceiptView(
         erasure=done.erasure,
