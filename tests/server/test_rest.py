@@ -80,6 +80,9 @@ def ask(http, name, body=None, token="", **headers):
     return http.post(f"/rest/v1/shop/{name}", json={} if body is None else body, headers=given | headers)
 
 
+OF_PATTERN = {"^[0-9a-f]{32}$": "0" * 32, "^m-[0-9a-f]{32}$": "m-" + "0" * 32, "^(in|out)$": "in"}
+
+
 def least(schema, defs):  # noqa: PLR0911 - a case a kind
     """The smallest body that a JSON schema lets pass."""
     if "$ref" in schema:
@@ -95,6 +98,8 @@ def least(schema, defs):  # noqa: PLR0911 - a case a kind
         return [least(schema.get("items", {}), defs)] * schema.get("minItems", 0)
     if schema.get("type") == "integer":
         return max(1, schema.get("minimum", 1))
+    if "pattern" in schema:
+        return OF_PATTERN[schema["pattern"]]
     return MINIMAL[schema.get("type", "string")]
 
 

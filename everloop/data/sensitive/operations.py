@@ -104,7 +104,7 @@ def _on_version(ctx: Context, cmd: Scan) -> Target:
 
 
 def _on_asset(_ctx: Context, cmd: Any) -> Target:
-    kind, name = split_key(cmd.asset)
+    kind, _, name = cmd.asset.partition("/")  # whether it is the key of an asset is said to who may ask
     return Target(kind, name)
 
 
