@@ -1,7 +1,7 @@
 """A ranked index over documents, in memory: BM25 over fields of different weight, with beginnings of words.
 
-It is the same on both databases, needs no table of its own, and is made again when the catalogue changed: what it
-costs is measured by `benchmarks/catalogue.py`. S. Robertson, H. Zaragoza: The Probabilistic Relevance Framework (2009).
+It is the same on both databases, needs no table of its own, and is made again when the catalogue changed. S. Robertson,
+H. Zaragoza: The Probabilistic Relevance Framework (2009).
 """
 
 import math

@@ -20,7 +20,7 @@ from everloop.core.errors import InvalidInput, PolicyRefused
 from everloop.core.ids import fresh_id, object_id
 from everloop.core.ports import Erasable
 from everloop.data.erasure import rewriting
-from everloop.data.erasure.holds import held
+from everloop.data.erasure.holds import held, holds_dataset
 from everloop.data.erasure.subjects import Subject, manifests_of_tables, subject_columns
 
 RECEIPT = "https://everloop.dev/erasure/v1"
@@ -54,7 +54,7 @@ def erase(
         raise InvalidInput("an erasure needs the workspace's signing key", hint="run it on the workspace's machine")
     resume(ctx, places)
     subject = Subject(key, subject_columns(manifests_of_tables(ctx).values(), columns))
-    if hold := held(ctx, key):
+    if hold := held(ctx, key) or _held_table(ctx, subject):
         raise PolicyRefused(f"a legal hold stands: {hold}", hint="`everloop data hold --release` ends it")
     erasure = fresh_id("erasure")
     note = {
@@ -65,6 +65,15 @@ def erase(
     }
     _write(_folder(ctx) / f"{erasure}.json", json.dumps(note).encode())
     return _carry_out(ctx, erasure, subject, reason, places)
+
+
+def _held_table(ctx: Context, subject: Subject) -> str:
+    """The reason of a hold on a dataset with a column that may hold the subject; empty when there is none."""
+    with ctx.read() as tx:
+        tables = [*versions.newest(tx, ctx.project, "data"), *versions.newest(tx, ctx.project, "frame")]
+    columns = {row.name: {name for name, _ in row.manifest.get("schema_fields", ())} for row in tables}
+    named = {name for name, found in columns.items() if not found.isdisjoint(subject.columns)}
+    return next((reason for name in sorted(named) if (reason := holds_dataset(ctx, name))), "")
 
 
 def resume(ctx: Context, places: Sequence[Erasable] = ()) -> list[Receipt]:

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from everloop import data
+from everloop.catalog import versions
 from everloop.catalog.governance import redactions
 from everloop.catalog.operation import invoke
 from everloop.catalog.verify import verify
@@ -128,12 +129,16 @@ def test_only_candidate_parts_are_moved_and_damage_is_still_found(context, monke
     assert any(finding.area == "placement" for finding in verify(context.catalog, context.store))
 
 
-def test_a_hold_stops_an_erasure_until_it_is_released(context, monkeypatch):
+@pytest.mark.parametrize("on", ["subject", "dataset"])
+def test_a_hold_stops_an_erasure_until_it_is_released(context, monkeypatch, on):
     three_versions(context, monkeypatch)
-    holds.hold(context, subject=KEY, reason="case 7")
+    with context.read() as tx:
+        names = [row.name for row in versions.newest(tx, context.project, "data")]
+    held = {"subject": KEY} if on == "subject" else {"dataset": names[0]}
+    holds.hold(context, **held, reason="case 7")
     with pytest.raises(PolicyRefused, match="case 7"):
         erasing.erase(context, KEY)
-    holds.release(context, subject=KEY)
+    holds.release(context, **held)
     assert erasing.erase(context, KEY).figures["rows"] >= 6
 
 
