@@ -20,7 +20,7 @@ from everloop.data.content.layers import Layers, layered
 from everloop.data.content.parts import Encoding, key_text
 from everloop.data.erasure.filters import filter_id, may_hold
 from everloop.data.erasure.subjects import Subject, manifests_of_tables, rows_about
-from everloop.data.profiles import profile_id
+from everloop.data.profiles import part_profile_id, profile_id
 
 ROUNDS = 5
 """Captures that run beside an erasure may rest new parts on an old base: what they made is found in the next round."""
@@ -158,7 +158,11 @@ def _record(tables: Tables, group: Group, moved: list[Moved], erasure: str) -> N
         placements.rest(tx, project, {part.new: part.rests for part in moved if part.rests})
         for part in moved:
             derived = [filter_id(identity, tables.subject.columns) for identity in {part.old, group.base}]
-            derived += [profile_id(version) for version in tables.versions_of[part.logical]]
+            derived += [
+                identity
+                for version in tables.versions_of[part.logical]
+                for identity in (profile_id(version), part_profile_id(part.logical, tables.manifests[version]["tags"]))
+            ]
             placed = placements.resolve(tx, project, derived)
             placements.forget(tx, project, list(placed))
             removed = sorted({part.old, *placed.values(), *([group.base] if part.rests != group.base else [])})

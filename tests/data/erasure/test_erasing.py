@@ -90,7 +90,9 @@ def test_a_subject_goes_from_every_version_and_from_the_disk(context, tmp_path, 
     assert set(ids[:2]) <= set(done.versions)
     assert done.models == [model.id]
     for i, table in zip(ids, before, strict=True):
-        assert data.read(context, i).collect().equals(table.filter(pl.col("customer") != KEY))
+        kept = table.filter(pl.col("customer") != KEY)
+        assert data.read(context, i).collect().equals(kept)
+        assert data.profile_of(context, i).json()["columns"]["customer"]["rows"] == kept.height
     assert bytes_with_key(tmp_path) == []
     assert verify(context.catalog, context.store) == []
     figures = context.key.public.open(done.receipt, erasing.RECEIPT)
