@@ -10,7 +10,6 @@ JSON object a line; exit status 1 when a target is missed.
 """
 
 import argparse
-import http.client
 import json
 import os
 import signal
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from everloop.server.up import healthy
 
 EVERLOOP = [sys.executable, "-m", "everloop"]
 PROJECT = Path(__file__).parent.parent / "everloop" / "demo" / "project"
@@ -47,18 +48,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def healthy(port: int) -> bool:
-    """Whether `/health` answers 200."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
 def up(folder: Path, settle: float) -> tuple[float, dict[str, float]]:
     """Seconds until `everloop up` answers, and the resident MB of its processes when idle."""
     port = free_port()
@@ -68,7 +57,7 @@ def up(folder: Path, settle: float) -> tuple[float, dict[str, float]]:
         [*EVERLOOP, "up", "--port", str(port)], cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     )
     try:
-        while not healthy(port):
+        while not healthy("127.0.0.1", port):
             if process.poll() is not None or time.perf_counter() - began > 60:
                 raise SystemExit("everloop up does not answer")
             time.sleep(0.01)

@@ -1,7 +1,6 @@
 """Servers that the tracking benchmarks start, and what their processes cost."""
 
 import contextlib
-import http.client
 import os
 import signal
 import socket
@@ -14,6 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
+
+from everloop.server.up import healthy
 
 _MB = 1 << 20
 _PATIENCE = 300  # their four workers start one after another, and a shared machine is slow
@@ -58,26 +59,14 @@ def started(name: str, command: list[str], folder: Path, url: str, more: Mapping
     began = time.perf_counter()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
-    while not healthy(url):
+    place = urlsplit(url)
+    while not healthy(place.hostname or "", place.port or 80):
         if process.poll() is not None or time.perf_counter() - began > _PATIENCE:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             raise SystemExit(f"{name} does not answer:\n{(folder / 'log').read_text()[-3000:]}")
         time.sleep(0.01)
     return Server(name, url, psutil.Process(process.pid), time.perf_counter() - began)
-
-
-def healthy(url: str) -> bool:
-    """Whether `/health` answers 200."""
-    place = urlsplit(url)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=2)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def stopped(server: Server) -> None:

@@ -6,6 +6,7 @@ one can neither finish nor fail the task. All times here are wall time, also und
 """
 
 import json
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -138,6 +139,20 @@ def heartbeat(tx: Tx, task: Task, *, lease_seconds: float, now: Micros) -> None:
 def owners(tx: Tx) -> set[str]:
     """Who works on something now, in every project."""
     return set(tx.execute(select(tasks.c.owner).where(tasks.c.state == "running").distinct()).scalars())
+
+
+def is_dead(owner: str) -> bool:
+    """Whether an owner, `node:pid` or `name@node:pid`, was a process of this machine and is one no more."""
+    place, _, pid = owner.rpartition(":")
+    if place.rpartition("@")[2] != os.uname().nodename or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def release(tx: Tx, owner: str) -> int:

@@ -25,6 +25,15 @@ _NUMBERED = re.compile(r"(?P<key>[a-z]+/[^@]+)(?:@v?(?P<number>[0-9]+))?")
 _PREFIX = re.compile(r"(?:b3:)?[0-9a-f]{6,64}")
 _CHUNK = 500  # ids in one IN list
 
+HELD = and_(
+    name_rows.c.project == numbers.c.project,
+    name_rows.c.kind == numbers.c.kind,
+    name_rows.c.name == numbers.c.name,
+    name_rows.c.incarnation == numbers.c.incarnation,
+    name_rows.c.retired.is_(False),
+)
+"""A join of names and numbers: the number is of the name as it is held now, not of an earlier incarnation."""
+
 # Built once: building a statement costs more than running it.
 _NUMBER_OF = select(numbers.c.number).where(
     numbers.c.project == bindparam("p"),

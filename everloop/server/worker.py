@@ -104,7 +104,7 @@ class Worker:
     def _take_over(self) -> None:
         """Do not wait for the leases of workers of this machine that are dead."""
         with self.workspace.catalog.read() as tx:
-            dead = [owner for owner in tasks.owners(tx) if _is_dead(owner)]
+            dead = [owner for owner in tasks.owners(tx) if tasks.is_dead(owner)]
         for owner in dead:
             with self.workspace.catalog.write() as tx:
                 tasks.release(tx, owner)
@@ -256,20 +256,6 @@ class Worker:
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-
-
-def _is_dead(owner: str) -> bool:
-    """Whether `name@node:pid` was a process of this machine and is one no more."""
-    place, _, pid = owner.rpartition(":")
-    if place.rpartition("@")[2] != os.uname().nodename or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
 
 
 def say(text: str) -> None:

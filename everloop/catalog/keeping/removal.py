@@ -17,6 +17,7 @@ from everloop.catalog.facts import Fact
 from everloop.catalog.tables.core import edges, names, numbers, refs, versions
 from everloop.catalog.tables.core import facts as fact_rows
 from everloop.catalog.tables.tracking import artifacts, logged_models, registered_versions, runs
+from everloop.catalog.versions import HELD
 from everloop.core.clock import Micros
 
 REMOVED, FREED, RUN_FREED = "version.removed", "version.freed", "run.freed"
@@ -89,16 +90,7 @@ def alive(tx: Tx, project: str, identities: Collection[str]) -> set[str]:
     own = registered_versions.c
     query = (
         select(numbers.c.version)
-        .join(
-            names,
-            and_(
-                names.c.project == numbers.c.project,
-                names.c.kind == numbers.c.kind,
-                names.c.name == numbers.c.name,
-                names.c.incarnation == numbers.c.incarnation,
-                names.c.retired.is_(False),
-            ),
-        )
+        .join(names, HELD)
         .outerjoin(
             registered_versions,
             and_(own.project == numbers.c.project, own.asset == numbers.c.name, own.number == numbers.c.number),

@@ -20,6 +20,7 @@ from everloop.catalog.tracking.search import (
     conditions_sql,
     fetch_page,
 )
+from everloop.catalog.versions import HELD
 from everloop.core.errors import NotFound
 from everloop.core.ids import PREFIX
 
@@ -36,16 +37,7 @@ def _model_rows() -> Subquery:
             func.min(numbers.c.at).label("created"),
             func.max(numbers.c.at).label("updated"),
         )
-        .join(
-            names,
-            and_(
-                names.c.project == numbers.c.project,
-                names.c.kind == numbers.c.kind,
-                names.c.name == numbers.c.name,
-                names.c.incarnation == numbers.c.incarnation,
-                names.c.retired.is_(False),
-            ),
-        )
+        .join(names, HELD)
         .outerjoin(
             registered_models,
             and_(registered_models.c.project == numbers.c.project, registered_models.c.asset == numbers.c.name),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from everloop.catalog import refs, versions
+from everloop.catalog import refs, tasks, versions
 from everloop.catalog.context import Context
 from everloop.catalog.operating import feeds
 from everloop.core.clock import SECOND, parse_duration
@@ -155,7 +155,7 @@ class Consumer:
         if self._renewed and now - self._renewed < _RENEW:
             return
         wall = self.ctx.wall()
-        dead = [self.feed.owner] if _is_dead(self.feed.owner) else []
+        dead = [self.feed.owner] if tasks.is_dead(self.feed.owner) else []
         with self.ctx.write() as tx:
             if not feeds.take(tx, self.feed, self._owner, until=wall + LEASE, now=wall, dead=dead):
                 raise Conflict(f"{self.feed.owner} reads the feed {self.feed.name}", hint="one consumer at a time")
@@ -249,17 +249,3 @@ def _broker(
 
 def _text(event: dict[str, Any]) -> str:
     return json.dumps(event, default=str, ensure_ascii=False)
-
-
-def _is_dead(owner: str) -> bool:
-    """Whether `node:pid` was a process of this machine and is one no more."""
-    node, _, pid = owner.rpartition(":")
-    if node != os.uname().nodename or not pid.isdigit() or int(pid) == os.getpid():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
