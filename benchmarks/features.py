@@ -22,10 +22,11 @@ import polars as pl
 
 from everloop.core.clock import DAY, HOUR, SECOND
 from everloop.features import definitions as el
+from everloop.features.batch.history import history, materialize
 from everloop.features.definitions import Feature, FeatureServiceDef, FeatureViewDef
-from everloop.features.history import history, materialize
-from everloop.features.lmdb import LmdbStore
-from everloop.features.online import OnlineService, entity_key, lookup, push
+from everloop.features.online import OnlineService, lookup, push
+from everloop.features.states.keys import entity_key
+from everloop.features.stores.lmdb import LmdbStore
 
 START = 1_356_998_400 * SECOND
 ENTITIES = 1_000

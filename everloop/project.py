@@ -35,7 +35,7 @@ COMPUTE: Mapping[str, Resources] = {
     "large": Resources(cores=16),
 }
 """What the sizes of `compute=` mean here."""
-_FRAMES = "everloop.features.frames"
+_FRAMES = "everloop.features.batch.frames"
 _TRAIN = "everloop.models.training:train"
 
 

@@ -1,7 +1,8 @@
 """Features: one definition, exactly equal in batch and online; `docs/features.md` states the rules.
 
-`definitions` loads nothing heavy. `online`, `lmdb` and what they import load NumPy and LMDB only, so that the gateway
-can use them. `history` and `scan` load DuckDB, Arrow and Polars. The modules that compute load on first use
+`definitions` loads nothing heavy. `states` (what an entity keeps, and how values are made of it), `stores` and `online`
+load NumPy and LMDB only, so that the gateway can use them. `batch` loads DuckDB, Arrow and Polars. The modules that
+compute load on first use
 (`features.history.materialize(…)`), so that declaring operations loads none of them.
 """
 
@@ -9,13 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from everloop.features import history, lmdb, online
+    from everloop.features import online
+    from everloop.features.batch import history
+    from everloop.features.stores import lmdb
 
 __all__ = ["history", "lmdb", "online"]
+_HOMES = {"history": "batch.history", "lmdb": "stores.lmdb", "online": "online"}
 
 
 def __getattr__(name: str) -> Any:
     """Load a module that computes when it is first used."""
-    if name in __all__:
-        return import_module(f"{__name__}.{name}")
+    if name in _HOMES:
+        return import_module(f"{__name__}.{_HOMES[name]}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,42 +4,25 @@ Loads NumPy and nothing heavier. The value of a feature at `at` is the same as `
 for bit, once every fact known before it has been pushed.
 """
 
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from blake3 import blake3
 
 from everloop.core.clock import Micros, iso
 from everloop.core.errors import DataError, InvalidInput
 from everloop.core.ports import OnlineStore
-from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
-from everloop.features.facts import Column, Facts, Ints, columns_of, facts_of
-from everloop.features.finalise import ratio
-from everloop.features.layout import (
-    EVENT,
-    ID,
-    NO_MAXIMUM,
-    NO_MINIMUM,
-    STARTS,
-    Last,
-    Layout,
-    Slot,
-    Tier,
-    layout_of,
-    records,
-    unpack,
-)
-from everloop.features.merge import merge, read_batch, write_batch
+from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, Value
+from everloop.features.states.decode import values_at
+from everloop.features.states.facts import Column, Facts, Ints, columns_of, facts_of
+from everloop.features.states.keys import entity_key, entity_keys
+from everloop.features.states.layout import Layout, layout_of, records
+from everloop.features.states.merge import merge, read_batch, write_batch
 
 Rows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
-Value = int | float | None
 Result = TypeVar("Result")
-_STATE, _SPENT, _HASHED = b"s", b"i", b"h"
-_LONGEST = 400
-_DOUBLE, _WORD = struct.Struct("<d"), struct.Struct("<q")
+_STATE, _SPENT = b"s", b"i"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +40,8 @@ class OnlineView:
     @classmethod
     def of(cls, project: str, view_id: str, view: FeatureViewDef) -> "OnlineView":
         """Prepare a view; do it once, not for each request."""
-        empty = tuple(f.empty for f in view.features)
-        return cls(f"{project}/{view_id}", view, layout_of(view), view.outputs, empty)
+        layout = layout_of(view)
+        return cls(f"{project}/{view_id}", view, layout, view.outputs, layout.empty)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +162,7 @@ def lookup(
         keys = [_key(view.view, row) for row in entity_rows]
         found = store.read(view.space, [_STATE + (key or b"") for key in keys])
         for answer, key, packed in zip(answers, keys, found, strict=True):
-            values = view.empty if packed is None or key is None else values_at(view, packed, at)
+            values = view.empty if packed is None or key is None else values_at(view.layout, packed, at)
             answer.update(zip(view.outputs, values, strict=True))
     return answers
 
@@ -189,34 +172,6 @@ def watermarks(store: OnlineStore, service: OnlineService) -> dict[str, Micros |
     return {v.view.name: store.watermark(v.space) for v in service.views}
 
 
-def entity_key(values: Sequence[Any]) -> bytes | None:
-    """The key of an entity's value or values (text or integers); None when one is null. Raises `InvalidInput`."""
-    parts = []
-    for value in values:
-        if value is None:
-            return None
-        if isinstance(value, str):
-            parts.append(b"s" + value.encode())
-        elif isinstance(value, int | np.integer):
-            parts.append(b"i%d" % value)
-        else:
-            raise InvalidInput(f"{value!r} cannot be an entity", hint="an entity is text or an integer")
-    key = parts[0] if len(parts) == 1 else b"".join(struct.pack("<I", len(p)) + p for p in parts)
-    return key if len(key) <= _LONGEST else _HASHED + blake3(key).digest()
-
-
-def entity_keys(columns: Sequence[Column]) -> list[bytes | None]:
-    """The key of each row."""
-    listed = []
-    for column in columns:
-        if column.values.dtype.kind not in "iO":
-            raise DataError("an entity column holds numbers with a point", hint="an entity is text or an integer")
-        values = column.values.tolist()
-        pairs = zip(values, column.valid.tolist(), strict=True)
-        listed.append(values if column.valid.all() else [value if valid else None for value, valid in pairs])
-    return [entity_key(values) for values in zip(*listed, strict=True)]
-
-
 def _key(view: FeatureViewDef, row: Mapping[str, Any]) -> bytes | None:
     try:
         return entity_key([row[name] for name in view.entity])
@@ -224,92 +179,3 @@ def _key(view: FeatureViewDef, row: Mapping[str, Any]) -> bytes | None:
         raise InvalidInput(
             f"feature view {view.name} needs the entity {error}", hint="name it in the request"
         ) from None
-
-
-def values_at(view: OnlineView, packed: bytes, at: Micros) -> tuple[Value, ...]:
-    """The view's values from one packed state."""
-    layout = view.layout
-    newest, lasts, every_tile, head = unpack(layout, packed)
-    horizon = newest - view.view.slack
-    if at < horizon:
-        raise InvalidInput(
-            f"feature view {view.view.name} cannot answer for {iso(at)} any more, only from {iso(horizon)} on",
-            hint="ask history for the past, or give the view a longer slack",
-        )
-    values = list(view.empty)
-    if len(head) and head[-1, STARTS] >= at:
-        head = head[: head[:, STARTS].searchsorted(at)]
-    for tier, tiles in zip(layout.tiers, every_tile, strict=True):
-        if len(head) or len(tiles):
-            _tier_values(tier, head, tiles, at, values)
-    for last, best in zip(layout.lasts, lasts, strict=True):
-        values[last.feature] = _last(last, head, best.tolist(), at)
-    return tuple(values)
-
-
-def _tier_values(tier: Tier, head: Ints, tiles: Ints, at: Micros, values: list[Value]) -> None:
-    """Fill in the values of one tier's features; all sums of a window are one product and one reduction."""
-    hop, event = tier.hop, head[:, EVENT]
-    first, end = tier.added
-    for window in tier.windows:
-        tail = (at - window.length) // hop * hop
-        inside = event >= tail
-        whole = tiles[tiles[:, 0].searchsorted(tail) :] if len(tiles) else tiles
-        if window.sums:
-            totals = inside @ head[:, first:end]
-            if len(whole):
-                totals += np.add.reduce(whole[:, 1 : tier.cuts[0]], 0)
-            sums = totals.tolist()
-            for slot in window.sums:
-                values[slot.feature] = _sum_value(slot, sums, first)
-        for slot in window.extremes:
-            values[slot.feature] = _extreme_value(tier, slot, head[inside, slot.extreme], whole)
-
-
-def _sum_value(slot: Slot, sums: list[int], first: int) -> Value:
-    if slot.function == "count":
-        return sums[slot.count - first]
-    high, low = sums[slot.high - first], sums[slot.low - first]
-    if slot.function == "sum":
-        return ratio(high, low, slot.divisor)
-    count = sums[slot.count - first]
-    return ratio(high, low, count * slot.divisor) if count else None
-
-
-def _extreme_value(tier: Tier, slot: Slot, head: Ints, tiles: Ints) -> Value:
-    if slot.function == "min":
-        column, nothing, reduce, better = (
-            tier.cuts[0] + slot.extreme - tier.minima[0],
-            NO_MINIMUM,
-            np.minimum.reduce,
-            min,
-        )
-    else:
-        column, nothing, reduce, better = (
-            tier.cuts[1] + slot.extreme - tier.maxima[0],
-            NO_MAXIMUM,
-            np.maximum.reduce,
-            max,
-        )
-    found = int(reduce(head)) if len(head) else nothing
-    if len(tiles):
-        found = better(found, int(reduce(tiles[:, column])))
-    return None if found == nothing else ratio(0, found, slot.divisor)
-
-
-def _last(last: Last, head: Ints, best: list[int], at: Micros) -> Value:
-    has, event, identity, bits = best
-    rows = head[head[:, last.has] != 0] if last.filtered else head
-    if len(rows):
-        events = rows[:, EVENT]
-        row = events.argmax()
-        newest = int(events[row])
-        if not has or newest >= event:
-            ties = rows[events == newest] if np.count_nonzero(events == newest) > 1 else rows[row : row + 1]
-            offers = [(event, identity % 2**64, bits)] if has else []
-            offers += [(newest, tie[ID] % 2**64, tie[last.has + 1]) for tie in ties.tolist()]
-            has, (event, _, bits) = 1, max(offers)
-    if not has or (last.ttl is not None and event < at - last.ttl):
-        return None
-    value: float = _DOUBLE.unpack(_WORD.pack(bits))[0]
-    return None if value != value else value  # noqa: PLR0124 - NaN stands for null

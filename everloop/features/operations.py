@@ -15,7 +15,7 @@ from everloop.core.grants import Target
 from everloop.core.ports import OnlineStore
 from everloop.data.heads import head
 from everloop.data.sensitive.masking import hidden_of
-from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
+from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, Value
 
 
 class Push(Command):
@@ -62,7 +62,7 @@ class Get(Command):
 class Values(Answer):
     """One mapping `{<view>__<feature>: value}` for each entity, and how far each view has been filled."""
 
-    values: list[dict[str, int | float | None]]
+    values: list[dict[str, Value]]
     watermarks: dict[str, Micros | None]
     at: Micros
     masked: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from everloop.features.lmdb import LmdbStore
+from everloop.features.stores.lmdb import LmdbStore
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 from everloop.features.definitions import Feature, FeatureViewDef
-from everloop.features.facts import columns_of, facts_of
+from everloop.features.states.facts import columns_of, facts_of
 
 
 def answer(view: FeatureViewDef, rows: list[dict[str, Any]], entity: tuple, at: int) -> dict[str, Any]:

@@ -124,4 +124,4 @@ def test_definitions_load_nothing_heavy():
 
 
 def test_online_loads_numpy_and_lmdb_only():
-    assert loaded("import everloop.features.online, everloop.features.lmdb") == "['numpy', 'lmdb']"
+    assert loaded("import everloop.features.online, everloop.features.stores.lmdb") == "['numpy', 'lmdb']"

@@ -11,17 +11,17 @@ from everloop.core.clock import DAY, HOUR, MINUTE, micros
 from everloop.core.errors import CorruptObject, DataError, InvalidInput
 from everloop.features import definitions as el
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
-from everloop.features.lmdb import LmdbStore
 from everloop.features.online import (
     OnlineService,
     OnlineView,
     advance,
-    entity_key,
     lookup,
     push,
-    values_at,
     watermarks,
 )
+from everloop.features.states.decode import values_at
+from everloop.features.states.keys import entity_key
+from everloop.features.stores.lmdb import LmdbStore
 
 HERE = str(Path(__file__).parent)
 NOON = micros(datetime(2013, 6, 1, 12, tzinfo=UTC))
@@ -167,7 +167,7 @@ def test_a_request_without_its_entity_is_refused(online, view):
 def test_garbage_in_the_store_is_not_an_answer(view):
     for packed in (b"", bytes(8), bytes(80), bytes(1000)):
         with pytest.raises(CorruptObject):
-            values_at(view, packed, NOON)
+            values_at(view.layout, packed, NOON)
 
 
 def test_watermarks_only_rise(online, view):
@@ -192,7 +192,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import test_online as t
-from everloop.features.lmdb import LmdbStore
+from everloop.features.stores.lmdb import LmdbStore
 from everloop.features.online import push
 store, part = LmdbStore(Path(sys.argv[1])), int(sys.argv[3])
 for i in range(part, 400, 2):

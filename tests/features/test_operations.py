@@ -14,8 +14,8 @@ from everloop.data.definitions import Files, SourceDef
 from everloop.features import definitions as el
 from everloop.features import operations
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
-from everloop.features.lmdb import LmdbStore
 from everloop.features.operations import Get, ListViews, Materialize, Push
+from everloop.features.stores.lmdb import LmdbStore
 
 NOON = datetime(2013, 6, 1, 12, tzinfo=UTC)
 START = micros(NOON)

@@ -10,8 +10,9 @@ from feature_oracle import answer
 from hypothesis import given, settings
 
 from everloop.core.errors import InvalidInput
-from everloop.features.history import history, materialize
-from everloop.features.online import OnlineService, OnlineView, entity_key, lookup, push
+from everloop.features.batch.history import history, materialize
+from everloop.features.online import OnlineService, OnlineView, lookup, push
+from everloop.features.states.keys import entity_key
 
 CASES, MANY = 300, 10_000
 

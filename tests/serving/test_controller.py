@@ -22,8 +22,8 @@ from everloop.core.grants import Grant
 from everloop.core.snapshot import Snapshot
 from everloop.core.version import Version
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, count, mean
-from everloop.features.lmdb import LmdbStore
 from everloop.features.online import OnlineView, push
+from everloop.features.stores.lmdb import LmdbStore
 from everloop.serving import operations
 from everloop.serving import table as tables
 from everloop.serving.controller import Controller

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from everloop.core.clock import Micros
-from everloop.features.lmdb import LmdbStore
 from everloop.features.online import OnlineService, lookup
+from everloop.features.stores.lmdb import LmdbStore
 from everloop.serving.columns import Columns
 from everloop.serving.table import Lookup
 

@@ -6,8 +6,8 @@ from everloop.catalog.context import Context
 from everloop.catalog.governance import redactions
 from everloop.core.errors import Unavailable
 from everloop.core.ports import Erasable
-from everloop.features.lmdb import LmdbStore
 from everloop.features.operations import online_store
+from everloop.features.stores.lmdb import LmdbStore
 from everloop.serving.erasure.segments import PredictionLog
 
 

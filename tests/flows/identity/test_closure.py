@@ -316,7 +316,7 @@ def test_annotations_of_a_step_choose_the_form_of_its_inputs(tmp_path):
 
 def test_a_runner_counts_with_what_it_imports_of_its_package():
     assert runner_identity("").digest == ""
-    frames = runner_identity("everloop.features.frames:build_rows")
+    frames = runner_identity("everloop.features.batch.frames:build_rows")
     assert frames.digest.startswith("b3:")
     assert frames.digest != runner_identity("everloop.models.training:train").digest
     assert {"polars", "duckdb"} <= set(frames.packages)

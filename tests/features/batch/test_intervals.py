@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everloop.features.intervals import NOTHING, Questions, by_entity_and_time, cover_count, cover_max, cover_sum
+from everloop.features.batch.intervals import NOTHING, Questions, by_entity_and_time, cover_count, cover_max, cover_sum
 
 COUNT = 13
 ranges = st.tuples(

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from everloop.features.definitions import FOREVER
-from everloop.features.facts import Ints, Words
-from everloop.features.finalise import lanes
+from everloop.features.states.facts import Ints, Words
+from everloop.features.states.finalise import lanes
 
 NOTHING = -(2**63)
 """What `cover_max` answers where no fact reaches; smaller than every lifted value."""

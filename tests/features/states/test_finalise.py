@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everloop.features.finalise import decimals, lanes, ratio, ratios
+from everloop.features.states.finalise import decimals, lanes, ratio, ratios
 
 wide = st.integers(-(2**90), 2**90) | st.integers(-(2**54), 2**54) | st.integers(-100, 100)
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from everloop.core.errors import InvalidInput, Unavailable
-from everloop.features.lmdb import LONGEST_KEY, LmdbStore
+from everloop.features.stores.lmdb import LONGEST_KEY, LmdbStore
 from everloop.testing.online_store import check_online_store
 
 
@@ -32,7 +32,7 @@ def test_the_map_grows_under_writes_and_under_readers_of_other_processes(tmp_pat
 READER = """
 import sys
 from pathlib import Path
-from everloop.features.lmdb import LmdbStore
+from everloop.features.stores.lmdb import LmdbStore
 store = LmdbStore(Path(sys.argv[1]), size=1 << 20, readonly=True)
 print(store.read("p/v", [b"a"])[0].decode(), flush=True)
 sys.stdin.readline()
@@ -99,7 +99,7 @@ def test_what_was_forgotten_is_nowhere_in_the_file_and_other_openers_change_over
     many = [(b"s%06d-person" % n, b"value-of-%06d" % n * 9) for n in range(3000)]
     here.write("p/v", many)
     program = (
-        "import sys; from pathlib import Path; from everloop.features.lmdb import LmdbStore\n"
+        "import sys; from pathlib import Path; from everloop.features.stores.lmdb import LmdbStore\n"
         "store = LmdbStore(Path(sys.argv[1])); print(len(store.read('p/v', [b's000007-person'])), flush=True)\n"
         "sys.stdin.readline(); store.write('p/v', [(b'late', b'1')])\n"
         "print(store.read('p/v', [b's000007-person', b's000008-person', b'late']), flush=True)\n"

@@ -7,9 +7,9 @@ import pytest
 from everloop.core.clock import micros
 from everloop.core.errors import DataError
 from everloop.features import definitions as el
-from everloop.features import history as module
+from everloop.features.batch import history as module
+from everloop.features.batch.history import history
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
-from everloop.features.history import history
 
 NOON = datetime(2013, 6, 1, 12, tzinfo=UTC)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from everloop.core.clock import Micros
 from everloop.core.errors import DataError, DefinitionError
 from everloop.features.definitions import FeatureViewDef
-from everloop.features.facts import Column, Facts, Ints, facts_of
+from everloop.features.states.facts import Column, Facts, Ints, facts_of
 
 ROWS_AT_ONCE = 250_000
 _ZONED = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from everloop.features.facts import Ints, Mask
-from everloop.features.layout import (
+from everloop.features.states.facts import Ints, Mask
+from everloop.features.states.layout import (
     EVENT,
     ID,
     STARTS,

@@ -16,12 +16,12 @@ import polars as pl
 from everloop.core.clock import Micros
 from everloop.core.errors import DataError
 from everloop.core.ports import OnlineStore
+from everloop.features.batch.intervals import NOTHING, Questions, by_entity_and_time, cover_count, cover_max, cover_sum
+from everloop.features.batch.scan import Scan, engine, entity_kind, quoted
 from everloop.features.definitions import FOREVER, Feature, FeatureServiceDef, FeatureViewDef
-from everloop.features.facts import Facts, Ints, until
-from everloop.features.finalise import decimals, ratios
-from everloop.features.intervals import NOTHING, Questions, by_entity_and_time, cover_count, cover_max, cover_sum
 from everloop.features.online import OnlineView, Pushed, advance, push_facts
-from everloop.features.scan import Scan, engine, entity_kind, quoted
+from everloop.features.states.facts import Facts, Ints, until
+from everloop.features.states.finalise import decimals, ratios
 
 Paths = str | Path | Sequence[str | Path]
 _CODE = "everloop_entity_code"
@@ -133,7 +133,7 @@ def _answer_into(whole: list[np.ndarray], scan: Scan, view: FeatureViewDef, spin
 
 
 def _blank(feature: Feature) -> float:
-    return np.nan if feature.empty is None else feature.empty
+    return feature.empty if isinstance(feature.empty, int | float) else np.nan
 
 
 def _entities(view: FeatureViewDef, spine: pl.DataFrame, scan: Scan) -> tuple[pl.DataFrame, Ints]:

@@ -9,8 +9,8 @@ import polars as pl
 
 from everloop.core.clock import parse_duration
 from everloop.core.errors import DataError
+from everloop.features.batch.history import history
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
-from everloop.features.history import history
 
 
 class Described(Protocol):

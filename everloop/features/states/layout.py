@@ -20,9 +20,9 @@ import numpy as np
 
 from everloop.core.clock import Micros
 from everloop.core.errors import CorruptObject
-from everloop.features.definitions import FOREVER, Feature, FeatureViewDef
-from everloop.features.facts import Facts, Ints, until
-from everloop.features.finalise import lanes
+from everloop.features.definitions import FOREVER, Feature, FeatureViewDef, Value
+from everloop.features.states.facts import Facts, Ints, until
+from everloop.features.states.finalise import lanes
 
 FORMAT = 1
 NO_MINIMUM, NO_MAXIMUM = 2**63 - 1, -(2**63)
@@ -98,6 +98,8 @@ class Layout:
     """Words of a fact in the head."""
     header: Struct
     """Format, newest known time, facts in the head, tiles of each tier."""
+    empty: tuple[Value, ...]
+    """The view's values where there are no facts."""
 
 
 _PARTS: dict[str, tuple[str, ...]] = {"count": ("count",), "sum": ("high", "low"), "mean": ("count", "high", "low")}
@@ -117,9 +119,8 @@ def layout_of(view: FeatureViewDef) -> Layout:
     hops = sorted({f.hop for f in view.features if f.hop})
     tiers = tuple(_tier(view, hop, columns) for hop in hops)
     width = first_last + 2 * len(lasts)
-    return Layout(
-        view, tuple(added), tuple(minima), tuple(maxima), lasts, tiers, width, Struct(f"<{_FIXED + len(tiers)}q")
-    )
+    header, empty = Struct(f"<{_FIXED + len(tiers)}q"), tuple(f.empty for f in view.features)
+    return Layout(view, tuple(added), tuple(minima), tuple(maxima), lasts, tiers, width, header, empty)
 
 
 def _tier(view: FeatureViewDef, hop: Micros, columns: Mapping[tuple[str, int], int]) -> Tier:

@@ -8,7 +8,7 @@ correctly rounded too) elsewhere. The scalar and the array form therefore give t
 import numpy as np
 import numpy.typing as npt
 
-from everloop.features.facts import Ints, Mask
+from everloop.features.states.facts import Ints, Mask
 
 Floats = npt.NDArray[np.float64]
 LANE = 32

@@ -1,0 +1,1 @@
+"""Frames and backfills over Parquet files: DuckDB reads, NumPy answers in integers."""

@@ -1,0 +1,60 @@
+"""A feature service: the list of features that a model trains and serves on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from everloop.core.errors import DefinitionError
+from everloop.core.ids import checked_name
+from everloop.features.definitions.views import FeatureViewDef, columns_of, repeated
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureServiceDef:
+    """The list that a model trains and serves on: request columns first, then the views' features, in order."""
+
+    name: str
+    views: tuple[FeatureViewDef, ...]
+    request: tuple[str, ...] = ()
+    """Columns that the caller knows when it asks, such as `distance`."""
+
+    def __post_init__(self) -> None:
+        """Accept lists; refuse a view or a column that appears twice."""
+        checked_name(self.name)
+        object.__setattr__(self, "views", tuple(self.views))
+        object.__setattr__(self, "request", columns_of(self.request))
+        if not self.views and not self.request:
+            raise DefinitionError(
+                f"feature service {self.name} is empty", hint="give it views, request columns or both"
+            )
+        twice = repeated([v.name for v in self.views]) or repeated(self.columns)
+        if twice:
+            raise DefinitionError(f"feature service {self.name} has {twice!r} twice", hint="leave one of them out")
+
+    @property
+    def entities(self) -> tuple[str, ...]:
+        """The entity columns of all views, each once: what a caller must name."""
+        return tuple(dict.fromkeys(c for v in self.views for c in v.entity))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The model's inputs: request columns, then `<view>__<feature>`."""
+        return (*self.request, *(c for v in self.views for c in v.outputs))
+
+    def manifest(self, view_ids: Mapping[str, str]) -> dict[str, Any]:
+        """Canonical-JSON-ready: pins every view by the version id that `view_ids` gives its name."""
+        return {
+            "views": {v.name: view_ids[v.name] for v in self.views},
+            "order": [v.name for v in self.views],
+            "request": list(self.request),
+            "entities": list(self.entities),
+        }
+
+    @classmethod
+    def from_manifest(
+        cls, name: str, manifest: Mapping[str, Any], manifests: Mapping[str, Mapping[str, Any]]
+    ) -> "FeatureServiceDef":
+        """Rebuild a service from its manifest and the manifests of the view ids that it pins."""
+        pinned = manifest["views"]
+        views = (FeatureViewDef.from_manifest(v, manifests[pinned[v]]) for v in manifest["order"])
+        return cls(name, tuple(views), tuple(manifest["request"]))

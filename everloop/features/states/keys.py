@@ -1,0 +1,42 @@
+"""Keys of entities in an online store."""
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+
+from everloop.core.errors import DataError, InvalidInput
+from everloop.features.states.facts import Column
+
+_HASHED = b"h"
+_LONGEST = 400
+
+
+def entity_key(values: Sequence[Any]) -> bytes | None:
+    """The key of an entity's value or values (text or integers); None when one is null. Raises `InvalidInput`."""
+    parts = []
+    for value in values:
+        if value is None:
+            return None
+        if isinstance(value, str):
+            parts.append(b"s" + value.encode())
+        elif isinstance(value, int | np.integer):
+            parts.append(b"i%d" % value)
+        else:
+            raise InvalidInput(f"{value!r} cannot be an entity", hint="an entity is text or an integer")
+    key = parts[0] if len(parts) == 1 else b"".join(struct.pack("<I", len(p)) + p for p in parts)
+    return key if len(key) <= _LONGEST else _HASHED + blake3(key).digest()
+
+
+def entity_keys(columns: Sequence[Column]) -> list[bytes | None]:
+    """The key of each row."""
+    listed = []
+    for column in columns:
+        if column.values.dtype.kind not in "iO":
+            raise DataError("an entity column holds numbers with a point", hint="an entity is text or an integer")
+        values = column.values.tolist()
+        pairs = zip(values, column.valid.tolist(), strict=True)
+        listed.append(values if column.valid.all() else [value if valid else None for value, valid in pairs])
+    return [entity_key(values) for values in zip(*listed, strict=True)]

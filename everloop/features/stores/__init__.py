@@ -1,0 +1,1 @@
+"""Online stores: where packed states lie."""
