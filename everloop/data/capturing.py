@@ -19,6 +19,7 @@ from everloop.core.ids import manifest_id
 from everloop.core.ports import Source
 from everloop.core.version import Version
 from everloop.data.codec import check_contract
+from everloop.data.content.files import layered_file
 from everloop.data.content.known import before_of, known_to
 from everloop.data.content.logical import BLOCK, RULE, Digest, Hasher
 from everloop.data.content.parts import UNKEYED_ROWS, Part, Stored, data_version, store_table
@@ -216,7 +217,8 @@ def _store_files(ctx: Context, source: SourceDef, opened: FileSource) -> Stored:
     """
     paths = opened.paths()
     schemas = [_schema_of(path) for path in paths]
-    if any(not s.equals(schemas[0]) for s in schemas) or not all(_settled(f.type) for f in schemas[0]):
+    unlike = any(not s.equals(schemas[0]) for s in schemas) or not all(_settled(f.type) for f in schemas[0])
+    if unlike or any(layered_file(path) for path in paths):  # kept as it is, a file made to look like one would be one
         return _store_rows(ctx, source, opened)
     schema = _schema_now(ctx, source, schemas[0])
     if not schema.equals(plain_schema(schemas[0])):

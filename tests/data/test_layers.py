@@ -1,8 +1,11 @@
 """Layered parts: few bytes for a small change, and the same rows whichever way a part is stored."""
 
+import io
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +14,7 @@ from everloop import data
 from everloop.catalog import placements
 from everloop.catalog.verify import verify
 from everloop.core.errors import DataError
-from everloop.data.content.layers import Layers, layered
+from everloop.data.content.layers import Layers, is_layered, layered
 from everloop.data.content.logical import digest
 from everloop.data.content.schema import plain
 from everloop.data.definitions import Contract, Files, SourceDef
@@ -120,9 +123,9 @@ def test_versions_on_versions_rest_on_whole_files(captured, context):
     with context.read() as tx:
         for identity in placements.objects(tx, "flights").values():
             content = context.store.get(identity)
-            if content[:4] == b"ELP1":
+            if is_layered(io.BytesIO(content)):
                 base = Layers.decode(content).base
-                assert context.store.get(base)[:4] == b"PAR1"
+                assert not is_layered(io.BytesIO(context.store.get(base)))
                 assert identity in placements.resting(tx, "flights", base)
                 assert base in placements.reachable(tx, "flights")
 
@@ -132,7 +135,7 @@ def test_what_differs_everywhere_is_written_whole(captured, context):
     found = captured(flights(20_000, seed=9))
     with context.read() as tx:
         placed = placements.resolve(tx, "flights", [p["logical"] for p in data.manifest_of(context, found.id)["parts"]])
-    assert all(context.store.get(identity)[:4] == b"PAR1" for identity in placed.values())
+    assert not any(is_layered(io.BytesIO(context.store.get(identity))) for identity in placed.values())
 
 
 VALUES = st.fixed_dictionaries(
@@ -170,7 +173,8 @@ def test_any_rows_are_what_they_were(old, edited, deleted):
 def test_what_is_no_layered_part_is_refused():
     whole = layered(keyed({1: {"x": 1.0, "y": None, "z": 0}}), keyed({1: {"x": 1.0, "y": None, "z": 0}}), KEY, "b3:0")
     content = whole.encode()
-    for broken in (b"PAR1" + content[4:], content[:20], content[:8] + b"[]" + content[10:], b""):
+    at = content.index(b'{"base"')
+    for broken in (content[:-1] + b"?", content[:20], content[:at] + b"[" + content[at + 1 :], content[at:], b""):
         with pytest.raises(DataError):
             Layers.decode(broken)
 
@@ -192,3 +196,38 @@ def test_a_step_s_table_rests_on_the_one_before(store):
     assert size(store) - here <= 0.04 * here
     placed = {**first.placements, **second.placements}
     assert codec.load(second.version.manifest, store, placed).collect().equals(edited)
+
+
+def test_a_layered_object_is_a_parquet_file_of_its_new_rows(captured, context):
+    table = flights(30_000)
+    captured(table)
+    edited = two_columns(table)
+    second = captured(edited)
+    with context.read() as tx:
+        parts = [part["logical"] for part in parts_of(context, second.id)]
+        placed = placements.resolve(tx, "flights", parts)
+    made = [Layers.decode(context.store.get(identity)) for identity in placed.values()]
+    for identity, layers in zip(placed.values(), made, strict=True):
+        assert pq.read_table(context.store.path(identity)).equals(layers.patch)
+        rows = pl.read_parquet(context.store.path(identity))
+        assert rows.equals(edited.filter(pl.col("id").is_in(rows["id"].implode())))
+
+
+def parts_of(context, version):
+    return data.manifest_of(context, version)["parts"]
+
+
+def test_a_parquet_file_made_to_look_like_a_layered_part_is_no_way_to_other_objects(context, tmp_path):
+    """Files of a table without a key are kept byte by byte: one that names a base is written anew instead."""
+    hidden = context.store.put_file(parquet(tmp_path / "secret", pl.DataFrame({"x": [1, 2]})))
+    made = Layers(hidden, np.array([], np.int64), patch=pa.table({"x": pa.array([7, 8], pa.int64())}))
+    (tmp_path / "in.parquet").write_bytes(made.encode())
+    found = data.capture(context, SourceDef("t", Files("in.parquet")), root=tmp_path)
+    assert data.read(context, found.id).collect()["x"].to_list() == [7, 8]
+    with context.read() as tx:
+        assert hidden not in placements.objects(tx, context.project).values()
+
+
+def parquet(path, table):
+    table.write_parquet(path)
+    return path

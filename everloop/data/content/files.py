@@ -49,7 +49,7 @@ def local_part(blobs: Blobs, identity: str, cache: Path, manifest: Mapping[str, 
 def layered_file(path: Path) -> bool:
     """Whether the object in a local file is a layered part."""
     with path.open("rb") as file:
-        return is_layered(file.read(4))
+        return is_layered(file)
 
 
 def folded(blobs: Blobs, path: Path, cache: Path, manifest: Mapping[str, Any]) -> pa.Table:

@@ -5,16 +5,19 @@ columns that are new or differ nearly everywhere, and the rows that are new or d
 id, whichever way it is stored; a layered part is written only after it was folded again and gave that id. Bases are
 always whole: layers never rest on layers, so reading one costs two files and no chain grows.
 
-The object is `ELP1`, the length of the header (unsigned, 4 bytes, little-endian), the header in JSON, then the deleted
-rows (gaps between their numbers as unsigned 32-bit integers, deflated), the columns and the rows (Parquet files).
+The object is a Parquet file of the new rows, which other engines may read as it is (`data.opening`). Between its pages
+and its footer, where no reader of Parquet looks, lie the deleted rows (gaps between their numbers as unsigned 32-bit
+integers, deflated), the columns (a Parquet file), the header in JSON, its length (unsigned, 4 bytes, little-endian) and
+`ELP2`. Without new rows the footer is empty.
 """
 
+import io
 import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +27,11 @@ import pyarrow.parquet as pq
 from everloop.core.errors import DataError
 from everloop.data.content.ordering import key_hashes
 
-MAGIC = b"ELP1"
+MAGIC = b"ELP2"
+_PARQUET = b"PAR1"
+_EMPTY = _PARQUET + bytes(4) + _PARQUET
+"""What stands for a Parquet file of no rows."""
+_LARGEST_HEADER = 1 << 24
 WORTH = 0.3
 """Share of the rows that may lie in the patch, and of a column's that may differ before all of it is written."""
 COLUMNS_WORTH = 0.75
@@ -63,29 +70,33 @@ class Layers:
     def encode(self) -> bytes:
         """The object."""
         gaps = np.diff(self.deleted, prepend=-1).astype("<u4")
-        sections = [zlib.compress(gaps.tobytes(), 6), _parquet(self.columns), _parquet(self.patch)]
+        sections = [zlib.compress(gaps.tobytes(), 6), _parquet(self.columns)]
         header: dict[str, Any] = {"base": self.base, "sections": [len(section) for section in sections]}
         if self.figures is not None:
             header["figures"] = asdict(self.figures)
         text = json.dumps(header).encode()
-        return b"".join([MAGIC, len(text).to_bytes(4, "little"), text, *sections])
+        rows = _parquet(self.patch) or _EMPTY
+        at = len(rows) - 8 - int.from_bytes(rows[-8:-4], "little")
+        return b"".join([rows[:at], *sections, text, len(text).to_bytes(4, "little"), MAGIC, rows[at:]])
 
     @classmethod
     def decode(cls, content: bytes) -> "Layers":
         """Read an object that `encode` made; raises `DataError` for another."""
-        if not is_layered(content):
-            raise DataError("an object is no layered part", hint="it does not begin as one")
         try:
-            start = 8 + int.from_bytes(content[4:8], "little")
-            header = json.loads(content[8:start])
-            pieces = []
-            for length in header["sections"]:
-                pieces.append(content[start : start + length])
-                start += length
-            gaps = np.frombuffer(zlib.decompress(pieces[0]), "<u4")
-            deleted = np.cumsum(gaps.astype(np.int64)) - 1
-            return cls(str(header["base"]), deleted, _table(pieces[1]), _table(pieces[2]), _figures(header))
-        except (ValueError, KeyError, TypeError, zlib.error, pa.ArrowException) as error:
+            found = _header(io.BytesIO(content))
+            if found is None:
+                raise DataError("an object is no layered part", hint="it does not end as one")
+            header, end = found
+            start, middle = _sections(header, end)
+            gaps = np.frombuffer(zlib.decompress(content[start:middle]), "<u4")
+            return cls(
+                str(header["base"]),
+                np.cumsum(gaps.astype(np.int64)) - 1,
+                _table(content[middle:end]),
+                None if content[-8:-4] == bytes(4) else _table(content),
+                _figures(header),
+            )
+        except (ValueError, KeyError, TypeError, zlib.error, pa.ArrowException, OSError) as error:
             raise _damaged(error) from error
 
     def fold(self, base: pa.Table, names: list[str], key: list[str]) -> pa.Table:
@@ -109,16 +120,33 @@ class Layers:
 
 def outline(path: Path) -> tuple[str, Figures | None] | None:
     """Base and figures of the layered part in a file, from its header alone; None for another object."""
-    with path.open("rb") as file:
-        beginning = file.read(8)
-        if not is_layered(beginning):
-            return None
-        text = file.read(int.from_bytes(beginning[4:], "little"))
     try:
-        header = json.loads(text)
-        return str(header["base"]), _figures(header)
+        with path.open("rb") as file:
+            found = _header(file)
+        return None if found is None else (str(found[0]["base"]), _figures(found[0]))
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(error) from error
+
+
+def _header(file: BinaryIO) -> tuple[dict[str, Any], int] | None:
+    """The header of a layered part and the place where it begins; None for another object."""
+    size = file.seek(0, io.SEEK_END)
+    if size < len(_EMPTY) + 8:
+        return None
+    file.seek(size - 8)
+    ending = file.read(8)
+    before = size - 16 - int.from_bytes(ending[:4], "little")
+    if ending[4:] != _PARQUET or before < len(_PARQUET):
+        return None
+    file.seek(before)
+    told = file.read(8)
+    if told[4:] != MAGIC:
+        return None
+    length = int.from_bytes(told[:4], "little")
+    if length > min(before, _LARGEST_HEADER):
+        raise ValueError("its header is longer than itself")
+    file.seek(before - length)
+    return dict(json.loads(file.read(length))), before - length
 
 
 def _figures(header: Mapping[str, Any]) -> Figures | None:
@@ -129,9 +157,20 @@ def _damaged(error: Exception) -> DataError:
     return DataError(f"an object is no layered part: {error}", hint="`everloop verify` tells what is damaged")
 
 
-def is_layered(beginning: bytes) -> bool:
-    """Whether an object that begins with these (at least 4) bytes is a layered part."""
-    return beginning[:4] == MAGIC
+def _sections(header: Mapping[str, Any], end: int) -> tuple[int, int]:
+    """Where the deleted rows begin, and where the columns do."""
+    deleted, columns = (int(length) for length in header["sections"])
+    if min(deleted, columns) < 0 or end - columns - deleted < len(_PARQUET):
+        raise ValueError("its sections are longer than itself")
+    return end - columns - deleted, end - columns
+
+
+def is_layered(file: BinaryIO) -> bool:
+    """Whether the object in an open file is a layered part."""
+    try:
+        return _header(file) is not None
+    except (ValueError, TypeError):
+        return True  # a damaged one, as whoever reads it will be told
 
 
 def layered(table: pa.Table, base: pa.Table, key: list[str], identity: str) -> Layers | None:

@@ -1,5 +1,6 @@
 """Erasure: the rows go from every version and from every byte on the disk; versions stay readable, also after kills."""
 
+import io
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from everloop.core.errors import PermissionDenied, PolicyRefused
 from everloop.core.version import Version
 from everloop.data.content import ordering
 from everloop.data.content.files import layered_file
+from everloop.data.content.layers import Layers, is_layered
 from everloop.data.definitions import Contract
 from everloop.data.editing import edit
 from everloop.data.erasure import erasing, filters, holds, rewriting
@@ -67,11 +69,11 @@ def bytes_with_key(root, key=KEY):
 
 
 def decoded(content):
+    if is_layered(io.BytesIO(content)):
+        layers = Layers.decode(content)
+        return str([t.to_pydict() for t in (layers.columns, layers.patch) if t is not None])
     if content[:4] == b"PAR1":
         return json.dumps(pl.read_parquet(content).to_dicts(), default=str)
-    if content[:4] == b"ELP1":
-        layers = data.content.layers.Layers.decode(content)
-        return str([t.to_pydict() for t in (layers.columns, layers.patch) if t is not None])
     return ""
 
 
