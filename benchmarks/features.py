@@ -158,7 +158,7 @@ def with_store(path: Path, kind: str, views: list[FeatureViewDef], arrived: pl.D
         spent.append(time.perf_counter_ns() - began)
         began = time.perf_counter_ns()
         for prepared, entity in zip(service.views, (place, other), strict=True):
-            store.read(prepared.space, [b"s" + (entity_key([entity]) or b"")])
+            store.read([(prepared.space, [b"s" + (entity_key([entity]) or b"")])])
         bare.append(time.perf_counter_ns() - began)
     for name, percentile, bound in (("p50", 50, 60 if kind == "windowed" else 30), ("p99", 99, None)):
         ours, floor = (float(np.percentile(times, percentile)) / 1000 for times in (spent, bare))

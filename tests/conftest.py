@@ -21,6 +21,7 @@ from everloop.store import DirectoryStore
 sys.path.insert(0, str(Path(__file__).parent))
 
 import loop_story  # beside this file: the line above makes it importable
+import redis_house
 
 # real databases answer in milliseconds, not microseconds: few examples, no deadline
 settings.register_profile(
@@ -143,6 +144,13 @@ def context(context_of, sqlite_catalog):
 def each_context(context_of, catalog):
     """A context that may do everything, on each database in turn."""
     return context_of(catalog)
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory):
+    """A real Redis server that keeps nothing on disk."""
+    with redis_house.serving(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
 
 
 def _admin(server):

@@ -3,13 +3,15 @@
 Each Protocol has at most five methods and a conformance suite in `everloop.testing`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from everloop.core.clock import Micros
 from everloop.core.version import Version
+
+Result = TypeVar("Result")
 
 
 class Blobs(Protocol):
@@ -158,26 +160,26 @@ class Executor(Protocol):
 
 
 class OnlineStore(Protocol):
-    """Packed feature values: `space` is (project, view version id), keys and values are bytes."""
+    """Packed feature values: a `space` is (project, environment, view version id), keys and values are bytes."""
 
-    def read(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Values in the order of `keys`; None where there is none."""
+    def read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
+        """The values of some keys of each space, in one round trip; None where there is none."""
         ...
 
     def write(self, space: str, items: Iterable[tuple[bytes, bytes]]) -> None:
-        """Replace values, all or none."""
+        """Replace values, all or none; an empty value removes its key."""
         ...
 
-    def watermark(self, space: str) -> Micros | None:
-        """Up to which known time the space holds every event; None when it was never materialised."""
-        ...
-
-    def set_watermark(self, space: str, at: Micros) -> None:
-        """Record the watermark."""
+    def atomically(self, act: Callable[[], Result]) -> Result:
+        """Run `act`, perhaps more than once; its reads and writes of this store happen as one."""
         ...
 
     def drop(self, space: str) -> None:
         """Forget a space."""
+        ...
+
+    def forget(self, spaces: Collection[str], wanted: Callable[[bytes], bool]) -> int:
+        """Remove the keys of some spaces that are `wanted`, from the disk too. Returns how many."""
         ...
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from everloop.core.errors import InvalidInput
+from everloop.core.grants import SANDBOX
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,27 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None
                 values[name] = _typed(name, source[key], origin)
                 break
     return Settings(**values)
+
+
+EVERYWHERE = "*"
+"""The table of bindings that hold in every environment."""
+
+
+def bindings(home: Path, environment: str) -> dict[str, Any]:
+    """The values of bindings in an environment.
+
+    `bindings.toml` has a table for each environment, one `"*"` for all of them, and one `sandbox` for every
+    sandbox; a sandbox never sees the table of another environment.
+    """
+    file = home / "bindings.toml"
+    if not file.is_file():
+        return {}
+    try:
+        stored = tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"{file}: {error}") from error
+    own = "sandbox" if environment.startswith(SANDBOX) else environment
+    return {**stored.get(EVERYWHERE, {}), **stored.get(own, {})}
 
 
 def to_environment(settings: Settings) -> dict[str, str]:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from everloop.features import online
     from everloop.features.batch import history
-    from everloop.features.stores import lmdb
+    from everloop.features.stores import places
 
-__all__ = ["history", "lmdb", "online"]
-_HOMES = {"history": "batch.history", "lmdb": "stores.lmdb", "online": "online"}
+__all__ = ["history", "online", "places"]
+_HOMES = {"history": "batch.history", "online": "online", "places": "stores.places"}
 
 
 def __getattr__(name: str) -> Any:

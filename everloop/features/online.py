@@ -4,9 +4,10 @@ Loads NumPy and nothing heavier. The value of a feature at `at` is the same as `
 for bit, once every fact known before it has been pushed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +22,13 @@ from everloop.features.states.layout import Layout, layout_of, records
 from everloop.features.states.merge import merge, read_batch, write_batch
 
 Rows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
-Result = TypeVar("Result")
-_STATE, _SPENT = b"s", b"i"
+_STATE, _SPENT, _WATERMARK = b"s", b"i", b"w"
+_WORD = struct.Struct("<q")
+
+
+def scope_of(project: str, environment: str) -> str:
+    """Where the states of an environment lie: what is pushed in a sandbox never reaches production's answers."""
+    return f"{project}/{environment}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,7 @@ class OnlineView:
     """A view version, ready to push to and look up in."""
 
     space: str
-    """`<project>/<view version id>`: the key of its state in the store."""
+    """`<project>/<environment>/<view version id>`: the key of its state in the store."""
     view: FeatureViewDef
     layout: Layout
     outputs: tuple[str, ...]
@@ -38,10 +44,10 @@ class OnlineView:
     """Its values where there are no facts."""
 
     @classmethod
-    def of(cls, project: str, view_id: str, view: FeatureViewDef) -> "OnlineView":
-        """Prepare a view; do it once, not for each request."""
+    def of(cls, scope: str, view_id: str, view: FeatureViewDef) -> "OnlineView":
+        """Prepare a view; do it once, not for each request. `scope` is what `scope_of` makes."""
         layout = layout_of(view)
-        return cls(f"{project}/{view_id}", view, layout, view.outputs, layout.empty)
+        return cls(f"{scope}/{view_id}", view, layout, view.outputs, layout.empty)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +58,16 @@ class OnlineService:
     views: tuple[OnlineView, ...]
 
     @classmethod
-    def of(cls, project: str, service: FeatureServiceDef, view_ids: Mapping[str, str]) -> "OnlineService":
+    def of(cls, scope: str, service: FeatureServiceDef, view_ids: Mapping[str, str]) -> "OnlineService":
         """Prepare a service; `view_ids` gives the version id of each view's name."""
-        return cls(service, tuple(OnlineView.of(project, view_ids[v.name], v) for v in service.views))
+        return cls(service, tuple(OnlineView.of(scope, view_ids[v.name], v) for v in service.views))
 
     @classmethod
     def from_manifest(
-        cls, project: str, name: str, manifest: Mapping[str, Any], manifests: Mapping[str, Mapping[str, Any]]
+        cls, scope: str, name: str, manifest: Mapping[str, Any], manifests: Mapping[str, Mapping[str, Any]]
     ) -> "OnlineService":
         """Prepare a service from its manifest and those of the view ids that it pins: all that a gateway needs."""
-        return cls.of(project, FeatureServiceDef.from_manifest(name, manifest, manifests), manifest["views"])
-
-
-@runtime_checkable
-class Atomic(Protocol):
-    """A store that can make reads and writes one act. Without it, one process at a time may push into a space."""
-
-    def atomically(self, act: Callable[[], Result]) -> Result:
-        """Run `act`, perhaps more than once; its reads and writes of the store happen as one."""
-        ...
+        return cls.of(scope, FeatureServiceDef.from_manifest(name, manifest, manifests), manifest["views"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +121,11 @@ def push_facts(store: OnlineStore, view: OnlineView, facts: Facts, columns: Mapp
     def act() -> int:
         return _merge_into(store, view, list(code), (rows, owner, known))
 
-    new = store.atomically(act) if isinstance(store, Atomic) else act()
-    return Pushed(len(keys), new, len(code))
+    return Pushed(len(keys), store.atomically(act), len(code))
 
 
 def _merge_into(store: OnlineStore, view: OnlineView, names: list[bytes], facts: tuple[Ints, Ints, Ints]) -> int:
-    stored = store.read(view.space, [kind + name for kind in (_STATE, _SPENT) for name in names])
+    (stored,) = store.read([(view.space, [kind + name for kind in (_STATE, _SPENT) for name in names])])
     batch = read_batch(view.layout, stored[: len(names)], stored[len(names) :])
     new = merge(view.layout, batch, *facts)
     states, spent = write_batch(batch)
@@ -143,9 +139,36 @@ def _merge_into(store: OnlineStore, view: OnlineView, names: list[bytes], facts:
 
 def advance(store: OnlineStore, view: OnlineView, to: Micros) -> None:
     """Say that every fact known before `to` has been pushed; the watermark never goes back."""
-    reached = store.watermark(view.space)
-    if reached is None or reached < to:
-        store.set_watermark(view.space, to)
+
+    def act() -> None:
+        reached = watermark(store, view)
+        if reached is None or reached < to:
+            store.write(view.space, [(_WATERMARK, _WORD.pack(to))])
+
+    store.atomically(act)
+
+
+def watermark(store: OnlineStore, view: OnlineView) -> Micros | None:
+    """Up to which known time a view holds every fact; None when it was never materialised."""
+    return watermarks(store, [view])[0]
+
+
+def watermarks(store: OnlineStore, views: Sequence[OnlineView]) -> list[Micros | None]:
+    """The watermarks of several views, in one read."""
+    return [_time(found) for (found,) in store.read([(view.space, (_WATERMARK,)) for view in views])]
+
+
+def _time(packed: bytes | None) -> Micros | None:
+    return None if packed is None else int(_WORD.unpack(packed)[0])
+
+
+class Found(NamedTuple):
+    """The answer to a look-up."""
+
+    values: list[dict[str, Value]]
+    """For each row of entity values, `{<view>__<feature>: value}`."""
+    reached: tuple[Micros | None, ...]
+    """The watermark of each view of the service, of the same read; None: never materialised."""
 
 
 def lookup(
@@ -157,19 +180,24 @@ def lookup(
     lacks an entity column, or when `at` lies before what the state can still answer (the newest known fact of the
     entity less the view's slack).
     """
-    answers: list[dict[str, Value]] = [{} for _ in entity_rows]
+    return find(store, service, entity_rows, at).values
+
+
+def find(store: OnlineStore, service: OnlineService, entity_rows: Sequence[Mapping[str, Any]], at: Micros) -> Found:
+    """`lookup`, and how far each view has been filled: one read of the store for all views and rows."""
+    wanted = []
     for view in service.views:
-        keys = [_key(view.view, row) for row in entity_rows]
-        found = store.read(view.space, [_STATE + (key or b"") for key in keys])
-        for answer, key, packed in zip(answers, keys, found, strict=True):
-            values = view.empty if packed is None or key is None else values_at(view.layout, packed, at)
-            answer.update(zip(view.outputs, values, strict=True))
-    return answers
-
-
-def watermarks(store: OnlineStore, service: OnlineService) -> dict[str, Micros | None]:
-    """Up to which known time each view holds every fact."""
-    return {v.view.name: store.watermark(v.space) for v in service.views}
+        keys = [_STATE + (_key(view.view, row) or b"") for row in entity_rows]
+        wanted.append((view.space, [_WATERMARK, *keys]))
+    answers: list[dict[str, Value]] = [{} for _ in entity_rows]
+    reached = []
+    for view, found in zip(service.views, store.read(wanted), strict=True):
+        reached.append(_time(found[0]))
+        layout, outputs, empty = view.layout, view.outputs, view.empty
+        for answer, packed in zip(answers, found[1:], strict=True):
+            values = empty if packed is None else values_at(layout, packed, at)
+            answer.update(zip(outputs, values, strict=True))
+    return Found(answers, tuple(reached))
 
 
 def _key(view: FeatureViewDef, row: Mapping[str, Any]) -> bytes | None:

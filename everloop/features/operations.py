@@ -1,8 +1,6 @@
 """Operations on features: push facts, fill from datasets, look values up, list what an environment serves."""
 
-import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from everloop import data, features
@@ -92,15 +90,15 @@ class ViewList(Answer):
     views: list[ViewRow]
 
 
-def online_store(ctx: Context) -> OnlineStore:
-    """The store plugged in as the port `online`, else LMDB in the workspace's folder (opened once a process)."""
+def online_store(ctx: Context, environment: str) -> OnlineStore:
+    """The store plugged in as the port `online`, else the one that the binding `online_store` names, else LMDB."""
     plugged: OnlineStore | None = ctx.ports.get("online")
-    return _embedded((ctx.home / "online").resolve()) if plugged is None else plugged
+    return features.places.store_of(ctx.home, environment) if plugged is None else plugged
 
 
-@functools.cache
-def _embedded(path: Path) -> OnlineStore:
-    return features.lmdb.LmdbStore(path)
+def online_view(ctx: Context, environment: str, identity: str, view: FeatureViewDef) -> "features.online.OnlineView":
+    """A view version as it is served in an environment."""
+    return features.online.OnlineView.of(features.online.scope_of(ctx.project, environment), identity, view)
 
 
 def pinned(ctx: Context, environment: str, kind: str) -> dict[str, tuple[str, Mapping[str, Any]]]:
@@ -132,7 +130,8 @@ def service_in(ctx: Context, environment: str, name: str) -> "features.online.On
     with ctx.read() as tx:
         manifests = versions.manifests(tx, ctx.project, set(manifest["views"].values()))
     definition = FeatureServiceDef.from_manifest(name, manifest, manifests)
-    return features.online.OnlineService.of(ctx.project, definition, manifest["views"])
+    scope = features.online.scope_of(ctx.project, environment)
+    return features.online.OnlineService.of(scope, definition, manifest["views"])
 
 
 def _dataset(_ctx: Context, cmd: Push) -> Target:
@@ -155,10 +154,10 @@ def push_rows(ctx: Context, cmd: Push) -> Filled:
         raise NotFound(
             f"no feature view of {cmd.environment} reads {cmd.dataset!r}", hint="features.list shows the views"
         )
-    online = {n: features.online.OnlineView.of(ctx.project, identity, view) for n, (identity, view) in mine.items()}
+    online = {n: online_view(ctx, cmd.environment, identity, view) for n, (identity, view) in mine.items()}
     # every view looks at the rows before any of them takes some
     lifted = {name: features.online.lift(view, cmd.rows, now=ctx.now()) for name, view in online.items()}
-    store, filled = online_store(ctx), []
+    store, filled = online_store(ctx, cmd.environment), []
     for name, (identity, _) in mine.items():
         done = features.online.push_facts(store, online[name], *lifted[name])
         filled.append(ViewFilled(view=name, version=identity, facts=done.facts, new=done.new))
@@ -192,8 +191,8 @@ def _fill(ctx: Context, environment: str, pin: tuple[str, FeatureViewDef], up_to
             f"{environment} holds no data of {view.source!r}",
             hint=f"bring it up to date first: everloop refresh --env {environment}",
         )
-    online = features.online.OnlineView.of(ctx.project, identity, view)
-    done = features.history.materialize(online_store(ctx), online, data.paths(ctx, version), up_to)
+    online = online_view(ctx, environment, identity, view)
+    done = features.history.materialize(online_store(ctx, environment), online, data.paths(ctx, version), up_to)
     return ViewFilled(view=view.name, version=identity, facts=done.facts, new=done.new)
 
 
@@ -201,21 +200,24 @@ def _fill(ctx: Context, environment: str, pin: tuple[str, FeatureViewDef], up_to
 def get_values(ctx: Context, cmd: Get) -> Values:
     """Look up the features of entities, as known at a time."""
     service = service_in(ctx, cmd.environment, cmd.service)
-    store, at = online_store(ctx), ctx.now() if cmd.at is None else cmd.at
-    found = features.online.lookup(store, service, cmd.entities, at)
+    store, at = online_store(ctx, cmd.environment), ctx.now() if cmd.at is None else cmd.at
+    found, reached = features.online.find(store, service, cmd.entities, at)
     identity, _ = pinned(ctx, cmd.environment, "service")[cmd.service]
     with ctx.read() as tx:
         row = versions.get(tx, ctx.project, identity)
     hidden = hidden_of(ctx, row, cmd.environment)
     values = [{name: None if name in hidden else value for name, value in one.items()} for one in found]
+    marks = {view.view.name: at for view, at in zip(service.views, reached, strict=True)}
     shown = sorted(hidden.intersection(*values[:1])) if values else []
-    return Values(values=values, watermarks=features.online.watermarks(store, service), at=at, masked=tuple(shown))
+    return Values(values=values, watermarks=marks, at=at, masked=tuple(shown))
 
 
 @operation("features.list", needs="read", on=_views, reads=True)
 def list_views(ctx: Context, cmd: ListViews) -> ViewList:
     """List the feature views of an environment and how far each has been filled."""
-    store = online_store(ctx)
+    views = views_in(ctx, cmd.environment)
+    online = [online_view(ctx, cmd.environment, identity, view) for identity, view in views.values()]
+    reached = features.online.watermarks(online_store(ctx, cmd.environment), online)
     return ViewList(
         views=[
             ViewRow(
@@ -224,8 +226,8 @@ def list_views(ctx: Context, cmd: ListViews) -> ViewList:
                 source=view.source,
                 entity=list(view.entity),
                 features=list(view.outputs),
-                watermark=store.watermark(features.online.OnlineView.of(ctx.project, identity, view).space),
+                watermark=at,
             )
-            for name, (identity, view) in views_in(ctx, cmd.environment).items()
+            for (name, (identity, view)), at in zip(views.items(), reached, strict=True)
         ]
     )

@@ -23,6 +23,7 @@ from everloop.core.ports import Blobs
 from everloop.core.signing import SigningKey
 from everloop.core.snapshot import Snapshot
 from everloop.core.version import Version
+from everloop.features.online import scope_of
 from everloop.models import predictor
 from everloop.serving import revision as revisions
 from everloop.serving import table as tables
@@ -53,7 +54,7 @@ class Controller:
         self._loader, self._replay = loader, replay
         self._path = home / "serving" / "routes.json"
         self._observer = Observer()
-        self._entries: dict[tuple[str, str], Revision] = {}
+        self._entries: dict[tuple[str, str, str], Revision] = {}
         self._table: Table | None = None
         self._trusted: set[tuple[str, str, str]] = set()
         self._refused: dict[tuple[str, str], str] = {}
@@ -77,7 +78,7 @@ class Controller:
             for name, endpoint, state, events in self._steps(ctx, environment):
                 happened.extend(events)
                 try:
-                    route = self._route(ctx, name, endpoint, state)
+                    route = self._route(ctx, environment, name, endpoint, state)
                 except EverloopError:
                     route = self._before(ctx.project, name)  # better than to take the endpoint away
                 if route is not None:
@@ -124,7 +125,8 @@ class Controller:
             version = revisions.build(name, entries, manifests)
             if version.id != before.target:
                 self._files(ctx, version.manifest, manifests)
-                self._made(version, 0, manifests)  # refuses what could not be routed
+                # refuses what could not be routed
+                self._made(version, 0, manifests, scope_of(ctx.project, environment))
         except EverloopError as error:
             version, blocked = None, error.message
         observed = self._observer.observed(f"{ctx.project}.{name}")
@@ -191,22 +193,24 @@ class Controller:
     def _folder(self, model: str) -> Path:
         return self._home / "serving" / "models" / model.removeprefix("b3:")
 
-    def _route(self, ctx: Context, name: str, endpoint: Mapping[str, Any], state: Rollout) -> Route | None:
+    def _route(
+        self, ctx: Context, environment: str, name: str, endpoint: Mapping[str, Any], state: Rollout
+    ) -> Route | None:
         weights = state.weights(Plan.from_manifest(endpoint)) if endpoint else []
         if not weights:
             return None
         return Route(
             project=ctx.project,
             name=name,
-            revisions=[self._entry(ctx, identity, weight) for identity, weight in weights],
+            revisions=[self._entry(ctx, environment, identity, weight) for identity, weight in weights],
             fallback=endpoint["fallback"],
             full_disk=endpoint["full_disk"],
             deadline_micros=endpoint["deadline_micros"],
         )
 
-    def _entry(self, ctx: Context, identity: str, weight: int) -> Revision:
+    def _entry(self, ctx: Context, environment: str, identity: str, weight: int) -> Revision:
         """The table's entry of a revision; its parts never change, so it is made once."""
-        entry = self._entries.get((ctx.project, identity))
+        entry = self._entries.get((ctx.project, environment, identity))
         if entry is None:
             with ctx.read() as tx:
                 row = versions.get(tx, ctx.project, identity)
@@ -214,15 +218,14 @@ class Controller:
                 pinned += [row.manifest["service"]] if row.manifest["service"] else []
                 manifests = versions.manifests(tx, ctx.project, pinned)
             self._files(ctx, row.manifest, manifests)
-            entry = self._made(Version("revision", row.name, row.manifest), row.number, manifests)
-            self._entries[ctx.project, identity] = entry
+            scope = scope_of(ctx.project, environment)
+            entry = self._made(Version("revision", row.name, row.manifest), row.number, manifests, scope)
+            self._entries[ctx.project, environment, identity] = entry
         return revision_entries.weighted(entry, weight)
 
-    def _made(self, version: Version, number: int, manifests: revisions.Manifests) -> Revision:
+    def _made(self, version: Version, number: int, manifests: revisions.Manifests, scope: str) -> Revision:
         folder = self._folder(next(iter(version.manifest["models"].values())))
-        made = revision_entries.entry_of(
-            version, manifests, folder=folder, online=self._home / "online", loader=self._loader
-        )
+        made = revision_entries.entry_of(version, manifests, folder=folder, scope=scope, loader=self._loader)
         return revision_entries.numbered(made, number)
 
     def _before(self, project: str, name: str) -> Route | None:

@@ -30,8 +30,8 @@ class Lookup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Its manifest."""
     views: dict[str, dict[str, Any]]
     """Manifests of the views that it pins, by id."""
-    store: str
-    """Folder of the online store."""
+    scope: str
+    """`<project>/<environment>`: whose states they are; the environment's binding says in which online store."""
     keys: list[str]
     """Entity key columns that the caller sends."""
 

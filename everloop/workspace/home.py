@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from everloop.core.clock import Micros, SystemClock
-from everloop.core.errors import InvalidInput, NotFound
-from everloop.core.grants import SANDBOX
+from everloop.core.errors import NotFound
 from everloop.core.signing import SigningKey, VerifyKey
 
 _TIME = struct.Struct("<q")
-EVERYWHERE = "*"
 
 
 def exists(home: Path) -> bool:
@@ -51,23 +49,6 @@ def signing_key(home: Path) -> SigningKey:
 def verify_key(home: Path) -> VerifyKey:
     """The workspace's public key."""
     return VerifyKey.from_pem((home / "keys" / "verify.pem").read_bytes())
-
-
-def bindings(home: Path, environment: str) -> dict[str, Any]:
-    """The values of bindings in an environment.
-
-    `bindings.toml` has a table for each environment, one `"*"` for all of them, and one `sandbox` for every
-    sandbox; a sandbox never sees the table of another environment.
-    """
-    file = home / "bindings.toml"
-    if not file.is_file():
-        return {}
-    try:
-        stored = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidInput(f"{file}: {error}") from error
-    own = "sandbox" if environment.startswith(SANDBOX) else environment
-    return {**stored.get(EVERYWHERE, {}), **stored.get(own, {})}
 
 
 def bind(home: Path, environment: str, name: str, value: str) -> None:

@@ -8,7 +8,7 @@ from everloop.catalog.governance import access
 from everloop.changes.access import OWNER_ROLES, first_admin
 from everloop.changes.environments import create_workspace_environments
 from everloop.core.policy import Mode
-from everloop.core.settings import Settings
+from everloop.core.settings import EVERYWHERE, Settings
 from everloop.workspace import home as layout
 from everloop.workspace.opened import Workspace
 
@@ -21,7 +21,7 @@ def initialise(settings: Settings, user: str, mode: Mode, files: Path | None = N
     home = settings.home.resolve()
     layout.create(home)
     if files is not None:
-        layout.bind(home, layout.EVERYWHERE, "files", str(files.resolve()))
+        layout.bind(home, EVERYWHERE, "files", str(files.resolve()))
     with Workspace.open(replace(settings, home=home)) as workspace:
         at = workspace.clock.wall()
         with workspace.catalog.write() as tx:

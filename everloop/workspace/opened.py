@@ -9,7 +9,7 @@ from everloop.catalog.engine import Catalog
 from everloop.core.clock import Clock, Micros, SystemClock
 from everloop.core.errors import InvalidInput
 from everloop.core.ports import Blobs
-from everloop.core.settings import Settings
+from everloop.core.settings import Settings, bindings
 from everloop.core.signing import SigningKey
 from everloop.store import open_store
 from everloop.workspace import home as layout
@@ -74,7 +74,7 @@ class Workspace:
 
     def bindings(self, environment: str) -> Mapping[str, Any]:
         """Values of bindings; `files` is where relative paths start."""
-        return {"files": str(self.files), **layout.bindings(self.home, environment)}
+        return {"files": str(self.files), **bindings(self.home, environment)}
 
     def close(self) -> None:
         """Give connections back."""

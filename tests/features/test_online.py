@@ -78,9 +78,9 @@ def test_redelivery_changes_nothing_even_after_a_fold(online, view):
     push(online, view, first)
     push(online, view, [fact(99, NOON + 25 * HOUR)])
     keys = [kind + entity_key(["a"]) for kind in (b"s", b"i")]
-    before = online.read(view.space, keys)
+    before = online.read([(view.space, keys)])[0]
     again = push(online, view, [*reversed(first), fact(99, NOON + 25 * HOUR)])
-    assert online.read(view.space, keys) == before
+    assert online.read([(view.space, keys)])[0] == before
     assert again.facts == 31
 
 
@@ -110,7 +110,7 @@ def test_columns_and_rows_and_forms_of_time_are_the_same(online):
     for number, given in enumerate([rows, columns, moments]):
         view = view_of(identity=f"form{number}")
         push(online, view, given)
-        states.append(online.read(view.space, [b"s" + entity_key(["a"])]))
+        states.append(online.read([(view.space, [b"s" + entity_key(["a"])])])[0])
     assert states[0] == states[1] == states[2]
 
 
@@ -172,10 +172,10 @@ def test_garbage_in_the_store_is_not_an_answer(view):
 
 def test_watermarks_only_rise(online, view):
     service = OnlineService.of("p", FeatureServiceDef("s", [view.view]), {"v": "1"})
-    assert watermarks(online, service) == {"v": None}
+    assert watermarks(online, service.views) == [None]
     advance(online, view, NOON)
     advance(online, view, NOON - 1)
-    assert watermarks(online, service) == {"v": NOON}
+    assert watermarks(online, service.views) == [NOON]
 
 
 def test_a_service_is_prepared_from_manifests_alone(online, view):

@@ -120,5 +120,5 @@ def test_readers_may_look_up_but_not_push(ctx, context_of, sqlite_catalog):
 
 def test_the_embedded_store_is_opened_once_a_process(context_of, sqlite_catalog):
     ctx = context_of(sqlite_catalog)
-    assert operations.online_store(ctx) is operations.online_store(ctx)
-    operations.online_store(ctx).close()
+    assert operations.online_store(ctx, ENVIRONMENT) is operations.online_store(ctx, ENVIRONMENT)
+    operations.online_store(ctx, ENVIRONMENT).close()

@@ -71,16 +71,16 @@ def check_online(case: Case, store, expected):
 def check_bytes(case: Case, store, path, view):
     """Pushed piece by piece, at once, or materialised from a file: the same bytes."""
     keys = [kind + entity_key([place]) for kind in (b"s", b"i") for place in "abc"]
-    states = store.read(view.space, keys)
+    states = store.read([(view.space, keys)])[0]
     other = OnlineView.of("p", "at once", case.view)
     store.drop(other.space)
     push(store, other, case.rows)
-    assert store.read(other.space, keys) == states
+    assert store.read([(other.space, keys)])[0] == states
     push(store, other, list(reversed(case.rows)))
-    assert store.read(other.space, keys) == states
+    assert store.read([(other.space, keys)])[0] == states
     store.drop(other.space)
     materialize(store, other, path, 2**60, threads=1)
-    assert store.read(other.space, keys) == states
+    assert store.read([(other.space, keys)])[0] == states
 
 
 def check(case: Case, store, path):

@@ -23,7 +23,7 @@ from everloop.core.snapshot import Snapshot
 from everloop.core.version import Version
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, count, mean
 from everloop.features.online import OnlineView, push
-from everloop.features.stores.lmdb import LmdbStore
+from everloop.features.stores.places import open_place, place_of
 from everloop.serving import operations
 from everloop.serving import table as tables
 from everloop.serving.controller import Controller
@@ -226,8 +226,11 @@ def test_a_pointer_that_no_merge_put_there_is_not_served(shop, clock):
     assert shop.shown().serving == good.serving
 
 
-def test_predictions_with_features_are_logged_ingested_labelled_and_traced(shop, clock):
+@pytest.mark.parametrize("served", [False, True])
+def test_predictions_with_features_are_logged_ingested_labelled_and_traced(shop, clock, redis_url, served):
     ctx, place = shop.ctx, shop.place
+    if served:
+        (place.home / "bindings.toml").write_text(f'[production]\nonline_store = "{redis_url}#traced"\n')
     view = FeatureViewDef(
         "load", "departures", ("origin",), (count(over="3h"), mean("delay", over="3h")), event_time="at", key=("id",)
     )
@@ -236,9 +239,9 @@ def test_predictions_with_features_are_logged_ingested_labelled_and_traced(shop,
     service_version = Version(
         "service", "inputs", service.manifest({"load": view_version.id}), (("view", view_version.id),)
     )
-    online = LmdbStore(place.home / "online")
+    online = open_place(place_of(place.home, "production"))
     rows = [{"id": n, "origin": "JFK", "at": START - n * MINUTE, "delay": float(n)} for n in range(1, 5)]
-    push(online, OnlineView.of("shop", view_version.id, view), rows)
+    push(online, OnlineView.of("shop/production", view_version.id, view), rows)
     online.close()
     columns = [(name, "long" if "count" in name else "double") for name in service.columns]
     shop.inputs = columns

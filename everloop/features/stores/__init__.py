@@ -1,1 +1,1 @@
-"""Online stores: where packed states lie."""
+"""Online stores, where packed states lie: LMDB in a folder, or a Redis server."""

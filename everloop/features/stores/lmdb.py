@@ -12,12 +12,11 @@ from typing import Any, TypeVar
 import lmdb
 from blake3 import blake3
 
-from everloop.core.clock import Micros
 from everloop.core.errors import InvalidInput, StorageFull, Unavailable
 
 Result = TypeVar("Result")
 LONGEST_KEY = 511 - 17  # LMDB's limit, less kind and space
-_VALUE, _WATERMARK, _SPACE = b"v", b"w", 16
+_VALUE, _SPACE = b"v", 16
 
 
 class LmdbStore:
@@ -67,12 +66,15 @@ class LmdbStore:
         with self._lock:
             self._env.close()
 
-    def read(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Values in the order of `keys`, of one moment; None where there is none."""
-        prefix = self._prefix(space)
+    def read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
+        """The values of some keys of each space, of one moment; None where there is none."""
 
-        def get(txn: Any) -> list[bytes | None]:
-            return [txn.get(prefix + key) for key in keys]
+        def get(txn: Any) -> list[list[bytes | None]]:
+            found = []
+            for space, keys in wanted:
+                prefix = self._prefix(space)
+                found.append([txn.get(prefix + key) for key in keys])
+            return found
 
         return self._transact(get, write=False)
 
@@ -93,17 +95,6 @@ class LmdbStore:
 
         self._transact(put, write=True)
 
-    def watermark(self, space: str) -> Micros | None:
-        """Up to which known time the space holds every event; None when it was never materialised."""
-        key = _WATERMARK + self._prefix(space)[1:]
-        found = self._transact(lambda txn: txn.get(key), write=False)
-        return None if found is None else int.from_bytes(found, "big", signed=True)
-
-    def set_watermark(self, space: str, at: Micros) -> None:
-        """Record the watermark."""
-        key = _WATERMARK + self._prefix(space)[1:]
-        self._transact(lambda txn: txn.put(key, at.to_bytes(8, "big", signed=True)), write=True)
-
     def drop(self, space: str) -> None:
         """Forget a space."""
         prefix = self._prefix(space)
@@ -113,12 +104,11 @@ class LmdbStore:
                 there = cursor.set_range(prefix)
                 while there and cursor.key().startswith(prefix):
                     there = cursor.delete()
-            txn.delete(_WATERMARK + prefix[1:])
 
         self._transact(forget, write=True)
 
     def forget(self, spaces: Collection[str], wanted: Callable[[bytes], bool]) -> int:
-        """Remove the keys of some spaces that are `wanted`; returns how many. Their pages go with `compact`."""
+        """Remove the keys of some spaces that are `wanted`, and write the file anew; returns how many."""
         prefixes = [self._prefix(space) for space in spaces]
 
         def act(txn: Any) -> int:
@@ -132,7 +122,9 @@ class LmdbStore:
                         there = cursor.delete() if gone else cursor.next()
             return count
 
-        return self._transact(act, write=True)
+        gone = self._transact(act, write=True)
+        self.compact()
+        return gone
 
     def compact(self) -> None:
         """Write the store anew without its free pages, in which deleted values lie until they are used again.

@@ -16,8 +16,8 @@ from everloop.serving.gateway.fleet import Live, LiveRoute
 from everloop.serving.protocol.question import Question
 from everloop.serving.table import Lookup
 
-FeatureReader = Callable[[str, Lookup, Columns, int, Micros], Mapping[str, Any]]
-"""(project, look-up, caller's columns, rows, event time) -> feature columns."""
+FeatureReader = Callable[[Lookup, Columns, int, Micros], Mapping[str, Any]]
+"""(look-up, caller's columns, rows, event time) -> feature columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Predictions:
         lookup = live.revision.lookup
         if lookup is not None:
             at = asked.at or time.time_ns() // 1000
-            found = self._reader(asked.route.route.project, lookup, question.columns, question.rows, at)
+            found = self._reader(lookup, question.columns, question.rows, at)
             columns = {**columns, **found}
         payload = process.model_inputs.pack(columns, question.rows)
         frame = await process.ask(payload, question.rows, self._deadline(asked))

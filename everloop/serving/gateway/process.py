@@ -72,7 +72,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     nonce = secrets.randbits(32)
     fleet = Fleet(home / "routes.json", key)
     listening = listener(arguments)
-    features = Features()
+    features = Features(arguments.home)
     app = Gateway(
         fleet, Predictions(appender, nonce, features.read), Door(listening.getsockname()[0]), arguments.server
     )

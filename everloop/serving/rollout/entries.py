@@ -59,7 +59,7 @@ def entry_of(
     manifests: Mapping[str, Mapping[str, Any]],
     *,
     folder: Path,
-    online: Path,
+    scope: str,
     loader: str,
 ) -> Revision:
     """The entry of a revision, with weight and number 0.
@@ -71,7 +71,7 @@ def entry_of(
     lookup, caller = None, inputs
     service_id = version.manifest["service"]
     if service_id:
-        lookup, caller = _looked_up(version.name, manifests[service_id], manifests, inputs, online)
+        lookup, caller = _looked_up(version.name, manifests[service_id], manifests, inputs, scope)
     return Revision(
         id=version.id,
         number=0,
@@ -91,7 +91,7 @@ def _looked_up(
     service: Mapping[str, Any],
     manifests: Mapping[str, Mapping[str, Any]],
     inputs: list[list[str]],
-    online: Path,
+    scope: str,
 ) -> tuple[Lookup, list[list[str]]]:
     views = {identity: dict(manifests[identity]) for identity in service["views"].values()}
     definition = FeatureServiceDef.from_manifest(name, service, manifests)
@@ -105,7 +105,7 @@ def _looked_up(
     keys = list(definition.entities)
     asked = [*keys, *(column for column in definition.request if column in types and column not in keys)]
     caller = [[column, types.get(column, "BYTES")] for column in asked]
-    return Lookup(name, dict(service), views, str(online), keys), caller
+    return Lookup(name, dict(service), views, scope, keys), caller
 
 
 def weighted(revision: Revision, weight: int) -> Revision:

@@ -1,18 +1,20 @@
 """Where a subject's key may lie beside the tables: the prediction log and the online store."""
 
 import struct
+from collections.abc import Callable
 
+from everloop import features
+from everloop.catalog import refs
 from everloop.catalog.context import Context
 from everloop.catalog.governance import redactions
-from everloop.core.errors import Unavailable
-from everloop.core.ports import Erasable
+from everloop.core.ports import Erasable, OnlineStore
 from everloop.features.operations import online_store
-from everloop.features.stores.lmdb import LmdbStore
+from everloop.features.states.keys import entity_key
 from everloop.serving.erasure.segments import PredictionLog
 
 
 class OnlineFeatures:
-    """`core.ports.Erasable`: the embedded online store, written anew afterwards."""
+    """`core.ports.Erasable`: the online stores of all environments, whose files are written anew afterwards."""
 
     place = "online features"
 
@@ -21,24 +23,34 @@ class OnlineFeatures:
         self._ctx = ctx
 
     def erase(self, key: str) -> int:
-        """Remove the state of the entity, alone or as one of several, in every view version of the project."""
-        if not (self._ctx.home / "online").is_dir() and "online" not in self._ctx.ports:
-            return 0
-        store = online_store(self._ctx)
-        if not isinstance(store, LmdbStore):
-            raise Unavailable("this online store cannot erase a subject", hint="drop and materialize its views")
-        with self._ctx.read() as tx:
-            views = redactions.ids_of_kind(tx, self._ctx.project, "view")
-        alone = (b"s" + key.encode(), b"i" + key.encode())
-        among = tuple(struct.pack("<I", len(part)) + part for part in alone)
+        """Remove the state of the entity, alone or as one of several, in every view version of the project.
 
-        def mine(stored: bytes) -> bool:
-            entity = stored[1:]  # behind the byte that says which kind of state it is
-            return entity in alone or any(part in entity for part in among)
+        An entity of several columns whose key is longer than 400 bytes is kept as a hash and cannot be told apart.
+        """
+        ctx = self._ctx
+        with ctx.read() as tx:
+            views = redactions.ids_of_kind(tx, ctx.project, "view")
+            environments = [name.removeprefix(refs.env_ref("")) for name in refs.all(tx, ctx.project, refs.env_ref(""))]
+        spaces: dict[int, tuple[OnlineStore, list[str]]] = {}
+        for environment in environments if views else ():
+            store = online_store(ctx, environment)
+            _, mine = spaces.setdefault(id(store), (store, []))
+            mine += [f"{features.online.scope_of(ctx.project, environment)}/{view}" for view in views]
+        wanted = _of(key)
+        return sum(store.forget(several, wanted) for store, several in spaces.values())
 
-        gone = store.forget([f"{self._ctx.project}/{view}" for view in views], mine)
-        store.compact()
-        return gone
+
+def _of(key: str) -> Callable[[bytes], bool]:
+    """Whether a stored key is of the entity, alone or as one of several."""
+    alone = tuple(entity_key([value]) for value in (key, *([int(key)] if key.lstrip("-").isdigit() else [])))
+    parts = (b"s" + key.encode(), b"i" + key.encode())
+    among = tuple(struct.pack("<I", len(part)) + part for part in parts)
+
+    def mine(stored: bytes) -> bool:
+        entity = stored[1:]  # behind the byte that says which kind of state it is
+        return entity in alone or any(part in entity for part in among)
+
+    return mine
 
 
 def places(ctx: Context) -> list[Erasable]:

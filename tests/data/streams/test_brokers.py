@@ -1,9 +1,6 @@
 """Feeds from brokers: a real Redis server, and the mock brokers that librdkafka brings (Kafka's protocol over TCP)."""
 
 import json
-import shutil
-import socket
-import subprocess
 import time
 
 import pytest
@@ -21,29 +18,6 @@ from everloop.data.streams.origins import Kafka, RedisStream
 
 COLUMNS = {"id": "string", "user": "int64"}
 HERE = "sandbox/ada/x"
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    """A Redis server of its own."""
-    program = shutil.which("redis-server")
-    assert program, "redis-server is a package of Debian"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("redis")
-    words = ["--port", str(port), "--dir", str(folder), "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen([program, *words], stdout=subprocess.DEVNULL)
-    with redis.Redis(port=port) as server:
-        for _ in range(200):
-            try:
-                if server.ping():
-                    break
-            except redis.ConnectionError:
-                time.sleep(0.05)
-    yield f"redis://127.0.0.1:{port}"
-    process.terminate()
-    process.wait(10)
 
 
 @pytest.fixture(scope="module")

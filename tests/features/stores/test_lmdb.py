@@ -34,9 +34,9 @@ import sys
 from pathlib import Path
 from everloop.features.stores.lmdb import LmdbStore
 store = LmdbStore(Path(sys.argv[1]), size=1 << 20, readonly=True)
-print(store.read("p/v", [b"a"])[0].decode(), flush=True)
+print(store.read([("p/v", [b"a"])])[0][0].decode(), flush=True)
 sys.stdin.readline()
-print(store.read("p/v", [b"a"])[0].decode(), flush=True)
+print(store.read([("p/v", [b"a"])])[0][0].decode(), flush=True)
 """
 
 
@@ -48,7 +48,7 @@ def test_threads_read_and_write_while_the_map_grows(tmp_path):
         try:
             for i in range(50):
                 store.write("p/v", [(b"%d-%d" % (number, i), bytes(5_000))])
-                assert store.read("p/v", [b"%d-%d" % (number, i)])[0] == bytes(5_000)
+                assert store.read([("p/v", [b"%d-%d" % (number, i)])])[0][0] == bytes(5_000)
         except BaseException as error:  # noqa: BLE001 - handed to the test
             errors.append(error)
 
@@ -67,19 +67,18 @@ def test_what_happens_atomically_happens_wholly_or_not_at_all(tmp_path):
 
     def breaks_off():
         store.write("p/v", [(b"a", b"new")])
-        assert store.read("p/v", [b"a"]) == [b"new"]
+        assert store.read([("p/v", [b"a"])])[0] == [b"new"]
         raise RuntimeError("half-way")
 
     with pytest.raises(RuntimeError):
         store.atomically(breaks_off)
-    assert store.read("p/v", [b"a"]) == [b"old"]
+    assert store.read([("p/v", [b"a"])])[0] == [b"old"]
     store.close()
 
 
 def test_a_reader_of_a_store_that_is_not_there_yet_finds_it_empty(tmp_path):
     store = LmdbStore(tmp_path / "new", readonly=True)
-    assert store.read("p/v", [b"a"]) == [None]
-    assert store.watermark("p/v") is None
+    assert store.read([("p/v", [b"a"])])[0] == [None]
     store.close()
 
 
@@ -100,19 +99,18 @@ def test_what_was_forgotten_is_nowhere_in_the_file_and_other_openers_change_over
     here.write("p/v", many)
     program = (
         "import sys; from pathlib import Path; from everloop.features.stores.lmdb import LmdbStore\n"
-        "store = LmdbStore(Path(sys.argv[1])); print(len(store.read('p/v', [b's000007-person'])), flush=True)\n"
+        "store = LmdbStore(Path(sys.argv[1])); print(len(store.read([('p/v', [b's000007-person'])])[0]), flush=True)\n"
         "sys.stdin.readline(); store.write('p/v', [(b'late', b'1')])\n"
-        "print(store.read('p/v', [b's000007-person', b's000008-person', b'late']), flush=True)\n"
+        "print(store.read([('p/v', [b's000007-person', b's000008-person', b'late'])])[0], flush=True)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "s")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout.readline() == "1\n"
         assert here.forget(["p/v"], lambda key: key == b"s000007-person") == 1
-        here.compact()
         said, _ = child.communicate("\n")
     assert said.strip() == str([None, dict(many)[b"s000008-person"], b"1"])
-    assert here.read("p/v", [b"late", b"s000007-person"]) == [b"1", None]
+    assert here.read([("p/v", [b"late", b"s000007-person"])])[0] == [b"1", None]
     content = (tmp_path / "s" / "data.mdb").read_bytes()
     assert b"000007-person" not in content
     assert b"000008-person" in content
