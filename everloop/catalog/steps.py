@@ -11,6 +11,8 @@ from everloop.catalog.engine import Tx
 from everloop.catalog.tables.core import steps
 from everloop.core.clock import Micros
 
+_CHUNK = 500
+
 # Built once: these are on the path of every step, cached ones too.
 _RECORD = insert(steps)
 _LOOKUP = (
@@ -42,7 +44,7 @@ class StepRow:
     inputs: Mapping[str, str]
     at: Micros
     status: str = "done"
-    """`done` or `failed`."""
+    """`done`, `failed`, or `leaky`: done, and it read what its recipe does not hold (see `making.leaks`)."""
     cached: bool = False
     digest: str = ""
     """A canonical digest of the output, where its bytes are not repeatable."""
@@ -73,6 +75,17 @@ def of_output(tx: Tx, project: str, identity: str) -> list[StepRow]:
     """The executions that made this version, latest first; reuses are left out."""
     made = (steps.c.project == project, steps.c.output == identity, steps.c.cached.is_(False))
     return [_row(row) for row in tx.execute(select(steps).where(*made).order_by(steps.c.id.desc()))]
+
+
+def made(tx: Tx, project: str, outputs: Collection[str]) -> dict[str, StepRow]:
+    """The latest execution that made each of these versions, by version; those that no step made are left out."""
+    found: dict[str, StepRow] = {}
+    wanted = sorted(set(outputs))
+    for start in range(0, len(wanted), _CHUNK):
+        mine = (steps.c.project == project, steps.c.output.in_(wanted[start : start + _CHUNK]))
+        query = select(steps).where(*mine, steps.c.cached.is_(False)).order_by(steps.c.id)
+        found.update((row.output, _row(row)) for row in tx.execute(query))
+    return found
 
 
 def of_run(tx: Tx, project: str, run: str) -> list[StepRow]:

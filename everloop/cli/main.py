@@ -72,6 +72,9 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "endpoints": "Endpoints as wanted and as observed.",
         "alarms": "Alarms of monitors.",
     },
+    "why": {
+        "why": "Every difference between two versions of anything, walked through their lineage to its roots.",
+    },
     "tracking": {
         "lineage": "What led to a version, and what was made from it.",
         "models": "Trained models, numbered by name.",

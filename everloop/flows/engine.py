@@ -13,6 +13,8 @@ from typing import Any, Literal
 from everloop.catalog import facts, placements, steps, versions
 from everloop.catalog.context import Context
 from everloop.catalog.engine import Tx
+from everloop.catalog.making import recipes
+from everloop.catalog.making.recipes import Ingredients
 from everloop.catalog.steps import StepRow
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.core.ports import Executor, Job, Outcome, RunSink
@@ -23,6 +25,9 @@ from everloop.flows.identity import Runtime, closure_hash, project_tree, recipe,
 from everloop.flows.identity.recipe import plain_text
 from everloop.flows.observation.console import secrets_of
 from everloop.flows.observation.observed import Observed, Said
+
+HOST = ("python", "implementation", "platform", "machine", "threads")
+"""What of the machine is in a recipe."""
 
 State = Literal["waiting", "running", "done", "reused", "failed"]
 Progress = Callable[[str, State, float], None]
@@ -141,6 +146,7 @@ class _Run:
         self.done: dict[str, Done] = {}
         self._reused: list[StepRow] = []
         self._put: set[str] = set()
+        self._made_of: dict[str, Ingredients] = {}
         self._runtimes: dict[int | None, Runtime] = {}
         self.isolated = bool(getattr(executor, "isolated", True))
 
@@ -217,19 +223,30 @@ class _Run:
         runner = runner_identity(asset.runner)
         environment = self.runtime_of(asset)
         manifest = environment.version.manifest
-        return recipe(
-            closure=closure.hash,
-            packages=environment.restricted({*closure.packages, *runner.packages}),
-            host={name: manifest[name] for name in ("python", "implementation", "platform", "machine", "threads")},
-            params=self.params(asset),
-            inputs=inputs,
-            facts={**asset.facts, **self.options.bound.get(asset.key, {})},
-            how={
+        made_of = Ingredients(
+            asset.key,
+            closure.parts,
+            environment.restricted({*closure.packages, *runner.packages}),
+            {name: manifest[name] for name in HOST},
+            {**asset.facts, **self.options.bound.get(asset.key, {})},
+            {
                 "step": asset.key,
                 "runner": f"{asset.runner} {runner.digest}",
                 "codec": asset.codec or self.codecs.get(asset.kind, ""),
             },
+            closure.opaque,
         )
+        key = recipe(
+            closure=closure.hash,
+            packages=made_of.packages,
+            host=made_of.host,
+            params=self.params(asset),
+            inputs=inputs,
+            facts=made_of.facts,
+            how=made_of.how,
+        )
+        self._made_of[key] = made_of
+        return key
 
     def _finish(self, done: Done) -> None:
         self.done[done.step] = done
@@ -257,6 +274,7 @@ class _Run:
             placed = _placed(tx, self.ctx.project, [manifest])
         if not all(self.ctx.store.has(identity) for identity in objects_of(manifest, placed)):
             return None
+        self._made_of.pop(key, None)
         self._reused.append(
             replace(row, cached=True, code=self.code.id, at=self.ctx.now(), seconds=0.0, cpu_seconds=0.0, peak_memory=0)
         )
@@ -366,6 +384,7 @@ class _Run:
                 self._tell(tx, version.name, numbered.number, row.run)
             placements.put(tx, self.ctx.project, outcome.saved.placements)
             placements.rest(tx, self.ctx.project, outcome.saved.rests)
+            recipes.put(tx, self.ctx.project, row.recipe, self._made_of.pop(row.recipe))
             steps.record(tx, self.ctx.project, finished)
             self._end_run(row.run, "FINISHED", outcome.saved.metrics, tx)
 

@@ -12,6 +12,7 @@ _MODULES = (
     "everloop.data.catalogue.operations",
     "everloop.data.sensitive.operations",
     "everloop.features.operations",
+    "everloop.flows.why.operations",
     "everloop.models.console",
     "everloop.models.registry",
     "everloop.models.runs",

@@ -67,6 +67,8 @@ ASKED = [
     ["data", "diff", "data/orders@1", "data/orders@2"],
     ["data", "expect", "orders"],
     ["lineage", "model/comeback@1"],
+    ["why", "model/comeback@1", "model/comeback@2"],
+    ["why", "production", "sandbox/auto/1", "--markdown"],
     ["models", "list"],
     ["models", "show", "comeback@1"],
     ["endpoints", "list"],

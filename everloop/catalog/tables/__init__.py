@@ -9,13 +9,14 @@ from everloop.catalog.tables import (
     genai,
     governance,
     operating,
+    recipes,
     tracking,
     trees,
     webhooks,
 )
 from everloop.catalog.tables.columns import metadata
 
-REVISION = "0008"
+REVISION = "0009"
 """The newest migration; opening a catalog compares with it and loads Alembic only when it differs."""
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "governance",
     "metadata",
     "operating",
+    "recipes",
     "tracking",
     "trees",
     "webhooks",

@@ -178,6 +178,7 @@ steps = Table(
     Column("at", Moment, nullable=False),
     Index(None, "project", "recipe", "id"),
     Index(None, "project", "output"),
+    Index(None, "project", "step", "id"),
 )
 
 placements = Table(

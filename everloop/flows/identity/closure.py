@@ -149,7 +149,7 @@ class _Walk:
             content.append(self.token([function.__defaults__, function.__kwdefaults__], name))
         for free, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             try:
-                content.append(f"{free}={self.token(cell.cell_contents, f'{name}.{free}')}")
+                content.append(f"{free}={self._value(cell.cell_contents, f'{name}.{free}')}")
             except ValueError:  # the cell is empty: a name that is bound later
                 content.append(f"{free}=unbound")
         used = _global_chains(code)
@@ -198,6 +198,14 @@ class _Walk:
             f"{chain[0]}={self._chain(names[chain[0]], chain, names)}" for chain in sorted(used) if chain[0] in names
         ]
 
+    def _value(self, value: Any, place: str) -> str:
+        """The token of a value that has a name of its own: a part by itself, so that a change of it is told as such."""
+        token = self.token(value, place)
+        if token in self._taken or token.startswith(("package:", "module:", "platform(")):
+            return token
+        self.parts[place] = object_id(token.encode())
+        return f"@{place}"
+
     def _chain(self, value: Any, chain: tuple[str, ...], names: Mapping[str, Any]) -> str:
         """Follow attributes through project modules, so that `rules.limit` depends on `limit` alone."""
         place = f"{names.get('__name__', '?')}.{chain[0]}"
@@ -207,7 +215,7 @@ class _Walk:
             if not hasattr(value, rest[0]):
                 break
             value, rest = getattr(value, rest[0]), rest[1:]
-        return self.token(value, place)
+        return self._value(value, place)
 
     def _imports(self, found: Iterable[tuple[str, tuple[str, ...]]]) -> list[str]:
         tokens: list[str] = []

@@ -30,6 +30,7 @@ from everloop.server.web.views import (
     people,
     versions,
 )
+from everloop.server.web.views.explaining import why
 from everloop.server.web.views.tracking import compare, curves, files, run, table, traces
 from everloop.server.web.visit import OpenContext, Visit
 
@@ -63,6 +64,7 @@ PAGES: tuple[tuple[str, Page], ...] = (
     ("/compare", compare.compare),
     ("/lineage/{spec:path}", versions.lineage),
     ("/versions/{spec:path}", versions.show),
+    ("/why", why.show),
     ("/data", data.index),
     ("/data/{name}", data.show),
     ("/feeds", feeds.index),

@@ -26,6 +26,7 @@ def addresses(world):
         yield from made
     yield "/data/flights?version=2&against=1"
     yield "/search?q=tail"
+    yield "/why?old=data/flights@1&new=data/flights@2"
 
 
 def test_no_page_shows_a_value_of_a_tag_that_the_visitor_may_not_read(http, world):

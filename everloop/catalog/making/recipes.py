@@ -1,0 +1,94 @@
+"""What recipes are made of, so that a difference of two can be told: parts of the code, packages, and the rest.
+
+A recipe is a digest. Its ingredients are kept beside it: the digest of each part of the closure and of each package,
+once for all the recipes that share them.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import bindparam, select
+
+from everloop.catalog.engine import Tx, insert_into
+from everloop.catalog.tables.core import steps
+from everloop.catalog.tables.recipes import ingredients, recipes
+from everloop.core.canonical import canonical_json
+from everloop.core.ids import object_id
+
+_INGREDIENTS = select(ingredients.c.id, ingredients.c.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredients:
+    """What went into one recipe, parameters and inputs aside: the step's row holds those."""
+
+    step: str
+    parts: Mapping[str, str]
+    """Digest of each piece of code that the step reaches."""
+    packages: Mapping[str, str]
+    """Version and digest of each distribution that it needs."""
+    host: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    how: Mapping[str, str]
+    opaque: tuple[str, ...] = ()
+    """Values that are pinned by how they are made, or not at all."""
+
+
+def put(tx: Tx, project: str, recipe: str, made_of: Ingredients) -> None:
+    """Keep what a recipe is made of; doing it again changes nothing."""
+    shared = {name: canonical_json(dict(getattr(made_of, name))).decode() for name in ("parts", "packages")}
+    ids = {name: object_id(content.encode()) for name, content in shared.items()}
+    tx.execute(
+        insert_into(tx, ingredients).on_conflict_do_nothing(),
+        [{"project": project, "id": ids[name], "content": content} for name, content in sorted(shared.items())],
+    )
+    rest = {"host": made_of.host, "facts": made_of.facts, "how": made_of.how, "opaque": list(made_of.opaque)}
+    tx.execute(
+        insert_into(tx, recipes).on_conflict_do_nothing(),
+        {
+            "project": project,
+            "recipe": recipe,
+            "step": made_of.step,
+            "code": ids["parts"],
+            "packages": ids["packages"],
+            "rest": json.dumps(rest, sort_keys=True, default=str),
+        },
+    )
+
+
+def several(tx: Tx, project: str, wanted: Collection[str]) -> dict[str, Ingredients]:
+    """What those of the recipes are made of that are known, by recipe."""
+    if not wanted:
+        return {}
+    rows = list(
+        tx.execute(select(recipes).where(recipes.c.project == project, recipes.c.recipe.in_(sorted(set(wanted)))))
+    )
+    ids = sorted({identity for row in rows for identity in (row.code, row.packages)})
+    query = _INGREDIENTS.where(ingredients.c.project == project, ingredients.c.id.in_(bindparam("ids", expanding=True)))
+    held = {row.id: json.loads(row.content) for row in tx.execute(query, {"ids": ids})} if ids else {}
+    found = {}
+    for row in rows:
+        rest = json.loads(row.rest)
+        found[row.recipe] = Ingredients(
+            row.step,
+            held.get(row.code, {}),
+            held.get(row.packages, {}),
+            rest["host"],
+            rest["facts"],
+            rest["how"],
+            tuple(rest["opaque"]),
+        )
+    return found
+
+
+def latest(tx: Tx, project: str, step: str) -> list[str]:
+    """The recipes of a step's executions, newest first, each once; at most 50."""
+    query = (
+        select(steps.c.recipe)
+        .where(steps.c.project == project, steps.c.step == step, steps.c.output.is_not(None))
+        .order_by(steps.c.id.desc())
+        .limit(50)
+    )
+    return list(dict.fromkeys(tx.execute(query).scalars()))

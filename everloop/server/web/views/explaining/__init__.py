@@ -1,0 +1,1 @@
+"""Pages that explain: why versions differ, what a metric lost by."""
