@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from everloop.catalog.engine import Tx, insert_into
-from everloop.catalog.tables.recipes import leaks
+from everloop.catalog.tables.core import leaks
 from everloop.core.canonical import canonical_json
 from everloop.core.clock import Micros
 from everloop.core.ids import object_id

@@ -12,8 +12,7 @@ from typing import Any
 from sqlalchemy import bindparam, select
 
 from everloop.catalog.engine import Tx, insert_into
-from everloop.catalog.tables.core import steps
-from everloop.catalog.tables.recipes import ingredients, recipes
+from everloop.catalog.tables.core import ingredients, recipes, steps
 from everloop.core.canonical import canonical_json
 from everloop.core.ids import object_id
 

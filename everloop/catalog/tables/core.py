@@ -1,4 +1,4 @@
-"""Tables of versions, pointers, facts, tasks, steps and placements."""
+"""Tables of versions, pointers, facts, tasks, steps and their recipes, and placements."""
 
 from sqlalchemy import (
     BigInteger,
@@ -197,3 +197,33 @@ rests = Table(  # layered parts of tables are read together with what they rest 
     Column("base", Key, nullable=False, info=STORED),
 )
 Index("ix_rests_base", rests.c.project, rests.c.base)
+
+ingredients = Table(  # a closure's parts or the packages of a step: the same for many recipes
+    "ingredients",
+    metadata,
+    Column("project", Key, primary_key=True),
+    Column("id", Key, primary_key=True),
+    Column("content", Text, nullable=False),
+)
+
+recipes = Table(
+    "recipes",
+    metadata,
+    Column("project", Key, primary_key=True),
+    Column("recipe", Key, primary_key=True),
+    Column("step", Key, nullable=False),
+    Column("code", Key, nullable=False),
+    Column("packages", Key, nullable=False),
+    Column("rest", Text, nullable=False),
+)
+
+leaks = Table(  # what an execution read that its recipe does not hold; the output is reused while all of it is the same
+    "leaks",
+    metadata,
+    Column("project", Key, primary_key=True),
+    Column("recipe", Key, primary_key=True),
+    Column("reads", Key, primary_key=True),
+    Column("content", Text, nullable=False),
+    Column("output", Key, nullable=False),
+    Column("at", Moment, nullable=False),
+)
