@@ -20,6 +20,12 @@ from everloop.features.definitions import max as max  # noqa: A004 - reads as au
 from everloop.features.definitions import mean as mean
 from everloop.features.definitions import min as min  # noqa: A004 - el.min(…)
 from everloop.features.definitions import sum as sum  # noqa: A004 - el.sum(…)
+from everloop.features.expressions import coalesce as coalesce
+from everloop.features.expressions import col as col
+from everloop.features.expressions import expr as expr
+from everloop.features.expressions import greatest as greatest
+from everloop.features.expressions import least as least
+from everloop.features.expressions import when as when
 from everloop.project import Project as Project
 from everloop.serving.definitions import AllAtOnce as AllAtOnce
 from everloop.serving.definitions import Canary as Canary

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from everloop.core.clock import DAY, HOUR, MINUTE, SECOND
 from everloop.features import definitions as el
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
+from everloop.features.expressions import col, when
 
 START = 1_362_873_600 * SECOND  # 2013-03-10, when New York's clocks change: nothing may happen then
 SCHEMA = {
@@ -23,6 +24,18 @@ SCHEMA = {
 }
 WINDOWS = ["1m", "7m", "1h", "90m", "11h", "12h", "1d", "12d", "20d"]
 FILTERS = [None, None, ("kind", "==", "a"), ("kind", "!=", "a"), ("x", ">", 0.1), ("y", "<=", 2)]
+
+X, Y = col("x"), col("y")
+EXPRESSIONS = {
+    "product": X * Y + 1,
+    "ratio": X / Y,
+    "whole": col("y", "int64") * 3 - 1,
+    "chosen": when(col("kind") == "a").then(X).otherwise(-Y),
+    "filled": X.fill_null(Y),
+    "hour": col("event", "time").hour(),
+    "flag": col("kind").is_null() | (X > 0.1),
+}
+"""Columns that are computed of a fact, by name."""
 
 steps = st.one_of(
     st.integers(-40, 40).map(lambda n: n * 5 * MINUTE),
@@ -45,9 +58,16 @@ def features(draw: Any) -> el.Feature:
     where = draw(st.sampled_from(FILTERS))
     column = draw(st.sampled_from(["x", "y"]))
     over = draw(st.sampled_from(WINDOWS))
+    computed = draw(st.sampled_from([*[""] * 6, *EXPRESSIONS]))
+    if computed == "flag":
+        where = EXPRESSIONS[computed]
     function = draw(st.sampled_from(["count", "sum", "mean", "min", "max", "last"]))
     if function == "count":
         return el.count(over=over, where=where)
+    if computed and function == "last":
+        return el.last(EXPRESSIONS[computed], name=computed, where=where)
+    if computed:
+        return getattr(el, function)(EXPRESSIONS[computed], over=over, scale=2, name=computed, where=where)
     if function == "last":
         return el.last(column, ttl=draw(st.sampled_from([None, *WINDOWS])), where=where)
     scale = draw(st.sampled_from([0, 2, 6])) if column == "x" else draw(st.sampled_from([0, 6, 12]))

@@ -4,12 +4,15 @@ import math
 from fractions import Fraction
 from typing import Any
 
+import expression_oracle
+
 from everloop.features.definitions import Feature, FeatureViewDef
 from everloop.features.states.facts import columns_of, facts_of
 
 
 def answer(view: FeatureViewDef, rows: list[dict[str, Any]], entity: tuple, at: int) -> dict[str, Any]:
     """The view's values for an entity at a time; `rows` in any order, with times in microseconds."""
+    rows = [row | {name: expression_oracle.value(node, row) for name, node in view.expressions.items()} for row in rows]
     mine = [r for r in distinct(view, rows) if tuple(r[c] for c in view.entity) == entity]
     known = [r for r in mine if r[view.known_time] is not None and r[view.known_time] < at]
     return {f.name: value(view, f, known, at) for f in view.features}

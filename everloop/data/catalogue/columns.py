@@ -8,6 +8,7 @@ column of every input (operator `unknown`): too many is safe, too few is not.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import Any
 
 from everloop.catalog import versions
 from everloop.catalog.engine import Tx
@@ -179,11 +180,19 @@ def _of_view(lineage: ColumnLineage, row: VersionRow) -> Columns:
 
     found: dict[str, tuple[Made, ...]] = {column: (of(column, "copy"),) for column in manifest["entity"]}
     for feature in manifest["features"]:
-        read = [of(feature["column"], feature["function"])] if feature["column"] else []
-        where = feature.get("where")
-        read += [of(where["column"], "count" if feature["function"] == "count" else "combine")] if where else []
+        read = [of(column, feature["function"]) for column in _read(feature)]
+        filtering = "count" if feature["function"] == "count" else "combine"
+        read += [of(column, filtering) for column in _read(feature.get("where"))]
         found[feature["name"]] = tuple(read)
     return found
+
+
+def _read(part: Mapping[str, Any] | None) -> list[str]:
+    """The columns that a feature, or its filter, reads: one, or those of its expression."""
+    if not part or not part["column"]:
+        return []
+    computed = part.get("expression")
+    return list(computed["columns"]) if computed else [part["column"]]
 
 
 def _of_service(lineage: ColumnLineage, row: VersionRow) -> Columns:

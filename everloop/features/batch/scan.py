@@ -154,7 +154,7 @@ class Scan:
 
 
 def _read_by_features(view: FeatureViewDef) -> set[str]:
-    return {f.column for f in view.features} | {f.where.column for f in view.features if f.where}
+    return {column for f in view.features for column in f.reads}
 
 
 def _column(array: pa.Array) -> Column:

@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 from everloop.core.clock import DAY, HOUR, MINUTE, Micros, parse_duration
 from everloop.core.errors import DefinitionError
 from everloop.features.definitions.filters import Where
+from everloop.features.expressions import Node
+from everloop.features.expressions.tree import read, written
 
 Function = Literal["count", "sum", "mean", "min", "max", "last"]
 Value = int | float | str | list[int] | list[float] | list[str] | None
@@ -39,6 +41,23 @@ class Feature:
     scale: int
     """Decimal digits after the point that are kept at ingest; unused by `count` and `last`."""
     where: Where | None = None
+    expression: Node | None = None
+    """What `column` names where it is no column of the source but computed from its columns, row by row."""
+
+    @property
+    def expressions(self) -> dict[str, Node]:
+        """What is computed for it before it counts, by the name that `column` and `where` use."""
+        computed = {self.column: self.expression} if self.expression else {}
+        if self.where is not None and self.where.expression is not None:
+            computed[self.where.column] = self.where.expression
+        return computed
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns of the source that it reads."""
+        named = [self.column, self.where.column if self.where else ""]
+        made = self.expressions
+        return tuple(c for name in named if name for c in (made[name].columns if name in made else (name,)))
 
     @property
     def hop(self) -> Micros:
@@ -57,7 +76,7 @@ class Feature:
 
     def manifest(self) -> dict[str, Any]:
         """Canonical-JSON-ready, with hop and scale, so that they are hashed in."""
-        return {
+        said = {
             "name": self.name,
             "function": self.function,
             "column": self.column,
@@ -66,11 +85,12 @@ class Feature:
             "scale": self.scale,
             "where": None if self.where is None else self.where.manifest(),
         }
+        return said if self.expression is None else {**said, "expression": written(self.expression)}
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> "Feature":
         """Rebuild what `manifest` wrote; raises `DefinitionError` when its hop is not the one we would use."""
-        where = manifest.get("where")
+        where, tree = manifest.get("where"), manifest.get("expression")
         feature = cls(
             manifest["name"],
             manifest["function"],
@@ -78,6 +98,7 @@ class Feature:
             manifest["window"],
             manifest["scale"],
             None if where is None else Where.from_manifest(where),
+            None if tree is None else read(tree),
         )
         if feature.hop != manifest["hop"]:
             raise DefinitionError(

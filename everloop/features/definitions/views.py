@@ -8,6 +8,7 @@ from everloop.core.clock import DAY, Micros
 from everloop.core.errors import DefinitionError
 from everloop.core.ids import checked_name
 from everloop.features.definitions.feature import Feature, duration
+from everloop.features.expressions import Node
 
 
 class Timed(Protocol):
@@ -86,9 +87,13 @@ class FeatureViewDef:
         """Every column that the view reads of its source, in a fixed order, each once."""
         used = [*self.entity, self.event_time, self.known_time, *self.key]
         for feature in self.features:
-            used += [feature.column] if feature.column else []
-            used += [feature.where.column] if feature.where else []
+            used += feature.reads
         return tuple(dict.fromkeys(c for c in used if c))
+
+    @property
+    def expressions(self) -> dict[str, Node]:
+        """What is computed of a row before it becomes a fact, by name."""
+        return {name: node for feature in self.features for name, node in feature.expressions.items()}
 
     @property
     def outputs(self) -> tuple[str, ...]:

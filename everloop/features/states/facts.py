@@ -19,6 +19,8 @@ import numpy.typing as npt
 from everloop.core.clock import DAY, micros, parse_time
 from everloop.core.errors import DataError
 from everloop.features.definitions import FOREVER, Feature, FeatureViewDef, Where
+from everloop.features.expressions.evaluate import Cells, evaluate
+from everloop.features.expressions.tree import time_columns
 
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
@@ -116,7 +118,7 @@ def times_of(values: Sequence[Times] | npt.NDArray[Any]) -> Column:
 
 def columns_of(view: FeatureViewDef, rows: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> dict[str, Column]:
     """The view's columns from rows (mappings) or from a mapping of columns. Raises `DataError` when one is missing."""
-    times = {view.event_time, view.known_time or view.event_time}
+    times = {view.event_time, view.known_time or view.event_time, *time_columns(view.expressions.values())}
     found = {}
     for name in view.columns:
         try:
@@ -143,6 +145,7 @@ def facts_of(view: FeatureViewDef, columns: Mapping[str, Column]) -> tuple[Facts
     if not kept.all():
         columns = {name: column.take(kept) for name, column in columns.items()}
         event, known = columns[view.event_time], columns[view.known_time or view.event_time]
+    columns = {**columns, **_computed(view, columns)}
     made: dict[Any, tuple[Mask, Ints]] = {}
     for feature in view.features:
         if _lift_key(feature) not in made:
@@ -154,6 +157,19 @@ def facts_of(view: FeatureViewDef, columns: Mapping[str, Column]) -> tuple[Facts
         parts.append(np.where(mask, _bits(word), _NULL_WORD))
     starts = np.maximum(event.values, known.values)
     return Facts(event.values, starts, _hash(parts), lifted), kept
+
+
+def _computed(view: FeatureViewDef, columns: Mapping[str, Column]) -> dict[str, Column]:
+    """The view's expressions as columns; numbers are int64 or float64 from here on."""
+    cells = {name: Cells(column.values, column.valid) for name, column in columns.items()}
+    made = {}
+    for name, node in view.expressions.items():
+        try:
+            values, valid = evaluate(node, cells)
+        except DataError as error:
+            raise DataError(f"feature view {view.name}: {error.message}", hint=error.hint) from None
+        made[name] = Column(values.astype(np.int64) if values.dtype.kind == "b" else values, valid)
+    return made
 
 
 def until(feature: Feature, event: Ints) -> Ints:
