@@ -4,7 +4,7 @@ The result has the very parts that a capture of the whole edited table would hav
 says so, so whatever lies between two such cuts can be cut again by itself.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from everloop.data.content.keys import key_value
 from everloop.data.content.ordering import cut, cut_size, key_hashes, ordered
@@ -49,10 +50,11 @@ def spliced(whole: Whole, edit: Edit) -> Iterator[int | pa.Table]:
     There is always a part, if an empty one.
     """
     starts = _starts(whole)
-    touched = _touched(whole, starts, edit)
+    come, gone = _Spread.of(edit.rows, whole.key, starts), _Spread.of(edit.gone, whole.key, starts)
+    touched = come.parts | gone.parts
     rows = sum(part["rows"] for part in whole.parts) + edit.rows.num_rows
-    mean = cut_size(rows - _rows_gone(whole, edit, touched))
-    boundary = _boundaries(whole, starts, edit, mean)
+    mean = cut_size(rows - sum(int(_which(whole, gone, number).sum()) for number in sorted(gone.parts)))
+    boundary = _boundaries(whole, starts, gone, mean)
     stretches = list(_stretches(touched, boundary)) if mean == whole.cut else [range(len(whole.parts))]
     made, at = False, 0
     for stretch in stretches:
@@ -60,7 +62,7 @@ def spliced(whole: Whole, edit: Edit) -> Iterator[int | pa.Table]:
             made = True
             yield number
         at = stretch.stop
-        for table in cut(_edited(whole, edit, starts, stretch), whole.key, mean):
+        for table in cut(_edited(whole, come, gone, stretch), whole.key, mean):
             if table.num_rows:
                 made = True
                 yield table
@@ -86,21 +88,57 @@ def _keys(table: pa.Table, key: Sequence[str]) -> list[Key]:
     return list(zip(*(table[name].to_pylist() for name in key), strict=True))
 
 
-def _touched(whole: Whole, starts: list[Key], edit: Edit) -> set[int]:
-    """The parts in whose range a key of the edit lies."""
-    keys = {*_keys(edit.rows, whole.key), *_keys(edit.gone, whole.key)}
-    return {max(bisect_right(starts, key, lo=1) - 1, 0) for key in keys}
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """Rows of an edit in the order of their keys, and which of them lie in the range of each part.
+
+    They are sorted once. The starts of parts are looked up among them, so that an edit of a million rows costs a few
+    thousand comparisons, and each part sees its own rows only.
+    """
+
+    rows: pa.Table
+    key: Sequence[str]
+    begins: Sequence[int]
+    """By part: the first row whose key is not below the part's first; 0 for the first part."""
+    ends: Sequence[int]
+    """By part: the row after the last whose key is not above the next part's first: rows of one key may be cut."""
+
+    @classmethod
+    def of(cls, table: pa.Table, key: Sequence[str], starts: Sequence[Key]) -> "_Spread":
+        order = pc.sort_indices(table, sort_keys=[(name, "ascending") for name in key])
+        rows = table.take(order).combine_chunks()
+        columns, count = [rows[name] for name in key], range(rows.num_rows)
+
+        def at(row: int) -> Key:
+            return tuple(column[row].as_py() for column in columns)
+
+        begins = [0, *(bisect_left(count, start, key=at) for start in starts[1:])]
+        ends = [*(bisect_right(count, start, key=at) for start in starts[1:]), rows.num_rows]
+        return cls(rows, key, begins[: len(starts)], ends)
+
+    @property
+    def parts(self) -> set[int]:
+        """The parts in whose range a row lies."""
+        pairs = zip(self.begins, [*self.begins[1:], self.rows.num_rows], strict=True)
+        return {number for number, (begin, end) in enumerate(pairs) if begin < end}
+
+    def of_part(self, number: int) -> pa.Table:
+        """The rows that belong into a part."""
+        last = number + 1 == len(self.begins)
+        begin = self.begins[number]
+        return self.rows.slice(begin, (self.rows.num_rows if last else self.begins[number + 1]) - begin)
+
+    def near_part(self, number: int) -> pa.Table:
+        """The rows that may have the key of a row of a part."""
+        return self.rows.slice(self.begins[number], self.ends[number] - self.begins[number])
+
+    def has(self, number: int, start: Key) -> bool:
+        """Whether a row has the key with which a part begins."""
+        begin = self.begins[number]
+        return begin < self.rows.num_rows and _keys(self.rows.slice(begin, 1), self.key)[0] == start
 
 
-def _rows_gone(whole: Whole, edit: Edit, touched: set[int]) -> int:
-    """How many rows go."""
-    if not edit.gone.num_rows:
-        return 0
-    gone = _Keys.of(edit.gone, whole.key)
-    return sum(int(gone.among(whole.read(number)).sum()) for number in sorted(touched))
-
-
-def _boundaries(whole: Whole, starts: list[Key], edit: Edit, mean: int) -> list[bool]:
+def _boundaries(whole: Whole, starts: list[Key], gone: _Spread, mean: int) -> list[bool]:
     """Whether each part begins where the hash of its key says so, and goes on doing it."""
     if len(starts) < 2:
         return [True] * len(starts)
@@ -109,8 +147,7 @@ def _boundaries(whole: Whole, starts: list[Key], edit: Edit, mean: int) -> list[
         [pa.array([key[i] for key in starts[1:]], f.type) for i, f in enumerate(fields)], pa.schema(fields)
     )
     cuts = (key_hashes(firsts, whole.key) & np.uint64(mean - 1)) == 0
-    gone = set(_keys(edit.gone, whole.key))
-    return [True, *(bool(at) and key not in gone for at, key in zip(cuts, starts[1:], strict=True))]
+    return [True, *(bool(cuts[i - 1]) and not gone.has(i, starts[i]) for i in range(1, len(starts)))]
 
 
 def _stretches(touched: set[int], boundary: list[bool]) -> Iterator[range]:
@@ -123,41 +160,34 @@ def _stretches(touched: set[int], boundary: list[bool]) -> Iterator[range]:
             begin = number
 
 
-def _edited(whole: Whole, edit: Edit, starts: list[Key], stretch: range) -> Iterator[pa.Table]:
+def _edited(whole: Whole, come: _Spread, gone: _Spread, stretch: range) -> Iterator[pa.Table]:
     """The rows of a stretch after the edit, in order."""
-    gone = _Keys.of(edit.gone, whole.key)
-    keys = _keys(edit.rows, whole.key)
-    places = np.array([max(bisect_right(starts, key, lo=1) - 1, 0) for key in keys], np.int64)
     for number in stretch:
         table = whole.read(number)
-        kept = table.filter(pa.array(~gone.among(table)))
-        come = edit.rows.filter(pa.array(places == number)) if len(places) else edit.rows
-        if come.num_rows:
-            both = pa.concat_tables([kept, come]).to_batches()
+        kept = table.filter(pa.array(~_among(gone.near_part(number), table, whole.key)))
+        rows = come.of_part(number)
+        if rows.num_rows:
+            both = pa.concat_tables([kept, rows]).to_batches()
             _, sorted_rows = ordered(both, whole.schema, whole.key, scratch=whole.scratch)
             yield from sorted_rows
         else:
             yield kept
 
 
-@dataclass(frozen=True, slots=True)
-class _Keys:
-    """A set of keys to look rows up in: by their hashes first, which few rows share, then exactly."""
+def _which(whole: Whole, gone: _Spread, number: int) -> np.ndarray[Any, Any]:
+    """Which rows of a part go."""
+    return _among(gone.near_part(number), whole.read(number).select(list(whole.key)), whole.key)
 
-    key: Sequence[str]
-    hashes: Any
-    exact: frozenset[Key]
 
-    @classmethod
-    def of(cls, table: pa.Table, key: Sequence[str]) -> "_Keys":
-        return cls(key, np.unique(key_hashes(table, key)), frozenset(_keys(table, key)))
-
-    def among(self, table: pa.Table) -> np.ndarray[Any, Any]:
-        """Which rows of the table have one of the keys."""
-        if not len(self.hashes) or not table.num_rows:
-            return np.zeros(table.num_rows, bool)
-        found = np.isin(key_hashes(table, self.key), self.hashes)
-        rows = np.flatnonzero(found)
-        for row, key in zip(rows, _keys(table.select(list(self.key)).take(pa.array(rows)), self.key), strict=True):
-            found[row] = key in self.exact
+def _among(keys: pa.Table, table: pa.Table, key: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Which rows of a table have one of the keys: by their hashes first, which few rows share, then exactly."""
+    found = np.zeros(table.num_rows, bool)
+    if not keys.num_rows or not table.num_rows:
         return found
+    wanted, hashes = np.unique(key_hashes(keys, key)), key_hashes(table, key)
+    places = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
+    exact = frozenset(_keys(keys, key))
+    rows = np.flatnonzero(wanted[places] == hashes)
+    for row, one in zip(rows, _keys(table.select(list(key)).take(pa.array(rows)), key), strict=True):
+        found[row] = one in exact
+    return found
