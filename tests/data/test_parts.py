@@ -3,6 +3,7 @@ from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -94,6 +95,10 @@ def test_sorting_on_disk_gives_the_same_parts(store, tmp_path):
     for key in (["id"], ["city", "at"], ["day", "city", "id"]):
         memory, disk = stored(table, key, store, tmp_path), stored(shuffled, key, store, tmp_path, memory=100_000)
         assert logicals(memory) == logicals(disk)
+        ordered_ = table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in key]))
+        late = pa.concat_tables([ordered_.slice(1), ordered_.slice(0, 1)])  # the smallest key comes last
+        for given_table in (ordered_, late):
+            assert logicals(stored(given_table, key, store, tmp_path, memory=100_000)) == logicals(memory)
     assert [p for p in tmp_path.iterdir() if p.name.startswith("sort-")] == []
 
 

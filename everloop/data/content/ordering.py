@@ -172,19 +172,36 @@ def _sorted_on_disk(
     folder = Path(tempfile.mkdtemp(prefix="sort-", dir=scratch))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        rows = _spill(tables, schema, folder / "rows.arrow")
+        rows, sorted_already = _spill(tables, schema, key, folder / "rows.arrow")
         pa.default_memory_pool().release_unused()  # else it is held beside what the sorting takes
-        stack.pop_all()  # `_merge` clears it away
-    return rows, _merge(schema, key, folder, memory)
+        stack.pop_all()  # whoever reads it clears it away
+    return rows, _spilled(schema, folder) if sorted_already else _merge(schema, key, folder, memory)
 
 
-def _spill(tables: Iterator[pa.Table], schema: pa.Schema, path: Path) -> int:
-    rows = 0
+def _spill(tables: Iterator[pa.Table], schema: pa.Schema, key: Sequence[str], path: Path) -> tuple[int, bool]:
+    """Write rows as they come; how many there are, and whether each has a larger key than the one before."""
+    rows, ascending = 0, True
+    last = schema.empty_table().select(list(key))
     with full_disk_is_storage_full(), pa.ipc.new_file(str(path), _storable(schema)) as writer:
         for table in tables:
-            writer.write_table(_as_integers(table))
+            writer.write_table(_as_integers(table), BLOCK)
             rows += table.num_rows
-    return rows
+            if ascending and table.num_rows:
+                keys = pa.concat_tables([last, table.select(list(key))]).combine_chunks()
+                ascending = _in_order(keys, key) and not _shares_keys(keys, key)
+                last = keys.slice(keys.num_rows - 1)
+    return rows, ascending
+
+
+def _spilled(schema: pa.Schema, folder: Path) -> Iterator[pa.Table]:
+    """The rows as they were written; read and not mapped, for what is mapped counts as memory of the process."""
+    try:
+        with full_disk_is_storage_full(), pa.OSFile(str(folder / "rows.arrow")) as file:
+            reader = pa.ipc.open_file(file)
+            for number in range(reader.num_record_batches):
+                yield _from_integers(pa.Table.from_batches([reader.get_batch(number)]), schema)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _merge(schema: pa.Schema, key: Sequence[str], folder: Path, memory: int) -> Iterator[pa.Table]:
