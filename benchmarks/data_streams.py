@@ -37,6 +37,8 @@ from everloop.data.streams.origins import Push
 from everloop.workspace.opened import Workspace
 
 RATE, DELAY = 20_000, 5.0
+PACE = 23_000
+"""Events a second that are sent: more than the goal, so that what is measured is not the sender's clock."""
 BATCH, SENDERS = 1_000, 2
 COLUMNS = {"id": "string", "user": "int64", "at": "timestamp[us,UTC]", "amount": "float64", "page": "string"}
 
@@ -93,7 +95,7 @@ def send(place: tuple[str, str], numbers: range, bodies: list[bytes], begin: flo
     headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
     with httpx2.Client(base_url=url, headers=headers, timeout=60) as client:
         for number in numbers:
-            time.sleep(max(0.0, begin + number * BATCH / RATE - time.monotonic()))
+            time.sleep(max(0.0, begin + number * BATCH / PACE - time.monotonic()))
             for _ in range(2 if number % 10 == 0 else 1):
                 while True:
                     key = {"Idempotency-Key": f"b{number}"}
@@ -151,7 +153,7 @@ def watch(workspace: Workspace, stop: threading.Event, seen: dict[int, int]) -> 
 def figures(quick: bool, peers: Path | None = None) -> Iterator[dict[str, Any]]:  # noqa: ARG001 - as its neighbours
     """One run: 10 seconds of events, or 40."""
     seconds = 10 if quick else 40
-    batches = seconds * RATE // BATCH
+    batches = seconds * PACE // BATCH
     bodies = [body(number * BATCH) for number in range(batches)]
     with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (workspace, url, pid):
         ctx = workspace.system()
@@ -195,12 +197,13 @@ def figures(quick: bool, peers: Path | None = None) -> Iterator[dict[str, Any]]:
         delays = delay_of(seen, begin, batches * BATCH)
     events, late = (batches - 1) * BATCH, max(delays)
     wrong = abs(batches * BATCH - count) + count - len(set(ids))
-    yield figure("acknowledged", "events a second", events / sent, RATE, met=events / sent >= 0.98 * RATE)
+    yield figure("acknowledged", "events a second", events / sent, RATE, met=events / sent >= RATE)
     yield figure("sent to readable, longest, the kill included", "seconds", late, DELAY, met=late <= DELAY)
     yield figure("sent to readable, median", "seconds", sorted(delays)[len(delays) // 2], DELAY)
     yield figure("missing or doubled", "events", wrong, 0, met=wrong == 0 and killed)
     yield figure("in versions, till all are", "events a second", events / whole, None)
-    yield figure("CPU of all processes for 20,000 events", "seconds", spent / (events / RATE), 2, met=spent < 2 * whole)
+    each = spent / (events / RATE)
+    yield figure("CPU of all processes for 20,000 events", "seconds", each, 2, met=each < 2)
     yield figure("sent again after a refusal", "batches", len(again), None)
 
 
@@ -210,7 +213,7 @@ def delay_of(seen: dict[int, int], begin: float, total: int) -> list[float]:
     found = []
     for number in range(1, total // BATCH):
         readable = next((at for rows, at in commits if rows >= (number + 1) * BATCH), None)
-        found.append(float("inf") if readable is None else readable - (begin + number * BATCH / RATE))
+        found.append(float("inf") if readable is None else readable - (begin + number * BATCH / PACE))
     return found
 
 

@@ -34,6 +34,8 @@ from everloop.store import open_store
 
 HERE = "sandbox/bench/x"
 MEMORY = 2 * 2**30
+_STEP = 61_803_399
+"""Coprime to the numbers of rows: multiples of it, modulo these, are each number once, in no order."""
 _DVC = """
 import json, os, resource, sys
 from dvc.repo import Repo
@@ -69,7 +71,7 @@ def figures(quick: bool, peers: Path) -> Iterator[dict[str, Any]]:
         yield from captures(place, peers, megabytes=200 if quick else 2_000)
         yield from changes(place, peers, rows=120_000 if quick else 2_000_000)
         yield difference(place, rows=2_000_000 if quick else 20_000_000)
-        yield memory(rows=2_000_000 if quick else 100_000_000)
+        yield memory(place, rows=2_000_000 if quick else 100_000_000)
 
 
 def record(name: str, unit: str, ours: float, target: float, met: bool, **more: Any) -> dict[str, Any]:
@@ -204,11 +206,15 @@ def changes(place: Path, peers: Path, rows: int) -> Iterator[dict[str, Any]]:
         shutil.rmtree(delta)
 
 
-def many(folder: Path, rows: int) -> SourceDef:
-    """A source of so many rows, in files of five million."""
+def many(folder: Path, rows: int, *, scattered: bool = False) -> SourceDef:
+    """A source of so many rows, in files of five million; in the order of their keys, or in none."""
     folder.mkdir()
     for start in range(0, rows, 5_000_000):
-        pq.write_table(events(start, min(5_000_000, rows - start)), folder / f"{start:012d}.parquet")
+        table = events(start, min(5_000_000, rows - start))
+        if scattered:
+            places = np.arange(start, start + table.num_rows, dtype=np.int64) * _STEP % rows
+            table = table.set_column(0, "id", pa.array(places * 3))
+        pq.write_table(table, folder / f"{start:012d}.parquet")
     return SourceDef("t", Files("*.parquet"), key=("id",))
 
 
@@ -235,30 +241,35 @@ def difference(place: Path, rows: int) -> dict[str, Any]:
     return record(f"diff of {rows} rows, 1 % changed", "s", seconds, 1, seconds < 1, cpu_seconds=round(used, 3))
 
 
-def memory(rows: int) -> dict[str, Any]:
+def memory(place: Path, rows: int) -> dict[str, Any]:
     """Peak memory of a process that captures, changes, diffs and reads so many rows."""
-    done = subprocess.run([sys.executable, __file__, str(rows)], check=True, capture_output=True, text=True)
+    many(place / "hundred", rows, scattered=True)
+    done = subprocess.run([sys.executable, __file__, str(place / "hundred"), str(rows)], check=True, capture_output=True)
+    shutil.rmtree(place / "hundred")
     found = json.loads(done.stdout.splitlines()[-1])
-    peak = found.pop("peak")
+    peak = max(found["peaks"].values())
     return record(
         f"capture, edit, diff and read of {rows} rows", "bytes of memory", peak, MEMORY, peak < MEMORY, **found
     )
 
 
 def main() -> None:
-    """The process whose memory is measured."""
-    rows = int(sys.argv[1])
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        source = many(place / "many", rows)
-        ctx = workspace(place)
-        spent = {}
-        spent["capture"] = cpu(lambda: capture(ctx, source, HERE, root=place / "many"))
-        old = find_version(ctx, "t@1").id
-        come = one_percent(rows)
-        spent["edit"] = cpu(lambda: edit(ctx, "t", come, "upsert", HERE))
-        new = find_version(ctx, "t@2").id
-        spent["diff"] = cpu(lambda: compare(ctx, old, new))
+    """The process whose memory is measured: the highest so far after each piece of work."""
+    folder, rows = Path(sys.argv[1]), int(sys.argv[2])
+    spent, peaks = {}, {}
+
+    def measured(name: str, work: Callable[[], Any]) -> None:
+        spent[name] = round(cpu(work), 1)
+        peaks[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    with tempfile.TemporaryDirectory(dir=folder.parent) as home:
+        ctx = workspace(Path(home))
+        source = SourceDef("t", Files("*.parquet"), key=("id",))
+        measured("start", lambda: None)
+        measured("capture", lambda: capture(ctx, source, HERE, root=folder))
+        measured("edit", lambda: edit(ctx, "t", one_percent(rows), "upsert", HERE))
+        old, new = find_version(ctx, "t@1").id, find_version(ctx, "t@2").id
+        measured("diff", lambda: compare(ctx, old, new))
         seen = 0
 
         def read() -> None:
@@ -266,10 +277,9 @@ def main() -> None:
             for table in data.read(ctx, "t", "batches", seed=1):
                 seen += table.num_rows
 
-        spent["read"] = cpu(read)
+        measured("read", read)
         assert seen == rows
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"peak": peak, "cpu_seconds": {name: round(value, 1) for name, value in spent.items()}}))
+    print(json.dumps({"peaks": peaks, "cpu_seconds": spent}))
 
 
 if __name__ == "__main__":

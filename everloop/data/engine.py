@@ -19,6 +19,7 @@ def connect(scratch: Path | None = None, memory: int = MEMORY) -> duckdb.DuckDBP
         settings["temp_directory"] = str(scratch)
     engine = duckdb.connect(config=settings)
     engine.execute("set TimeZone = 'UTC'")
+    engine.execute("set enable_progress_bar = false")  # it would draw into whatever our callers print
     return engine
 
 

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "data_tables.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ASKED = """
+import json, sys
+from pathlib import Path
+import data_tables
+print(json.dumps(data_tables.memory(Path(sys.argv[1]), rows=10_000_000)))
+"""
 
 
 @pytest.mark.slow
 def test_ten_million_rows_stay_under_two_gigabytes(tmp_path):
-    command = [sys.executable, BENCHMARK, "10000000"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
-    assert json.loads(done.stdout.splitlines()[-1])["peak"] < 2 * 2**30
+    command = [sys.executable, "-c", ASKED, tmp_path]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=BENCHMARKS)
+    assert json.loads(done.stdout.splitlines()[-1])["met"]
