@@ -7,7 +7,7 @@ written, so that a checkout that was killed is completed by doing it again.
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -73,7 +73,7 @@ def checkout(ctx: Context, version: str, folder: Path, *, force: bool = False) -
         folder.mkdir(parents=True, exist_ok=True)
         _check_disk(folder, tree)
         note = stamps.load(folder / NOTE) or stamps.empty()
-        listing = look(folder, taken=ctx.clock.wall() * 1000)
+        listing = look(folder, taken=ctx.clock.wall() * 1000).without(NOTE)
         plan = _plan(tree, note, listing, _unfinished(ctx, note))
         if plan.mine and not force:
             raise Conflict(
@@ -180,6 +180,7 @@ def _work(folder: Path, tree: Tree, plan: Plan, at: int) -> dict[int, Stamp]:
 
 def _write_run(root: int, tree: Tree, run: Run, at: int) -> dict[int, Stamp]:
     made: dict[int, Stamp] = {}
+    token = f".{fresh_id('checkout')}"  # one for all: it costs a call of the system
     inside, descriptor = None, -1
     try:
         for row, content in tree.run(run):
@@ -189,7 +190,7 @@ def _write_run(root: int, tree: Tree, run: Run, at: int) -> dict[int, Stamp]:
                     os.close(descriptor)
                     descriptor = -1  # a number that is closed twice may be another thread's by then
                 descriptor, inside = open_folder(root, above), above
-            made[row] = _write(descriptor, name, iter([content]), at)
+            made[row] = _write(descriptor, name, f"{token}-{row}", (content,), at)
     finally:
         if descriptor >= 0:
             os.close(descriptor)
@@ -209,16 +210,16 @@ def _write_big(root: int, tree: Tree, row: int, at: int) -> dict[int, Stamp]:
             )
 
     above, _, name = tree.paths[row].rpartition("/")
+    token = f".{fresh_id('checkout')}"
     descriptor = open_folder(root, above)
     try:
-        return {row: _write(descriptor, name, pieces(), at)}
+        return {row: _write(descriptor, name, f"{token}-{row}", pieces(), at)}
     finally:
         os.close(descriptor)
 
 
-def _write(folder: int, name: str, pieces: Iterator[bytes], at: int) -> Stamp:
+def _write(folder: int, name: str, temporary: str, pieces: Iterable[bytes], at: int) -> Stamp:
     """Write a file whole or not at all, over what has its name."""
-    temporary = f".{fresh_id('checkout')}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
     placed = False
     try:

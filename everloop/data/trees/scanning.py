@@ -3,8 +3,9 @@
 import os
 import re
 import stat
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from operator import attrgetter, itemgetter
@@ -73,6 +74,14 @@ class Listing:
     def file(self, path: str) -> str:
         """Where to read a path."""
         return self.links.get(path) or f"{self.root}/{path}"
+
+    def without(self, path: str) -> "Listing":
+        """The same without one path, if it is there."""
+        at = bisect_left(self.paths, path)
+        if self.paths[at : at + 1] != [path]:
+            return self
+        paths = [*self.paths[:at], *self.paths[at + 1 :]]
+        return replace(self, paths=paths, stamps=np.delete(self.stamps, at))
 
 
 def look(root: Path, *, taken: int) -> Listing:

@@ -146,8 +146,8 @@ class FolderSource:
                 self._keep_big(listing, shelf, i)
             return
         contents = []
-        for i in group:
-            path, stamp = listing.paths[i], listing.stamps[i].tolist()
+        for i, stamp in zip(group, listing.stamps[group].tolist(), strict=True):
+            path = listing.paths[i]
             content = _content(listing.file(path), stamp)
             self._digests[i], self._media[i] = blake3(content).digest(), media_type(path, content[:HEAD])
             contents.append(content)
@@ -244,7 +244,7 @@ class _Reading:
         return _changed(self.file)
 
 
-def _content(file: str, stamp: Sequence[int]) -> bytes:
+def _content(file: str, stamp: tuple[int, ...]) -> bytes:
     """All bytes of a small file that was listed, or `DataError`: what `_Reading` does, in four calls of the system."""
     try:
         descriptor = os.open(file, _OPEN)
@@ -257,7 +257,7 @@ def _content(file: str, stamp: Sequence[int]) -> bytes:
         raise _changed(file) from None
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}", hint="check its permissions") from error
-    if len(content) != stamp[0] or stamp_of(now) != tuple(stamp):
+    if len(content) != stamp[0] or stamp_of(now) != stamp:
         raise _changed(file)
     return content
 

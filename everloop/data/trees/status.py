@@ -47,9 +47,11 @@ def status(folder: Path, *, now: int) -> Status:
     note = stamps.load(folder / NOTE)
     if note is None:
         raise InvalidInput(f"{folder} was not checked out", hint="everloop data checkout NAME@VERSION FOLDER")
-    listing = look(folder, taken=now)
+    listing = look(folder, taken=now).without(NOTE)
     rows = note.known(listing)
-    at = {path: row for row, path in enumerate(note.paths)} if (rows < 0).any() else {}
+    if len(rows) == len(note.paths) and not (rows < 0).any():  # nearly always
+        return _status(note)
+    at = {path: row for row, path in enumerate(note.paths)}
     modified, added, healed = [], [], []
     for i in np.flatnonzero(rows < 0).tolist():
         path = listing.paths[i]
@@ -60,10 +62,16 @@ def status(folder: Path, *, now: int) -> Status:
             healed.append((i, row))
         else:
             modified.append(path)
-    here = set(listing.paths) if len(note.paths) != len(listing.paths) or at else set(note.paths)
+    here = set(listing.paths)
     removed = [path for path in note.paths if path not in here]
     if healed:
         _refresh(folder, note, listing, healed)
+    return _status(note, added, modified, removed)
+
+
+def _status(
+    note: Stamps, added: Sequence[str] = (), modified: Sequence[str] = (), removed: Sequence[str] = ()
+) -> Status:
     return Status(
         name=note.more["name"],
         number=note.more["number"],
