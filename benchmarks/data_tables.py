@@ -244,7 +244,9 @@ def difference(place: Path, rows: int) -> dict[str, Any]:
 def memory(place: Path, rows: int) -> dict[str, Any]:
     """Peak memory of a process that captures, changes, diffs and reads so many rows."""
     many(place / "hundred", rows, scattered=True)
-    done = subprocess.run([sys.executable, __file__, str(place / "hundred"), str(rows)], check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, __file__, str(place / "hundred"), str(rows)], check=True, capture_output=True
+    )
     shutil.rmtree(place / "hundred")
     found = json.loads(done.stdout.splitlines()[-1])
     peak = max(found["peaks"].values())

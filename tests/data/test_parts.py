@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from everloop.core.errors import DataError
-from everloop.data.content import ordering
+from everloop.data.content import ordering, sorting
 from everloop.data.content.logical import digest
 from everloop.data.content.ordering import cut_size, key_hashes, ordered
 from everloop.data.content.parts import data_version, store_table
@@ -208,7 +208,7 @@ def test_key_types(store, tmp_path):
 
 
 def test_the_sort_limit_is_what_the_docs_say():
-    assert ordering.MEMORY == 512 * 2**20
+    assert ordering.MEMORY == 256 * 2**20
 
 
 @pytest.mark.parametrize(
@@ -241,3 +241,36 @@ def test_parts_of_every_type_are_written_and_read_back(store, tmp_path, type_):
     read = pq.read_table(store.path(found.placements[logicals(found)[0]]))
     assert digest(read).logical == logicals(found)[0]
     assert read.schema.remove_metadata().equals(found.schema)
+
+
+@pytest.fixture
+def many_sampled(monkeypatch):
+    """Every third row tells how keys are spread: small tables make many ranges."""
+    monkeypatch.setattr(sorting, "_SAMPLED", 3)
+
+
+@pytest.mark.usefixtures("many_sampled")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.integers(-5, 40), st.none() | st.sampled_from("abé"), st.none() | st.floats(width=16)),
+        max_size=300,
+    ),
+    st.randoms(),
+    st.integers(1, 2_000),
+)
+def test_rows_go_by_the_disk_in_the_same_order(tmp_path_factory, values, random, memory):
+    schema = pa.schema([("a", pa.int64()), ("b", pa.large_string()), ("x", pa.float64())])
+
+    def batches(of):
+        columns = [pa.array([v[i] for v in of], f.type) for i, f in enumerate(schema)]
+        return pa.table(columns, schema=schema).to_batches(max_chunksize=7)
+
+    shuffled = list(values)
+    random.shuffle(shuffled)
+    scratch = tmp_path_factory.mktemp("sorted")
+    _, here = ordered(batches(values), schema, ["a"], scratch=scratch)
+    rows, there = ordered(batches(shuffled), schema, ["a"], scratch=scratch, memory=memory)
+    assert rows == len(values)
+    assert digest(pa.concat_tables(there)) == digest(pa.concat_tables(here))
+    assert list(scratch.iterdir()) == []

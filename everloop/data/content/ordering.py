@@ -2,30 +2,24 @@
 
 Rows of a table with a key are sorted by it, so that a re-read in another order is the same version. Parts end where the
 hash of a key says so (content-defined cuts): rows that come or go change the parts they lie in and no other.
-Tables that do not fit in memory are sorted by DuckDB, which spills to disk; both ways give the same rows.
 """
 
 import itertools
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from everloop.core.errors import DataError
 from everloop.data.content.logical import BLOCK
 from everloop.data.content.schema import is_bytes, is_text, plain
-from everloop.data.engine import connect, quoted, select
-from everloop.data.failures import full_disk_is_storage_full
+from everloop.data.content.sorting import shares_keys, sorted_in_memory, sorted_on_disk
 
-MEMORY = 512 * 2**20
-"""Bytes of Arrow data that are sorted in memory; more goes through the disk."""
+MEMORY = 256 * 2**20
+"""Bytes of Arrow data that are sorted in memory, where they take three times as much; more goes through the disk."""
 SMALLEST_CUT, LARGEST_CUT = 8_192, 65_536
 _SAMPLE = 1_024
 
@@ -71,9 +65,10 @@ def ordered(
         size += held[-1].nbytes
         if size > memory:
             rest = (_checked(plain(pa.Table.from_batches([b])), key) for b in stream)
-            return _sorted_on_disk(_chain(held, rest), schema, key, scratch, memory)
-    table = pa.concat_tables(held) if held else schema.empty_table()
-    return table.num_rows, iter([_sorted_in_memory(table, key)])
+            return sorted_on_disk(_chain(held, rest), schema, key, scratch, memory)
+    table = pa.concat_tables(held or [schema.empty_table()]).combine_chunks()
+    held.clear()
+    return table.num_rows, iter([sorted_in_memory(table, key)])
 
 
 def _chain(held: list[pa.Table], rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -92,15 +87,6 @@ def _checked(table: pa.Table, key: Sequence[str]) -> pa.Table:
     return table
 
 
-def _sorted_in_memory(table: pa.Table, key: Sequence[str]) -> pa.Table:
-    table = table.combine_chunks()
-    if not _in_order(table, key):
-        table = table.take(_order(table, key))
-    if _shares_keys(table, key):
-        table = table.take(_order(table, _sort_columns(table.schema, key)))
-    return table
-
-
 def distinct(tables: Iterable[pa.Table], key: Sequence[str]) -> Iterator[pa.Table]:
     """Tables in the order of their keys, as they come; raises `DataError` when two rows have one key."""
     last: tuple[Any, ...] | None = None
@@ -108,7 +94,7 @@ def distinct(tables: Iterable[pa.Table], key: Sequence[str]) -> Iterator[pa.Tabl
         if table.num_rows:
             keys = table.select(list(key)).combine_chunks()
             first, end = (tuple(keys[n][i].as_py() for n in key) for i in (0, keys.num_rows - 1))
-            if first == last or _shares_keys(keys, key):
+            if first == last or shares_keys(keys, key):
                 rows = list(zip(*(keys[n].to_pylist() for n in key), strict=True)) if first != last else [first, first]
                 twice = next(a for a, b in itertools.pairwise(rows) if a == b)
                 shown = ", ".join(f"{n}={value!r}" for n, value in zip(key, twice, strict=True))
@@ -118,135 +104,6 @@ def distinct(tables: Iterable[pa.Table], key: Sequence[str]) -> Iterator[pa.Tabl
                 )
             last = end
         yield table
-
-
-def _order(table: pa.Table, columns: Sequence[str]) -> pa.Array:
-    return pc.sort_indices(table, sort_keys=[(c, "ascending") for c in columns])  # nulls come last
-
-
-def _sort_columns(schema: pa.Schema, key: Sequence[str]) -> list[str]:
-    """The key, then every other column that has an order."""
-    rest = (f for f in schema if f.name not in key and not pa.types.is_nested(f.type) and not pa.types.is_null(f.type))
-    return [*key, *(f.name for f in rest)]
-
-
-def _in_order(table: pa.Table, key: Sequence[str]) -> bool:
-    """Whether the rows are in the order of their keys; by blocks, so that a table in no order is found out at once."""
-    for start in range(0, table.num_rows, BLOCK):
-        block = table.slice(start, BLOCK + 1)  # one row of the next block, too
-        ascending, tie = pa.scalar(False), pa.scalar(True)
-        for name in key:
-            above, below = _neighbours(block, name)
-            ascending = pc.or_(ascending, pc.and_(tie, pc.less(above, below)))
-            tie = pc.and_(tie, pc.equal(above, below))
-        if block.num_rows > 1 and not pc.all(pc.or_(ascending, tie)).as_py():
-            return False
-    return True
-
-
-def _shares_keys(table: pa.Table, key: Sequence[str]) -> bool:
-    """Whether neighbours share a key. The last column goes first: it tells most rows of a sorted table apart."""
-    if table.num_rows < 2:
-        return False
-    *others, last = key
-    above, below = _neighbours(table, last)
-    rows = pc.indices_nonzero(pc.equal(above, below))
-    for name in reversed(others):
-        above, below = _neighbours(table, name)
-        rows = rows.filter(pc.equal(above.take(rows), below.take(rows)))
-    return len(rows) > 0
-
-
-def _neighbours(table: pa.Table, name: str) -> tuple[pa.Array, pa.Array]:
-    column = table[name].chunk(0)
-    return column[:-1], column[1:]
-
-
-# --- on disk
-
-
-def _sorted_on_disk(
-    tables: Iterator[pa.Table], schema: pa.Schema, key: Sequence[str], scratch: Path, memory: int
-) -> tuple[int, Iterator[pa.Table]]:
-    scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="sort-", dir=scratch))
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        rows, sorted_already = _spill(tables, schema, key, folder / "rows.arrow")
-        pa.default_memory_pool().release_unused()  # else it is held beside what the sorting takes
-        stack.pop_all()  # whoever reads it clears it away
-    return rows, _spilled(schema, folder) if sorted_already else _merge(schema, key, folder, memory)
-
-
-def _spill(tables: Iterator[pa.Table], schema: pa.Schema, key: Sequence[str], path: Path) -> tuple[int, bool]:
-    """Write rows as they come; how many there are, and whether each has a larger key than the one before."""
-    rows, ascending = 0, True
-    last = schema.empty_table().select(list(key))
-    with full_disk_is_storage_full(), pa.ipc.new_file(str(path), _storable(schema)) as writer:
-        for table in tables:
-            writer.write_table(_as_integers(table), BLOCK)
-            rows += table.num_rows
-            if ascending and table.num_rows:
-                keys = pa.concat_tables([last, table.select(list(key))]).combine_chunks()
-                ascending = _in_order(keys, key) and not _shares_keys(keys, key)
-                last = keys.slice(keys.num_rows - 1)
-    return rows, ascending
-
-
-def _spilled(schema: pa.Schema, folder: Path) -> Iterator[pa.Table]:
-    """The rows as they were written; read and not mapped, for what is mapped counts as memory of the process."""
-    try:
-        with full_disk_is_storage_full(), pa.OSFile(str(folder / "rows.arrow")) as file:
-            reader = pa.ipc.open_file(file)
-            for number in range(reader.num_record_batches):
-                yield _from_integers(pa.Table.from_batches([reader.get_batch(number)]), schema)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _merge(schema: pa.Schema, key: Sequence[str], folder: Path, memory: int) -> Iterator[pa.Table]:
-    try:
-        with full_disk_is_storage_full(), connect(folder, memory) as engine:
-            engine.register("spilled", ds.dataset(folder / "rows.arrow", format="ipc"))
-            columns = ", ".join(f"{quoted(name)} asc nulls last" for name in _sort_columns(schema, key))
-            found = engine.sql(select("*", "spilled", rest=f"order by {columns}"))
-            for batch in found.to_arrow_reader(BLOCK):
-                yield _from_integers(pa.Table.from_batches([batch]), schema)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _integer_of(type_: pa.DataType) -> pa.DataType | None:
-    """Times travel through DuckDB as the integers they are, so that no unit or zone is lost."""
-    if pa.types.is_date32(type_):
-        return pa.int32()
-    if pa.types.is_timestamp(type_) or pa.types.is_time64(type_) or pa.types.is_duration(type_):
-        return pa.int64()
-    return None
-
-
-def _storable(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([pa.field(f.name, _integer_of(f.type) or f.type) for f in schema])
-
-
-def _as_integers(table: pa.Table) -> pa.Table:
-    target = _storable(table.schema)
-    columns = [c if c.type.equals(f.type) else _viewed(c, f.type) for f, c in zip(target, table.columns, strict=True)]
-    return pa.Table.from_arrays(columns, schema=target)
-
-
-def _viewed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
-    return pa.chunked_array([chunk.view(type_) for chunk in column.chunks], type=type_)
-
-
-def _from_integers(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    columns = []
-    for field, column in zip(schema, table.columns, strict=True):
-        if _integer_of(field.type) is not None:
-            columns.append(_viewed(column, field.type))
-        else:
-            columns.append(column if column.type.equals(field.type) else column.cast(field.type))
-    return pa.Table.from_arrays(columns, schema=schema)
 
 
 # --- cuts
