@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Row, bindparam, select, update
 
 from everloop.catalog.engine import Catalog, Tx, insert_into
+from everloop.catalog.facts import PAYLOAD_REDACTED
 from everloop.catalog.tables.core import chains, checkpoints, facts
 from everloop.core.clock import Clock, Micros
 from everloop.core.errors import CorruptObject, NotFound
@@ -104,6 +105,7 @@ def verify_chain(
     pinned = _pinned(tx, project, key, envelopes)
     if isinstance(pinned, Break):
         return pinned
+    redacted = _redacted(tx, project)
     position, prev = 0, GENESIS
     while True:
         following = facts.c.position > position
@@ -112,7 +114,7 @@ def verify_chain(
         if not rows:
             break
         for row in rows:
-            if reason := _wrong(row, position + 1, prev):
+            if reason := _wrong(row, position + 1, prev, redacted):
                 return Break(project, position + 1, reason)
             position, prev = row.position, row.hash
             if pinned.pop(position, prev) != prev:
@@ -169,10 +171,16 @@ def _pinned(
     return pinned
 
 
-def _wrong(row: Row[Any], position: int, prev: str) -> str | None:
+def _redacted(tx: Tx, project: str) -> dict[int, str]:
+    """{position: digest of what an erasure left of the payload}, as later records of the chain say."""
+    said = select(facts.c.subject, facts.c.payload).where(facts.c.project == project, facts.c.kind == PAYLOAD_REDACTED)
+    return {int(row.subject): json.loads(row.payload)["digest"] for row in tx.execute(said.order_by(facts.c.id))}
+
+
+def _wrong(row: Row[Any], position: int, prev: str, redacted: Mapping[int, str]) -> str | None:
     if row.position != position:
         return f"the record is missing; the next one there is {row.position}"
-    if object_id(row.payload.encode()) != row.payload_digest:
+    if object_id(row.payload.encode()) not in (row.payload_digest, redacted.get(position)):
         return "the payload was changed"
     if row.prev != prev:
         return "the record does not follow the one before it"

@@ -18,6 +18,9 @@ from everloop.core.clock import Micros
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import object_id
 
+PAYLOAD_REDACTED = "data.fact_redacted"
+"""An erasure took a subject out of a payload: the subject is the position of that fact, the payload has the digest of
+what is left."""
 _APPEND = insert(facts)  # built once
 
 

@@ -22,6 +22,9 @@ def add_to(app: typer.Typer) -> None:
 def erase(
     subject: Annotated[str, typer.Option(help="The person's key, as the subject column has it.")] = "",
     column: Annotated[list[str] | None, typer.Option(help="A column that holds it, beside the tagged ones.")] = None,
+    text: Annotated[
+        bool | None, typer.Option("--text/--no-text", help="Look for the key in free text, however short it is.")
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why; it stands in the receipt, so name nobody.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Finish an erasure that was cut off.")] = False,
 ) -> None:
@@ -30,7 +33,7 @@ def erase(
         if resume:
             output.show(client.call("data.erase_resume"))
         else:
-            output.show(client.call("data.erase", subject=subject, columns=column or [], reason=reason))
+            output.show(client.call("data.erase", subject=subject, columns=column or [], text=text, reason=reason))
 
 
 def erasures() -> None:

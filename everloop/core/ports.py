@@ -6,7 +6,7 @@ Each Protocol has at most five methods and a conformance suite in `everloop.test
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 
 from everloop.core.clock import Micros
 from everloop.core.version import Version
@@ -191,6 +191,15 @@ class Erasable(Protocol):
 
     def erase(self, key: str) -> int:
         """Remove what it holds of the subject, from the disk too; doing it again changes nothing. Returns how much."""
+        ...
+
+
+@runtime_checkable
+class Leaving(Protocol):
+    """An `Erasable` that may have to leave something, and says what and why: receipts list it."""
+
+    def left(self) -> Sequence[str]:
+        """What the newest `erase` left, in words that name nobody."""
         ...
 
 

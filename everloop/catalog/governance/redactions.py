@@ -21,7 +21,8 @@ from everloop.core.clock import Micros
 from everloop.core.ids import object_id
 
 TABLES = ("data", "frame")
-PART, MANIFEST, ERASED = "data.redacted", "data.manifest_redacted", "data.erased"
+PART, FILE = "data.redacted", "data.file_redacted"
+MANIFEST, ERASED = "data.manifest_redacted", "data.erased"
 EXPIRED = "data.expired"
 """A retention rule let a version's bytes go."""
 
@@ -50,6 +51,13 @@ def of_project(tx: Tx, project: str, erasure: str = "") -> list[Redaction]:
         if not erasure or p["erasure"] == erasure:
             found.append(Redaction(p["erasure"], subject, p["old"], p["new"], p["rows"], tuple(p["removed"]), at))
     return found
+
+
+def removed_by(tx: Tx, project: str, erasure: str) -> set[str]:
+    """Every object of which an erasure said that nobody may read it any more."""
+    query = select(rows.c.payload).where(rows.c.project == project, rows.c.kind.in_((PART, FILE)))
+    said = (json.loads(text) for text in tx.execute(query).scalars())
+    return {identity for payload in said if payload["erasure"] == erasure for identity in payload["removed"]}
 
 
 def of_manifest(tx: Tx, project: str, manifest: Mapping[str, Any]) -> list[str]:

@@ -21,5 +21,8 @@ Moment = BigInteger()
 STORED = {"stored": True}
 """`info` of a column that holds an object's id (or is empty): a sweep keeps the object, `verify` reads it."""
 
+SAID = {"said": True}
+"""`info` of a column of keys that people and programs chose freely: an erasure looks into it, as into every text."""
+
 Serial = BigInteger().with_variant(Integer(), "sqlite")
 """A number that the database gives; its order is not the order of commits."""

@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from everloop.catalog.tables.columns import STORED, Key, Moment, Serial, metadata
+from everloop.catalog.tables.columns import SAID, STORED, Key, Moment, Serial, metadata
 
 traces = Table(
     "traces",
@@ -30,11 +30,11 @@ traces = Table(
     Column("at", Moment, nullable=False),
     Column("duration", BigInteger),  # microseconds; None while it runs
     Column("status", Key, nullable=False),  # OK | ERROR | IN_PROGRESS | STATE_UNSPECIFIED
-    Column("name", Key, nullable=False),
-    Column("client_request", Key),
+    Column("name", Key, nullable=False, info=SAID),
+    Column("client_request", Key, info=SAID),
     Column("request", Text),  # beginnings of what went in and came out
     Column("response", Text),
-    Column("session", Key),
+    Column("session", Key, info=SAID),
     Column("input_tokens", BigInteger),
     Column("output_tokens", BigInteger),
     Column("total_tokens", BigInteger),
@@ -61,7 +61,7 @@ def _texts(name: str) -> Table:
         Column(
             "parent", Serial, ForeignKey(traces.c.number, ondelete="CASCADE"), primary_key=True, autoincrement=False
         ),
-        Column("key", Key, primary_key=True),
+        Column("key", Key, primary_key=True, info=SAID),
         Column("value", Text, nullable=False),
         sqlite_with_rowid=False,
     )
@@ -95,7 +95,7 @@ spans = Table(
     _of_trace(),
     Column("id", Key, primary_key=True),  # 16 hexadecimal digits
     Column("parent", Key, nullable=False),  # empty for a root
-    Column("name", Key, nullable=False),
+    Column("name", Key, nullable=False, info=SAID),
     Column("type", Key, nullable=False),
     Column("status", Key, nullable=False),  # OK | ERROR | UNSET
     Column("start", BigInteger, nullable=False),  # nanoseconds
@@ -133,13 +133,13 @@ assessments = Table(
     metadata,
     _of_trace(),
     Column("id", Key, primary_key=True),
-    Column("name", Key, nullable=False),
+    Column("name", Key, nullable=False, info=SAID),
     Column("kind", Key, nullable=False),  # feedback | expectation | issue
     Column("value", Text, nullable=False),  # JSON
     Column("number", Double),  # the value where it is a number, or a yes or no
     Column("error", Text),  # JSON
     Column("source_type", Key, nullable=False),
-    Column("source", Key, nullable=False),
+    Column("source", Key, nullable=False, info=SAID),
     Column("span", Key, nullable=False),
     Column("rationale", Text),
     Column("metadata", Text, nullable=False),  # JSON
@@ -154,7 +154,7 @@ evaluation_datasets = Table(
     metadata,
     Column("project", Key, primary_key=True),
     Column("id", Key, primary_key=True),  # d- and 32 hexadecimal digits
-    Column("name", Key, nullable=False),
+    Column("name", Key, nullable=False, info=SAID),
     Column("schema", Text),
     Column("profile", Text),
     Column("digest", Key, nullable=False),
@@ -171,7 +171,7 @@ evaluation_tags = Table(
     metadata,
     Column("project", Key, primary_key=True),
     Column("dataset", Key, primary_key=True),
-    Column("key", Key, primary_key=True),
+    Column("key", Key, primary_key=True, info=SAID),
     Column("value", Text, nullable=False),
     sqlite_with_rowid=False,
 )

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Column, Table, Text
 
-from everloop.catalog.tables.columns import Key, Moment, metadata
+from everloop.catalog.tables.columns import SAID, Key, Moment, metadata
 
 annotations = Table(
     "annotations",
@@ -12,7 +12,7 @@ annotations = Table(
     Column("name", Key, primary_key=True),
     Column("part", Key, primary_key=True),  # a column; empty for the whole asset
     Column("field", Key, primary_key=True),
-    Column("value", Key, primary_key=True),
+    Column("value", Key, primary_key=True, info=SAID),
     Column("state", Key, nullable=False),
     Column("detail", Text, nullable=False),  # JSON
     Column("actor", Key, nullable=False),

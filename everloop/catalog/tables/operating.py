@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, Table, Text, UniqueConstraint
 
-from everloop.catalog.tables.columns import Key, Moment, Serial, metadata
+from everloop.catalog.tables.columns import SAID, Key, Moment, Serial, metadata
 
 predictions = Table(
     "predictions",
@@ -83,6 +83,6 @@ feed_keys = Table(
     Column("project", Key, primary_key=True),
     Column("environment", Key, primary_key=True),
     Column("name", Key, primary_key=True),
-    Column("key", Key, primary_key=True),  # a batch's idempotency key
+    Column("key", Key, primary_key=True, info=SAID),  # a batch's idempotency key
     Column("at", Moment, nullable=False),  # wall time
 )

@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-from everloop.catalog.tables.columns import STORED, Key, Moment, Serial, metadata
+from everloop.catalog.tables.columns import SAID, STORED, Key, Moment, Serial, metadata
 
 
 def _below(name: str, parent: Column[int]) -> Column[int]:
@@ -37,7 +37,7 @@ def _values(name: str, parent: Column[int]) -> Table:
         name,
         metadata,
         _below("parent", parent),
-        Column("key", Key, primary_key=True),
+        Column("key", Key, primary_key=True, info=SAID),
         Column("value", Text, nullable=False),
         sqlite_with_rowid=False,
     )
@@ -61,7 +61,7 @@ experiment_tags = Table(
     metadata,
     Column("project", Key, primary_key=True),
     Column("experiment", BigInteger, primary_key=True, autoincrement=False),
-    Column("key", Key, primary_key=True),
+    Column("key", Key, primary_key=True, info=SAID),
     Column("value", Text, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -73,7 +73,7 @@ runs = Table(
     Column("project", Key, nullable=False),
     Column("id", Key, nullable=False),  # 32 hexadecimal digits
     Column("experiment", BigInteger, nullable=False),
-    Column("name", Key, nullable=False),
+    Column("name", Key, nullable=False, info=SAID),
     Column("status", Key, nullable=False),
     Column("actor", Key, nullable=False),
     Column("stage", Key, nullable=False),  # active | deleted
@@ -180,7 +180,7 @@ logged_models = Table(
     Column("project", Key, nullable=False),
     Column("id", Key, nullable=False),  # m- and 32 hexadecimal digits
     Column("experiment", BigInteger, nullable=False),
-    Column("name", Key, nullable=False),
+    Column("name", Key, nullable=False, info=SAID),
     Column("type", Key, nullable=False),
     Column("run", Key, nullable=False),
     Column("status", Key, nullable=False),
@@ -227,7 +227,7 @@ registered_tags = Table(
     Column("project", Key, primary_key=True),
     Column("asset", Key, primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),  # 0: of the model, else of that version
-    Column("key", Key, primary_key=True),
+    Column("key", Key, primary_key=True, info=SAID),
     Column("value", Text, nullable=False),
     sqlite_with_rowid=False,
 )

@@ -7,29 +7,46 @@ emptied, the database rewritten. Then the receipt is signed and the note goes.
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from everloop.catalog import facts, placements, versions
 from everloop.catalog.context import Context
+from everloop.catalog.erasing.mentions import telling
+from everloop.catalog.facts import Fact
 from everloop.catalog.governance import redactions
 from everloop.catalog.governance.scrubbing import scrub
 from everloop.core.errors import InvalidInput, PolicyRefused
 from everloop.core.ids import fresh_id, object_id
-from everloop.core.ports import Erasable
-from everloop.data.erasure import rewriting
+from everloop.core.ports import Erasable, Leaving
+from everloop.data.erasure import catalogued, folders, rewriting
 from everloop.data.erasure.holds import held, holds_dataset
 from everloop.data.erasure.subjects import Subject, manifests_of_tables, subject_columns
 
 RECEIPT = "https://everloop.dev/erasure/v1"
 """Predicate type of the signed receipt."""
 _PURPOSE = "erasure"
+ERASING = "data.erasing"
+"""Kind of the fact that a step of an erasure is told with before it has a kind of its own; never stored as this."""
 NOT_COVERED = (
-    "files that users logged to runs, and models: what a model learnt is not in its bytes as rows",
-    "backups and copies outside this workspace",
+    "what a model learnt: it is not in its bytes as rows; each model that was trained on them waits for a decision",
+    "the sources, checked-out folders, backups and copies outside this workspace",
+    "names that people gave to assets, and the free blocks of the disk below the file system",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The stores beside the tables: what feeds them is emptied before, what was made of them after."""
+
+    before: Sequence[Erasable] = ()
+    after: Sequence[Erasable] = ()
+
+
+Finder = Callable[[Context, Subject, Fact], Places]
+"""The places of a workspace for a subject; the fact has the actor, the time and the erasure for what they record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +60,43 @@ class Receipt:
 
 
 def erase(
-    ctx: Context, key: str, places: Sequence[Erasable] = (), *, columns: Sequence[str] = (), reason: str = ""
+    ctx: Context,
+    key: str,
+    places: Finder | None = None,
+    *,
+    columns: Sequence[str] = (),
+    words: bool | None = None,
+    reason: str = "",
 ) -> Receipt:
     """Remove every row about a subject from the project. Raises `PolicyRefused` while a legal hold stands.
 
-    `columns` may name columns that no table tags; `places` are stores beside the tables. An erasure that was cut off
-    before is finished first.
+    `columns` may name columns that no table tags; `places` finds the stores beside the tables. `words` says whether the
+    key is looked for in free text too; without it its length decides. An erasure that was cut off before is finished
+    first.
     """
     if ctx.key is None:
         raise InvalidInput("an erasure needs the workspace's signing key", hint="run it on the workspace's machine")
     resume(ctx, places)
-    subject = Subject(key, subject_columns(manifests_of_tables(ctx).values(), columns))
+    with ctx.read() as tx:
+        sources = [row.manifest for row in versions.newest(tx, ctx.project, "source")]
+    found = subject_columns([*manifests_of_tables(ctx).values(), *sources], columns)
+    subject = Subject(key, found, telling(key) if words is None else words)
+    if subject.mentions.in_text(reason):
+        raise InvalidInput("the reason names the subject", hint="it stays in the receipt: name a request instead")
     if hold := held(ctx, key) or _held_table(ctx, subject):
         raise PolicyRefused(f"a legal hold stands: {hold}", hint="`everloop data hold --release` ends it")
     erasure = fresh_id("erasure")
     note = {
         "project": ctx.project,
         "columns": list(subject.columns),
+        "words": subject.words,
         "reason": reason,
         "key": ctx.key.seal(_PURPOSE, erasure, key),
+        "files": [],
+        "packs": [],
     }
     _write(_folder(ctx) / f"{erasure}.json", json.dumps(note).encode())
-    return _carry_out(ctx, erasure, subject, reason, places)
+    return _carry_out(ctx, erasure, note, subject, places)
 
 
 def _held_table(ctx: Context, subject: Subject) -> str:
@@ -76,40 +108,69 @@ def _held_table(ctx: Context, subject: Subject) -> str:
     return next((reason for name in sorted(named) if (reason := holds_dataset(ctx, name))), "")
 
 
-def resume(ctx: Context, places: Sequence[Erasable] = ()) -> list[Receipt]:
+def resume(ctx: Context, places: Finder | None = None) -> list[Receipt]:
     """Finish the project's erasures that were cut off."""
     done = []
     for path in sorted(_folder(ctx).glob("erasure*.json")):
         note = json.loads(path.read_bytes())
         if note["project"] == ctx.project and ctx.key is not None:
-            subject = Subject(ctx.key.unseal(_PURPOSE, path.stem, note["key"]), tuple(note["columns"]))
-            done.append(_carry_out(ctx, path.stem, subject, note["reason"], places))
+            subject = Subject(ctx.key.unseal(_PURPOSE, path.stem, note["key"]), tuple(note["columns"]), note["words"])
+            done.append(_carry_out(ctx, path.stem, note, subject, places))
     return done
 
 
-def _carry_out(ctx: Context, erasure: str, subject: Subject, reason: str, places: Sequence[Erasable]) -> Receipt:
+def _carry_out(ctx: Context, erasure: str, note: dict[str, Any], subject: Subject, places: Finder | None) -> Receipt:
+    said = ctx.fact(ERASING, erasure, {"erasure": erasure})
+    found = Places() if places is None else places(ctx, subject, said)
+    elsewhere = {place.place: place.erase(subject.key) for place in found.before}
+    subject = _with_files(ctx, erasure, note, subject)
     rewriting.rewrite(ctx, subject, erasure)
+    folders.erase(ctx, subject.files)
+    elsewhere |= {place.place: place.erase(subject.key) for place in found.after}
+    elsewhere |= {"catalog": catalogued.erase(ctx, subject.mentions, said)}
     with ctx.read() as tx:
         moved = redactions.of_project(tx, ctx.project, erasure)
-    kept = _remove(ctx, {identity for redaction in moved for identity in redaction.removed})
-    elsewhere = {place.place: place.erase(subject.key) for place in places}
+        removed = redactions.removed_by(tx, ctx.project, erasure)
+    kept = _remove(ctx, removed | set(note["packs"]))
     with ctx.read() as tx:
         finished = next((r for r in redactions.receipts(tx, ctx.project) if r["erasure"] == erasure), None)
     if finished is None:
-        finished = _sign(ctx, erasure, reason, moved, {"elsewhere": elsewhere, "kept": kept})
-    left = scrub(ctx.catalog)
+        left = _left(ctx, subject, found)
+        figures = {"elsewhere": elsewhere, "kept": kept, "files": len(subject.files), "left": left}
+        finished = _sign(ctx, erasure, note["reason"], moved, figures)
+    database_left = scrub(ctx.catalog)
     (_folder(ctx) / f"{erasure}.json").unlink(missing_ok=True)
-    return Receipt(erasure, finished["receipt"], {**finished["figures"], "database_left": left})
+    return Receipt(erasure, finished["receipt"], {**finished["figures"], "database_left": database_left})
+
+
+def _with_files(ctx: Context, erasure: str, note: dict[str, Any], subject: Subject) -> Subject:
+    """The subject with its files of folders, which are noted before the rows that name them go."""
+    found = folders.find(ctx, subject, subject.mentions)
+    note["files"] = sorted({*note["files"], *found.files})
+    note["packs"] = sorted({*note["packs"], *found.packs})
+    if note["files"]:
+        _write(_folder(ctx) / f"{erasure}.json", json.dumps(note).encode())
+    return replace(subject, files=frozenset(note["files"]))
+
+
+def _left(ctx: Context, subject: Subject, found: "Places") -> list[str]:
+    """What still holds the key, and why: said as it is, without the key."""
+    said = [line for place in (*found.before, *found.after) if isinstance(place, Leaving) for line in place.left()]
+    said += catalogued.left(ctx, subject.mentions)
+    if not subject.words:
+        said.append("free text was not searched: the key is so short that other things are written like it (--text)")
+    return [subject.mentions.without(line) for line in said]
 
 
 def _remove(ctx: Context, identities: Iterable[str]) -> list[str]:
     """Remove objects and what caches made of them; returns those that somebody else's version still names."""
     gone = set(identities)
     with ctx.read() as tx:
-        needed = set(placements.of_rows(tx)) & gone
+        needed = placements.reachable(tx) & gone if gone else set()
     for identity in gone:
-        for copy in (ctx.home / "cache").glob(identity.removeprefix("b3:") + ".*"):
-            copy.unlink(missing_ok=True)
+        for cache in (ctx.home / "cache", ctx.home / "cache" / "packs"):
+            for copy in cache.glob(identity.removeprefix("b3:") + ".*"):
+                copy.unlink(missing_ok=True)
     ctx.store.remove(sorted(gone - needed))  # type: ignore[attr-defined]
     return sorted(needed)
 

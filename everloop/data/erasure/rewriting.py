@@ -4,7 +4,7 @@ Objects are taken in groups: a base and the layered parts that rest on it. A gro
 transaction, so a reader finds all of the old objects or all of the new ones; the old ones are removed later.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,8 +19,9 @@ from everloop.data.content.files import layered_file, local_object, rows_of
 from everloop.data.content.layers import Layers, layered
 from everloop.data.content.parts import Encoding, key_text
 from everloop.data.erasure.filters import filter_id, may_hold
-from everloop.data.erasure.subjects import Subject, manifests_of_tables, rows_about
+from everloop.data.erasure.subjects import Subject, manifests_of_tables, rows_about, text_columns
 from everloop.data.profiles import part_profile_id, profile_id
+from everloop.data.trees.reading import is_tree
 
 ROUNDS = 5
 """Captures that run beside an erasure may rest new parts on an old base: what they made is found in the next round."""
@@ -77,8 +78,14 @@ class Tables:
             if (identity := self.placed.get(logical)) is not None:
                 grouped.setdefault(self.bases.get(identity, identity), {})[logical] = identity
         for base, placed in grouped.items():
-            if any(may_hold(self.ctx, identity, self.subject) for identity in dict.fromkeys([base, *placed.values()])):
+            whole = self.texts(placed) or (self.subject.files and any(map(is_tree, map(self.manifest_with, placed))))
+            identities = dict.fromkeys([base, *placed.values()])
+            if whole or any(may_hold(self.ctx, identity, self.subject) for identity in identities):
                 yield Group(base, placed)
+
+    def texts(self, logicals: Iterable[str]) -> tuple[str, ...]:
+        """The columns in whose text parts may speak of the subject: no filter helps there."""
+        return tuple(sorted({name for logical in logicals for name in text_columns(self.manifest_with(logical))}))
 
     def manifest_with(self, logical: str) -> Mapping[str, Any]:
         """The manifest of a version that has the part."""
@@ -94,20 +101,21 @@ def rewrite(ctx: Context, subject: Subject, erasure: str) -> int:
         count += moved
         if not moved:
             break
-    _redact_manifests(ctx, subject, erasure)
+    _redact_manifests(ctx, erasure)
     return count
 
 
 def _rewrite_group(tables: Tables, group: Group, erasure: str) -> int:
     ctx, cache = tables.ctx, tables.ctx.home / "cache"
     base = rows_of(local_object(ctx.store, group.base, cache))
-    about = rows_about(base, tables.subject)
+    texts = tables.texts(group.placed)
+    about = rows_about(base, tables.subject, texts)
     bare = base.filter(pa.array(~about)) if about.any() else base
     new_base = _store(ctx, bare, []) if about.any() else group.base
     moved = [
         found
         for logical, identity in group.placed.items()
-        if (found := _moved(tables, (logical, identity), (group.base, base), (new_base, bare))) is not None
+        if (found := _moved(tables, (logical, identity), (group.base, base), (new_base, bare), texts)) is not None
     ]
     if not moved:
         return 0
@@ -115,7 +123,13 @@ def _rewrite_group(tables: Tables, group: Group, erasure: str) -> int:
     return len(moved)
 
 
-def _moved(tables: Tables, part: tuple[str, str], old: tuple[str, pa.Table], new: tuple[str, pa.Table]) -> Moved | None:
+def _moved(
+    tables: Tables,
+    part: tuple[str, str],
+    old: tuple[str, pa.Table],
+    new: tuple[str, pa.Table],
+    texts: Sequence[str],
+) -> Moved | None:
     """The part in a new object; None when it and its base hold nothing of the subject."""
     ctx, (logical, identity) = tables.ctx, part
     manifest = tables.manifest_with(logical)
@@ -126,9 +140,13 @@ def _moved(tables: Tables, part: tuple[str, str], old: tuple[str, pa.Table], new
         return Moved(logical, identity, new[0], "", gone, *_span(new[1], key)) if gone else None
     layers = Layers.decode(path.read_bytes())
     rows = layers.fold(old[1], names, key)
-    about = rows_about(rows, tables.subject)
+    about = rows_about(rows, tables.subject, texts)
     own = [table for table in (layers.columns, layers.patch) if table is not None]
-    if old[0] == new[0] and not about.any() and not any(rows_about(table, tables.subject).any() for table in own):
+    if (
+        old[0] == new[0]
+        and not about.any()
+        and not any(rows_about(table, tables.subject, texts).any() for table in own)
+    ):
         return None
     kept = rows.filter(pa.array(~about))
     made = layered(kept, new[1], key, new[0])
@@ -170,30 +188,27 @@ def _record(tables: Tables, group: Group, moved: list[Moved], erasure: str) -> N
             facts.append(tx, project, ctx.fact(redactions.PART, part.logical, payload))
 
 
-def _redact_manifests(ctx: Context, subject: Subject, erasure: str) -> None:
-    """Where a manifest says the key as the end of a part's range, the next key that is left takes its place."""
+def _redact_manifests(ctx: Context, erasure: str) -> None:
+    """Where a manifest says a key that went as the end of a part's range, the next key that is left takes its place."""
+    with ctx.read() as tx:
+        moved = {r.logical for r in redactions.of_project(tx, ctx.project, erasure)}
+    ends: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
     for version, manifest in manifests_of_tables(ctx).items():
         parts = [dict(part) for part in manifest["parts"]]
-        places = [i for i, name in enumerate(manifest["key"]) if name in subject.columns]
-        wanted = [p for p in parts if any(_says(p, end, places, subject.key) for end in ("key_min", "key_max"))]
-        if not wanted:
-            continue
+        ranged = [part for part in parts if part["logical"] in moved and "key_min" in part]
         with ctx.read() as tx:
-            placed = placements.resolve(tx, ctx.project, [part["logical"] for part in wanted])
-        for part in wanted:
-            first, last = _ends(ctx, placed.get(part["logical"]), manifest)
-            for end, text in (("key_min", first), ("key_max", last)):
+            placed = placements.resolve(tx, ctx.project, [part["logical"] for part in ranged])
+        for part in ranged:
+            if part["logical"] not in ends:
+                ends[part["logical"]] = _ends(ctx, placed.get(part["logical"]), manifest)
+            for end, text in zip(("key_min", "key_max"), ends[part["logical"]], strict=True):
                 part.pop(end, None)
                 if text:
                     part[end] = list(text)
-        with ctx.write() as tx:
-            fact = ctx.fact(redactions.MANIFEST, version, {"erasure": erasure})
-            redactions.redact_manifest(tx, ctx.project, version, {**manifest, "parts": parts}, fact)
-
-
-def _says(part: Mapping[str, Any], end: str, places: list[int], key: str) -> bool:
-    text = part.get(end, ())
-    return any(i < len(text) and text[i] == key for i in places)
+        if parts != manifest["parts"]:
+            with ctx.write() as tx:
+                fact = ctx.fact(redactions.MANIFEST, version, {"erasure": erasure})
+                redactions.redact_manifest(tx, ctx.project, version, {**manifest, "parts": parts}, fact)
 
 
 def _ends(ctx: Context, identity: str | None, manifest: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:

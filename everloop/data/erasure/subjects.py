@@ -1,6 +1,5 @@
 """Whose rows are meant: a key, and the columns that hold it."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from everloop.catalog.context import Context
+from everloop.catalog.erasing.mentions import Mentions
 from everloop.catalog.governance import redactions
 from everloop.core.errors import InvalidInput
 
 SUBJECT_TAG = "subject"
 """The tag of a column that says whom a row is about: `tags={"customer_id": "subject"}`."""
+MENTIONS_TAG = "mentions"
+"""The tag of a column of free text: rows in which it speaks of a subject go with the subject."""
+_FOLDER = frozenset({"path", "size", "media_type", "digest"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,15 @@ class Subject:
     """As text, whatever the column's type."""
     columns: tuple[str, ...]
     """Columns that hold the key, in any table of the project."""
+    words: bool = False
+    """Whether the key is looked for as a word in free text."""
+    files: frozenset[str] = frozenset()
+    """Ids of files of folders that are about the subject."""
+
+    @property
+    def mentions(self) -> Mentions:
+        """How it may be written in texts."""
+        return Mentions(self.key, self.columns, self.words)
 
     def __post_init__(self) -> None:
         """Check both; raises `InvalidInput`."""
@@ -37,15 +49,29 @@ class Subject:
             )
 
 
-def rows_about(table: pa.Table, subject: Subject) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which rows of a table hold the subject's key in one of its columns."""
+def rows_about(table: pa.Table, subject: Subject, texts: Sequence[str] = ()) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which rows of a table hold the subject's key in one of its columns, speak of it in `texts`, or name its files."""
     found = np.zeros(table.num_rows, bool)
     for name in subject.columns:
         if name in table.column_names:
             text = keys_as_text(table[name])
             if text is not None:
                 found |= pc.fill_null(pc.equal(text, subject.key), False).to_numpy().astype(bool)
+    spoken = subject.mentions
+    for name in texts:
+        if name in table.column_names:
+            said = (bool(text) and spoken.in_text(str(text)) for text in table[name].to_pylist())
+            found |= np.fromiter(said, bool, len(found))
+    if subject.files and set(table.column_names) >= _FOLDER:
+        found |= pc.is_in(table["digest"], pa.array(sorted(subject.files), table["digest"].type)).to_numpy()
     return found
+
+
+def text_columns(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns of a table in whose text a subject may be spoken of: those with the tag, and events that died."""
+    tagged = {column for column, tag in manifest.get("tags", {}).items() if tag == MENTIONS_TAG}
+    events = manifest.get("events", {})
+    return tuple(sorted(tagged | ({"event", "reason"} if "of" in events else set())))
 
 
 def keys_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
@@ -73,10 +99,3 @@ def subject_columns(manifests: Iterable[Mapping[str, Any]], named: Sequence[str]
     """
     tagged = {c for m in manifests for c, tag in m.get("tags", {}).items() if tag == SUBJECT_TAG}
     return tuple(sorted(tagged | set(named)))
-
-
-def in_manifest(manifest: Mapping[str, Any], key: str) -> bool:
-    """Whether a manifest itself says the key: as the first or the last key of a part."""
-    if key not in json.dumps(manifest, ensure_ascii=False):
-        return False
-    return any(key in part.get(end, ()) for part in manifest["parts"] for end in ("key_min", "key_max"))

@@ -74,6 +74,7 @@ class Pushed:
         self._folder, self._schema, self._arrived = folder, schema, arrived
         self._position = {str(name): int(end) for name, end in position.items()}
         self._done: dict[str, int] = {}
+        self._torn: dict[str, int] = {}
 
     def take(self, seconds: float) -> Sequence[Batch]:  # noqa: ARG002 - there is nothing to wait on: look again later
         """Frames of all files, some megabytes at most."""
@@ -89,7 +90,7 @@ class Pushed:
                 end = frame.end
             room -= end - begin
             self._position[path.name] = end
-            if finished and room > 0:
+            if finished and room > 0 and self._ends(path, end):
                 self._done[path.name] = end
         return found
 
@@ -112,6 +113,14 @@ class Pushed:
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def _ends(self, path: Path, end: int) -> bool:
+        """Whether nothing follows: half a frame is looked at twice, for an erasure may be writing it anew just now."""
+        whole = end >= path.stat().st_size or self._torn.get(path.name) == end
+        self._torn[path.name] = end
+        if whole:
+            del self._torn[path.name]
+        return whole
 
     def _batch(self, frame: inbox.Frame, place: str) -> Batch:
         header = frame.header

@@ -60,6 +60,18 @@ def waiting(folder: Path) -> int:
         return 0
 
 
+def length_of(header: Mapping[str, Any], body: bytes) -> int:
+    """Bytes that a batch takes in a file at least."""
+    return _FRAME.size + len(json.dumps(header, separators=(",", ":")).encode()) + len(body)
+
+
+def framed(header: Mapping[str, Any], body: bytes, size: int = 0) -> bytes:
+    """A batch as a file holds it, of `size` bytes at least: blanks behind the header make up for the rest."""
+    told = json.dumps(header, separators=(",", ":")).encode()
+    told += b" " * (size - _FRAME.size - len(told) - len(body))
+    return _FRAME.pack(_MARK, len(told), len(body), zlib.crc32(body, zlib.crc32(told))) + told + body
+
+
 class InboxWriter:
     """Appends to the inbox of one feed; safe to use from many threads of one process."""
 
@@ -71,8 +83,7 @@ class InboxWriter:
 
     def append(self, header: Mapping[str, Any], body: bytes) -> None:
         """Write one batch; raises `StorageFull` or `Unavailable`, and then none of it counts."""
-        told = json.dumps(header, separators=(",", ":")).encode()
-        frame = _FRAME.pack(_MARK, len(told), len(body), zlib.crc32(body, zlib.crc32(told))) + told + body
+        frame = framed(header, body)
         with self._lock:
             try:
                 self._turn()

@@ -5,7 +5,7 @@ appending, frames are overwritten by one write each; the gateway appends behind 
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ class PredictionLog:
 
     place = "prediction log"
 
-    def __init__(self, ctx: Context) -> None:
-        """Erase from the project of `ctx`."""
-        self._ctx = ctx
+    def __init__(self, ctx: Context, columns: Sequence[str] = ()) -> None:
+        """Erase from the project of `ctx`; `columns` may hold the key among the model's inputs."""
+        self._ctx, self._columns = ctx, tuple(columns)
 
     def erase(self, key: str) -> int:
         """Blank the rows that were asked for the subject; rows of others in the same request stay. Returns how many."""
@@ -35,7 +35,9 @@ class PredictionLog:
         for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []:
             paths = log.segments(folder)
             for path in paths:
-                ids, blanked_now = erase_from_segment(path, self._ctx.project, key, newest=path == paths[-1])
+                ids, blanked_now = erase_from_segment(
+                    path, self._ctx.project, (key, self._columns), newest=path == paths[-1]
+                )
                 gone, count = gone + ids, count + blanked_now
         if gone:
             with self._ctx.write() as tx:
@@ -43,16 +45,21 @@ class PredictionLog:
         return count
 
 
-def erase_from_segment(path: Path, project: str, key: str, *, newest: bool) -> tuple[list[str], int]:
-    """Blank a subject's rows in a segment; returns the ids of all blank rows, and how many became so now."""
+def erase_from_segment(
+    path: Path, project: str, subject: tuple[str, Sequence[str]], *, newest: bool
+) -> tuple[list[str], int]:
+    """Blank the rows of a subject (its key, the columns that may hold it) in a segment.
+
+    Returns the ids of all blank rows, and how many became so now.
+    """
     content = path.read_bytes()
     changed: dict[int, bytes] = {}
     gone: list[str] = []
     count = 0
     for start, end, entry in log.read(content):
-        rows = [row for row in range(entry.rows) if _about(entry, row, key)]
         if entry.project != project:
             continue
+        rows = _about(entry, *subject)
         gone += [identity for row, identity in enumerate(entry.row_ids()) if row in rows or entry.erased(row)]
         count += len(rows)
         if rows:
@@ -87,8 +94,12 @@ def blanked(entry: log.Entry, rows: list[int]) -> log.Entry:
     )
 
 
-def _about(entry: log.Entry, row: int, key: str) -> bool:
-    return any(values[row] == key for values in entry.keys.values())
+def _about(entry: log.Entry, key: str, columns: Sequence[str]) -> list[int]:
+    """The rows that were asked for the key: it is an entity's, or an input that is called like a column of subjects."""
+    named = set(Layout.from_pairs(_plain(entry.layout)).names)
+    inputs = entry.columns() if not named.isdisjoint(columns) else {}
+    asked = [*entry.keys.values(), *(inputs[name] for name in columns if name in inputs)]
+    return [row for row in range(entry.rows) if any(str(values[row]) == key for values in asked)]
 
 
 def _zeroed(payload: bytes, widths: list[int], count: int, rows: list[int]) -> bytes:

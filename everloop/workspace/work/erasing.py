@@ -27,6 +27,8 @@ class Erase(Command):
     """The key, as text; it is no part of any record."""
     columns: list[str] = Field(default_factory=list)
     """Columns that hold it, beside those that a table tags as `subject`."""
+    text: bool | None = None
+    """Whether the key is looked for in free text too; without it, when it has six characters or more."""
     reason: str = ""
 
 
@@ -39,7 +41,12 @@ class ReceiptView(Answer):
     rows: int
     models: list[str]
     """Models that were trained on them, each of which needs a decision."""
+    files: int
+    """Files of folders that were about the person."""
     elsewhere: dict[str, int]
+    """What other places lost."""
+    left: list[str]
+    """What still holds the key and is not ours to change, each with its reason."""
     kept: list[str]
     """Objects that another project's versions name, and so still hold."""
     database_left: str
@@ -100,16 +107,15 @@ def _on_hold(_ctx: Context, cmd: Hold) -> Target:
 def erase(ctx: Context, cmd: Erase) -> ReceiptView:
     """Remove a person's rows from every version and every store; the receipt is signed and names nobody."""
     key = cmd.subject.get_secret_value()
-    done = erasure.erasing.erase(ctx, key, work.places.places(ctx), columns=cmd.columns, reason=cmd.reason)
+    found = work.places.places
+    done = erasure.erasing.erase(ctx, key, found, columns=cmd.columns, words=cmd.text, reason=cmd.reason)
     return _view(done)
 
 
 @operation("data.erase_resume", needs="data.erase", on=_everything)
 def resume(ctx: Context, _cmd: Nothing) -> Erasures:
     """Finish erasures that were cut off."""
-    return Erasures(
-        erasures=[_view(done).model_dump() for done in erasure.erasing.resume(ctx, work.places.places(ctx))]
-    )
+    return Erasures(erasures=[_view(done).model_dump() for done in erasure.erasing.resume(ctx, work.places.places)])
 
 
 @operation("data.hold", needs="data.erase", on=_on_hold)
@@ -185,7 +191,9 @@ def _view(done: "Receipt") -> ReceiptView:
         versions=figures["versions"],
         rows=figures["rows"],
         models=figures["models"],
+        files=figures["files"],
         elsewhere=figures["elsewhere"],
+        left=figures["left"],
         kept=figures["kept"],
         database_left=figures["database_left"],
         receipt=dict(done.envelope),

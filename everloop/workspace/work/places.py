@@ -1,4 +1,4 @@
-"""Where a subject's key may lie beside the tables: the prediction log and the online store."""
+"""Where a subject's key may lie beside the tables: feeds, logs, files, traces, the online store, leftovers."""
 
 import struct
 from collections.abc import Callable
@@ -6,8 +6,15 @@ from collections.abc import Callable
 from everloop import features
 from everloop.catalog import refs
 from everloop.catalog.context import Context
+from everloop.catalog.facts import Fact
 from everloop.catalog.governance import redactions
-from everloop.core.ports import Erasable, OnlineStore
+from everloop.core.ports import OnlineStore
+from everloop.data.erasure.elsewhere.brokers import Brokers
+from everloop.data.erasure.elsewhere.inboxes import Inboxes
+from everloop.data.erasure.elsewhere.leftovers import Leftovers
+from everloop.data.erasure.elsewhere.objects import LoggedFiles, Traces
+from everloop.data.erasure.erasing import Places
+from everloop.data.erasure.subjects import Subject
 from everloop.features.operations import online_store
 from everloop.features.states.keys import entity_key
 from everloop.serving.erasure.segments import PredictionLog
@@ -53,6 +60,15 @@ def _of(key: str) -> Callable[[bytes], bool]:
     return mine
 
 
-def places(ctx: Context) -> list[Erasable]:
+def places(ctx: Context, subject: Subject, said: Fact) -> Places:
     """The places beside the tables where this workspace may hold a subject's key."""
-    return [PredictionLog(ctx), OnlineFeatures(ctx)]
+    return Places(
+        before=[Inboxes(ctx, subject), Brokers(ctx, subject)],
+        after=[
+            Traces(ctx, subject.mentions, said),
+            LoggedFiles(ctx, subject.mentions, said),
+            PredictionLog(ctx, subject.columns),
+            OnlineFeatures(ctx),
+            Leftovers(ctx, subject),
+        ],
+    )

@@ -1,0 +1,1 @@
+"""A subject goes from what people and programs wrote into the catalog: texts, traces, payloads of facts, files."""
