@@ -20,7 +20,7 @@ import pyarrow as pa
 import pytest
 
 from everloop import data
-from everloop.catalog import chain, facts, versions
+from everloop.catalog import chain, facts, refs, versions
 from everloop.catalog.context import Actor, Context
 from everloop.catalog.engine import Catalog
 from everloop.catalog.genai import datasets, spans, traces
@@ -32,6 +32,7 @@ from everloop.catalog.verify import verify
 from everloop.core.clock import SystemClock
 from everloop.core.errors import NotFound
 from everloop.core.ports import Line
+from everloop.core.snapshot import Snapshot
 from everloop.core.version import Version
 from everloop.data.content.layers import Layers
 from everloop.data.definitions import Contract, Folder, SourceDef
@@ -240,9 +241,13 @@ class Built:
 
     def online(self):
         view = Version("view", "spend", {"entity": ["customer"]}, ())
-        self.put(view)
+        snapshot = Snapshot({}).version()
+        self.put(view, snapshot)
+        with self.ctx.write() as tx:
+            name = refs.env_ref("production")
+            refs.move(tx, self.ctx.project, name, old=None, new=snapshot.id, actor="ada", at=1)
         state = [(b"ss" + KEY.encode(), b"state"), (b"ss" + OTHER.encode(), b"another")]
-        online_store(self.ctx).write(f"{self.ctx.project}/{view.id}", state)
+        online_store(self.ctx, "production").write(f"{self.ctx.project}/production/{view.id}", state)
 
     def leftovers(self):
         for name, content in {
