@@ -34,7 +34,7 @@ from everloop.core.errors import NotFound
 from everloop.core.ports import Line
 from everloop.core.snapshot import Snapshot
 from everloop.core.version import Version
-from everloop.data.content.layers import Layers
+from everloop.data.content.layers import Layers, is_layered
 from everloop.data.definitions import Contract, Folder, SourceDef
 from everloop.data.editing import edit
 from everloop.data.erasure import catalogued, erasing, folders, rewriting
@@ -71,11 +71,11 @@ def holds(content):
 
 
 def unpacked(content):
-    if content[:4] == b"PAR1":
-        yield str(pl.read_parquet(content).to_dicts()).encode()
-    elif content[:4] == b"ELP1":
+    if is_layered(io.BytesIO(content)):
         layers = Layers.decode(content)
         yield from (str(t.to_pylist()).encode() for t in (layers.columns, layers.patch) if t is not None)
+    elif content[:4] == b"PAR1":
+        yield str(pl.read_parquet(content).to_dicts()).encode()
     elif content[:2] == b"\x1f\x8b":
         yield gzip.decompress(content)
     elif content[:4] == b"PK\x03\x04":

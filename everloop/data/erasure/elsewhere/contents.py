@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from everloop.catalog.erasing.mentions import Mentions
+from everloop.core.errors import DataError
+from everloop.data.content.layers import Layers, is_layered
 
 _LARGEST = 1 << 30
 """Bytes that are unpacked of one file at most."""
@@ -31,7 +33,7 @@ def holds(content: bytes, mentions: Mentions, depth: int = 3) -> bool:
     if mentions.in_bytes(content):
         return True
     if content[:4] == b"PAR1":
-        return _table_rows(content, mentions) != []
+        return any(_rows(table, mentions) for table in _tables(content))
     if content[:2] == b"\x1f\x8b" and depth:
         return holds(_gunzipped(content), mentions, depth - 1)
     if content[:4] == b"PK\x03\x04" and depth:
@@ -107,12 +109,19 @@ def _records(text: str, delimiter: str, mentions: Mentions) -> bytes:
     return written.getvalue().encode()
 
 
-def _table_rows(content: bytes, mentions: Mentions) -> list[int]:
-    """The rows of a Parquet file that speak of the subject; none for one that cannot be read."""
+def _tables(content: bytes) -> list[pa.Table]:
+    """The tables in a Parquet file, or in a layered part; none of one that cannot be read."""
     try:
-        table = pq.read_table(pa.BufferReader(content))
-    except (pa.ArrowException, OSError):
+        if is_layered(io.BytesIO(content)):
+            layers = Layers.decode(content)
+            return [table for table in (layers.columns, layers.patch) if table is not None]
+        return [pq.read_table(pa.BufferReader(content))]
+    except (pa.ArrowException, OSError, DataError):
         return []
+
+
+def _rows(table: pa.Table, mentions: Mentions) -> list[int]:
+    """The rows of a table that speak of the subject."""
     found: set[int] = set()
     for name, column in zip(table.column_names, table.columns, strict=True):
         rows = _candidates(column, mentions)
@@ -152,7 +161,7 @@ def _plain(value: Any) -> Any:
 
 def _parquet(content: bytes, mentions: Mentions) -> bytes:
     table = pq.read_table(pa.BufferReader(content))
-    gone = set(_table_rows(content, mentions))
+    gone = set(_rows(table, mentions))
     kept = table.take(pa.array([row for row in range(table.num_rows) if row not in gone], pa.int64()))
     sink = io.BytesIO()
     pq.write_table(kept, sink)

@@ -10,11 +10,8 @@ import psutil
 
 from everloop.catalog.context import Context
 from everloop.catalog.erasing.mentions import Mentions
-from everloop.core.errors import CorruptObject
-from everloop.data.content.files import layered_file
-from everloop.data.content.layers import Layers
 from everloop.data.erasure.elsewhere.contents import holds, redacted
-from everloop.data.erasure.subjects import Subject, rows_about
+from everloop.data.erasure.subjects import Subject
 
 _FOLDERS = ("cache", "scratch", "tmp", "serving/models")
 """Folders of a workspace whose files are copies or work."""
@@ -74,13 +71,9 @@ class Leftovers:
         try:
             if path.stat().st_size > _LARGEST:
                 return _in_pieces(path, self.subject.mentions)
-            content = path.read_bytes()
-            if content[:4] == b"PAR1" or not layered_file(path):
-                return holds(content, self.subject.mentions)
-            layers = Layers.decode(content)
-        except (FileNotFoundError, PermissionError, CorruptObject):
+            return holds(path.read_bytes(), self.subject.mentions)
+        except (FileNotFoundError, PermissionError):
             return False
-        return any(rows_about(t, self.subject).any() for t in (layers.columns, layers.patch) if t is not None)
 
 
 def _in_pieces(path: Path, mentions: Mentions) -> bool:
