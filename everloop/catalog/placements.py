@@ -77,6 +77,12 @@ def raise_up(tx: Tx, project: str, objects: Collection[str]) -> None:
         tx.execute(delete(rests).where(rests.c.project == project, rests.c.object == identity))
 
 
+def raise_unplaced(tx: Tx, project: str, identity: str) -> None:
+    """An object that was written whole rests on nothing any more, unless another part still lies in it."""
+    placed = select(placements.c.logical).where(placements.c.project == project, placements.c.object == identity)
+    tx.execute(delete(rests).where(rests.c.project == project, rests.c.object == identity, ~placed.exists()))
+
+
 def objects(tx: Tx, project: str) -> dict[str, str]:
     """Every placement of a project."""
     found = tx.execute(select(placements).where(placements.c.project == project))

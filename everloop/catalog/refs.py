@@ -1,7 +1,8 @@
 """Refs: named pointers to versions, moved by compare-and-swap, each move logged.
 
 `env/<environment>` points to a snapshot, `head/<environment>/<dataset>` to the newest rows of a dataset there, and
-`alias/<kind>/<name>/<alias>` to a version. Rolling back is a move, and "what was live at noon" reads the log.
+`alias/<kind>/<name>/<alias>` to a version; `opened/<table>/<number>` to one that other engines read. Rolling back is a
+move, and "what was live at noon" reads the log.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from everloop.core.errors import Conflict, InvalidInput, NotFound
 from everloop.core.ids import checked_id, short
 from everloop.core.version import split_key
 
-_PLACES = ("env/", "head/", "alias/")
+_PLACES = ("env/", "head/", "alias/", "opened/")
 
 # Built once: building a statement costs more than running it.
 _HERE = (refs.c.project == bindparam("p"), refs.c.name == bindparam("n"))
@@ -55,6 +56,11 @@ def alias_ref(kind: str, name: str, alias: str) -> str:
     """The ref behind an alias of a name (`model`, `delay`, `champion`)."""
     split_key(f"{kind}/{name}")
     return f"alias/{kind}/{name}/{alias}"
+
+
+def opened_ref(table: str, number: int) -> str:
+    """The ref that keeps a version which a table of another format shows."""
+    return f"opened/{table}/{number}"
 
 
 def get(tx: Tx, project: str, name: str) -> str | None:

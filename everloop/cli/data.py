@@ -9,6 +9,7 @@ import typer
 
 from everloop.cli.data_erasure import check_proof, expire, hold, proof, retain, usage
 from everloop.cli.data_files import checkout, files
+from everloop.cli.data_open import close, open_table, opened
 from everloop.cli.data_status import status
 from everloop.cli.data_transfer import evolve, pull, push
 from everloop.cli.output import output
@@ -35,6 +36,9 @@ def add_to(app: typer.Typer) -> None:
     data.command("hold")(hold)
     data.command("retain")(retain)
     data.command("check-proof")(check_proof)
+    data.command("open")(open_table)
+    data.command("opened")(opened)
+    data.command("close")(close)
     for command in (push, pull, evolve):
         data.command()(command)
     app.add_typer(data, name="data")

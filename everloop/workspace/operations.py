@@ -7,6 +7,7 @@ _MODULES = (
     "everloop.data.contracts.operations",
     "everloop.data.editing.operations",
     "everloop.data.transferring.operations",
+    "everloop.data.opening.operations",
     "everloop.data.streams.operations",
     "everloop.data.trees.operations",
     "everloop.data.catalogue.operations",

@@ -9,6 +9,7 @@ from everloop.catalog.context import Context
 from everloop.catalog.facts import Fact
 from everloop.catalog.governance import redactions
 from everloop.core.ports import OnlineStore
+from everloop.data import opening
 from everloop.data.erasure.elsewhere.brokers import Brokers
 from everloop.data.erasure.elsewhere.inboxes import Inboxes
 from everloop.data.erasure.elsewhere.leftovers import Leftovers
@@ -60,6 +61,20 @@ def _of(key: str) -> Callable[[bytes], bool]:
     return mine
 
 
+class OpenTables:
+    """`core.ports.Erasable`: tables of other formats, written anew over the files that are left."""
+
+    place = "tables opened to other engines"
+
+    def __init__(self, ctx: Context) -> None:
+        """Erase from the project of `ctx`."""
+        self._ctx = ctx
+
+    def erase(self, key: str) -> int:  # noqa: ARG002 - the rows are gone already: what told of them is written anew
+        """Write every open table of the project again; how many there were."""
+        return opening.refresh(self._ctx)
+
+
 def places(ctx: Context, subject: Subject, said: Fact) -> Places:
     """The places beside the tables where this workspace may hold a subject's key."""
     return Places(
@@ -69,6 +84,7 @@ def places(ctx: Context, subject: Subject, said: Fact) -> Places:
             LoggedFiles(ctx, subject.mentions, said),
             PredictionLog(ctx, subject.columns),
             OnlineFeatures(ctx),
+            OpenTables(ctx),
             Leftovers(ctx, subject),
         ],
     )
