@@ -24,6 +24,8 @@ from everloop.features.states.merge import merge, read_batch, write_batch
 Rows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 _STATE, _SPENT, _WATERMARK = b"s", b"i", b"w"
 _WORD = struct.Struct("<q")
+LATE = "after the time of the push"
+"""Why a fact of the future is refused."""
 
 
 def scope_of(project: str, environment: str) -> str:
@@ -98,7 +100,7 @@ def lift(view: OnlineView, rows: Rows, *, now: Micros | None = None) -> tuple[Fa
     known = taken[definition.known_time or definition.event_time].values
     if now is not None and (known > now + definition.slack).any():
         raise DataError(
-            f"feature view {definition.name}: a fact is known at {iso(int(known.max()))}, after the time of the push",
+            f"feature view {definition.name}: a fact is known at {iso(int(known.max()))}, {LATE}",
             hint="push facts when they are known, or correct " + (definition.known_time or definition.event_time),
         )
     return facts, taken

@@ -27,10 +27,20 @@ from everloop.models.webhooks import delivery
 from everloop.server.supervisor import die_with_parent
 from everloop.serving.controller import Controller
 from everloop.serving.ingest import ingest
+from everloop.serving.rollout import filling
 from everloop.workspace.opened import Workspace
 from everloop.workspace.work.feeding import wanted_feeds
 
-KINDS = ("checks.run", "flow.retrain", "data.refresh", "predictions.seal", "store.sweep", "watch.tick", delivery.TASK)
+KINDS = (
+    "checks.run",
+    "flow.retrain",
+    "data.refresh",
+    "predictions.seal",
+    "store.sweep",
+    "watch.tick",
+    delivery.TASK,
+    filling.TASK,
+)
 LEASE_SECONDS = 30.0
 _TICK = 0.05
 _CLAIM_SECONDS = 0.2

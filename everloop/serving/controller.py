@@ -10,6 +10,7 @@ serves goes on serving, guarded as ever, and the endpoints say why they are bloc
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ from everloop.models import predictor
 from everloop.serving import revision as revisions
 from everloop.serving import table as tables
 from everloop.serving.rollout import entries as revision_entries
+from everloop.serving.rollout.filling import Filling
 from everloop.serving.rollout.observe import Observer
 from everloop.serving.rollout.state import Event, Plan, Rollout, step
 from everloop.serving.rollout.trust import refusal
-from everloop.serving.table import LOADER, Revision, Route, Table
+from everloop.serving.table import LOADER, Revision, Route, Service, Table
 
 Materialize = Callable[[Mapping[str, Any], Blobs, Path], Any]
 """(model manifest, object store, folder): makes the folder of the model's files, all or nothing."""
@@ -56,6 +58,7 @@ class Controller:
         self._observer = Observer()
         self._entries: dict[tuple[str, str, str], Revision] = {}
         self._table: Table | None = None
+        self._filling = Filling()
         self._trusted: set[tuple[str, str, str]] = set()
         self._refused: dict[tuple[str, str], str] = {}
 
@@ -69,6 +72,7 @@ class Controller:
         wall = 0
         happened: list[Event] = []
         routes: list[Route] = []
+        services: list[Service] = []
         for index, ctx in enumerate(contexts):
             if index == 0:
                 wall = ctx.wall()
@@ -83,7 +87,8 @@ class Controller:
                     route = self._before(ctx.project, name)  # better than to take the endpoint away
                 if route is not None:
                     routes.append(route)
-        self._write(environment, routes, tokens, wall)
+            services.extend(self._filling.services(ctx, environment))
+        self._write(environment, routes, tokens, services, wall)
         return happened
 
     def _steps(self, ctx: Context, environment: str) -> list[tuple[str, Mapping[str, Any], Rollout, tuple[Event, ...]]]:
@@ -121,15 +126,18 @@ class Controller:
         plan = Plan.from_manifest(manifests[entries[f"endpoint/{name}"]])
         version: Version | None = None
         blocked = ""
+        observed = self._observer.observed(f"{ctx.project}.{name}")
         try:
             version = revisions.build(name, entries, manifests)
-            if version.id != before.target:
+            if version.id != before.target or before.phase == "starting":
                 self._files(ctx, version.manifest, manifests)
                 # refuses what could not be routed
-                self._made(version, 0, manifests, scope_of(ctx.project, environment))
+                made = self._made(version, 0, manifests, scope_of(ctx.project, environment))
+                blocked = self._filling.waits(ctx, environment, made.lookup)
         except EverloopError as error:
             version, blocked = None, error.message
-        observed = self._observer.observed(f"{ctx.project}.{name}")
+        if version and blocked:
+            observed = replace(observed, ready=observed.ready - {version.id})
         state, events = step(before, version.id if version else "", plan, observed, ctx.now())
         state = state.with_blocked(blocked)
         self._save(ctx, environment, name, (before, state), events=events, version=version)
@@ -216,6 +224,7 @@ class Controller:
                 row = versions.get(tx, ctx.project, identity)
                 pinned = [*row.manifest["models"].values(), *row.manifest["views"].values()]
                 pinned += [row.manifest["service"]] if row.manifest["service"] else []
+                pinned += [row.manifest["endpoint"]]
                 manifests = versions.manifests(tx, ctx.project, pinned)
             self._files(ctx, row.manifest, manifests)
             scope = scope_of(ctx.project, environment)
@@ -241,11 +250,18 @@ class Controller:
                 self._table = Table(0, "", [])
         return self._table
 
-    def _write(self, environment: str, routes: list[Route], tokens: dict[str, list[str]], wall: Micros) -> None:
+    def _write(
+        self,
+        environment: str,
+        routes: list[Route],
+        tokens: dict[str, list[str]],
+        services: list[Service],
+        wall: Micros,
+    ) -> None:
         current = self._current()
         # from the clock, so that it rises even when the file was lost: gateways refuse a sequence that falls
         sequence = max(current.sequence + 1, wall // 1000)
-        table = Table(sequence, environment, routes, self._replay, tokens)
+        table = Table(sequence, environment, routes, self._replay, tokens, services)
         if not tables.same(table, current) or not self._path.is_file():
             tables.write(self._path, table, self._key)
             self._table = table

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from everloop.core.clock import Micros, parse_duration
 from everloop.core.errors import DefinitionError, InvalidInput
@@ -16,6 +16,11 @@ from everloop.core.ids import checked_name
 
 FullDisk = Literal["refuse", "unlogged"]
 """What an endpoint does when its prediction log cannot be written: answer 503, or serve without an id."""
+
+
+Stale = Literal["fail", "default", "serve"]
+"""What an endpoint does when features are too old: answer 503; answer with the values over no facts; answer with what
+is there. The last two are flagged in the answer, its headers, the prediction log and the counters."""
 
 
 def _named(thing: Any, what: str) -> str:
@@ -42,10 +47,26 @@ class Lookup:
 
     service: Any
     """A feature service definition, or its name."""
+    fresh: str = ""
+    """How far the facts of a view may lag behind the question, for example "2h"; empty means no bound."""
+    stale: Stale = "fail"
+    """What happens when a view lags more, was never filled, or its store does not answer."""
+
+    def __post_init__(self) -> None:
+        """Check the bound and the policy."""
+        if self.stale not in get_args(Stale):
+            raise DefinitionError(f"stale {self.stale!r} is unknown", hint="one of " + ", ".join(get_args(Stale)))
+        if self.fresh:
+            _duration(self.fresh, "fresh")
 
     def manifest(self) -> dict[str, Any]:
-        """The node with the name of its service."""
-        return {"node": "lookup", "service": _named(self.service, "a feature service")}
+        """The node with the name of its service; the bound (microseconds) and the policy where they are not plain."""
+        node: dict[str, Any] = {"node": "lookup", "service": _named(self.service, "a feature service")}
+        if self.fresh:
+            node["fresh_micros"] = _duration(self.fresh, "fresh")
+        if self.stale != "fail":
+            node["stale"] = self.stale
+        return node
 
 
 @dataclass(frozen=True, slots=True)

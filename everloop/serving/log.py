@@ -52,6 +52,8 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     """The revision that was chosen first and failed; empty when the chosen one answered."""
     route: str
     """Which protocol asked: oip, invocations, predict."""
+    stale: dict[str, str] = {}
+    """Views that were too old or never filled, and what stood for them: `default` (values over no facts) or `serve`."""
 
     def columns(self) -> Columns:
         """The model's inputs, decoded."""

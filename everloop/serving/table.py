@@ -34,6 +34,10 @@ class Lookup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`<project>/<environment>`: whose states they are; the environment's binding says in which online store."""
     keys: list[str]
     """Entity key columns that the caller sends."""
+    fresh_micros: int = 0
+    """How far a view's watermark may lag behind the question; 0 means no bound."""
+    stale: str = "fail"
+    """What happens then, and when a view was never filled: `fail`, `default` or `serve`."""
 
 
 class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,6 +88,16 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
+class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A feature service whose values anybody may look up who may ask the project's endpoints."""
+
+    project: str
+    name: str
+    lookup: Lookup
+    masked: list[str]
+    """Features that carry a tag: their values are not given here."""
+
+
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that a gateway serves."""
 
@@ -95,6 +109,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the header `Everloop-Time` sets event time."""
     tokens: dict[str, list[str]] = {}
     """SHA-256 of a token (hexadecimal) -> projects whose endpoints it may ask (`*`: all)."""
+    services: list[Service] = []
 
     def check(self) -> Self:
         """Return the table; raises `InvalidInput` when it contradicts itself."""

@@ -92,6 +92,13 @@ class Summed:
         return np.nansum(np.asarray(matrix, float), axis=1)
 
 
+class Added:
+    """A predictor that adds its columns up; a missing value counts nothing."""
+
+    def predict(self, columns: dict[str, Any]) -> Any:
+        return np.nansum(np.column_stack([np.asarray(values, float) for values in columns.values()]), axis=1)
+
+
 class Unloadable:
     """Pickles, and does not come back."""
 

@@ -11,7 +11,7 @@ import serving_models
 from serving_house import Place
 from sqlalchemy import update
 
-from everloop.catalog import refs, versions
+from everloop.catalog import refs, tasks, versions
 from everloop.catalog.governance import access
 from everloop.catalog.operation import invoke
 from everloop.catalog.tables.changes import changes as changes_table
@@ -22,14 +22,15 @@ from everloop.core.grants import Grant
 from everloop.core.snapshot import Snapshot
 from everloop.core.version import Version
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, count, mean
-from everloop.features.online import OnlineView, push
-from everloop.features.stores.places import open_place, place_of
+from everloop.features.online import OnlineView, advance, push
+from everloop.features.stores.places import store_of
 from everloop.serving import operations
 from everloop.serving import table as tables
 from everloop.serving.controller import Controller
 from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardrails, Lookup, Sequence
 from everloop.serving.ingest import ingest
 from everloop.serving.reading import seal, window
+from everloop.serving.rollout import filling
 
 START = 1_400_000_000_000_000
 
@@ -239,16 +240,28 @@ def test_predictions_with_features_are_logged_ingested_labelled_and_traced(shop,
     service_version = Version(
         "service", "inputs", service.manifest({"load": view_version.id}), (("view", view_version.id),)
     )
-    online = open_place(place_of(place.home, "production"))
+    online = store_of(place.home, "production")
     rows = [{"id": n, "origin": "JFK", "at": START - n * MINUTE, "delay": float(n)} for n in range(1, 5)]
-    push(online, OnlineView.of("shop/production", view_version.id, view), rows)
-    online.close()
+    prepared = OnlineView.of("shop/production", view_version.id, view)
+    push(online, prepared, rows)
+    if served:
+        advance(online, prepared, START)
     columns = [(name, "long" if "count" in name else "double") for name in service.columns]
     shop.inputs = columns
     shop.endpoint = EndpointDef("delay", Sequence(Lookup("inputs"), "delay"), rollout=AllAtOnce())
     gateway = place.gateway()
     shop.release(serving_models.Summed(), view_version, service_version, service=service_version.id)
+    if not served:  # nobody said that the view is whole
+        shop.reconcile_until(lambda s: s and s.blocked)
+        assert shop.shown().blocked == "it waits until load is filled online"
+        with ctx.read() as tx:
+            (task,) = tasks.list(tx, "shop", kinds=[filling.TASK])
+        assert task.payload == {"environment": "production", "views": ["load"]}
+        advance(online, prepared, START)
     shop.reconcile_until(lambda s: s and s.phase == "live")
+    assert not shop.shown().blocked
+    table = tables.load(place.home / "serving" / "routes.json", place.key.public)
+    assert [(s.name, s.masked) for s in table.services] == [("inputs", [])]
     told = gateway.client.get("/v2/models/shop.delay").json()
     assert [i["name"] for i in told["inputs"]] == ["origin", "distance"]
     body = {"origin": ["JFK", "LGA"], "distance": [100.0, 200.0]}

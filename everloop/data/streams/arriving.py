@@ -53,6 +53,22 @@ class Arrivals(Protocol):
         ...
 
 
+class Follower(Protocol):
+    """Goes along with a feed: sees rows as they arrive, before they are committed. `Unavailable` when it cannot now."""
+
+    def take(self, rows: pa.Table) -> Mapping[int, str]:
+        """Take rows in; the same may come again after a death. Returns which it refuses and why: dead letters then."""
+        ...
+
+    def reached(self, time: Micros) -> None:
+        """Everything that had arrived at a time was taken."""
+        ...
+
+    def committed(self, rows: pa.Table) -> None:
+        """These rows are in a version now."""
+        ...
+
+
 def with_arrival(rows: pa.Table, column: str, at: Sequence[Micros] | Micros) -> pa.Table:
     """`rows` with the column of their arrival, where one is wanted."""
     if not column:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from everloop.core.errors import InvalidInput, StorageFull, Unavailable
 Result = TypeVar("Result")
 LONGEST_KEY = 511 - 17  # LMDB's limit, less kind and space
 _VALUE, _SPACE = b"v", 16
+_SURE_SECONDS = 0.02
+"""How long readers trust that the file is still the one; asking costs as much as reading two values."""
 
 
 class LmdbStore:
@@ -35,6 +38,7 @@ class LmdbStore:
         """
         self._lock = threading.RLock()
         self._joined: Any = None
+        self._sure_until = 0.0
         self._prefixes: dict[str, bytes] = {}
         self._path, self._size, self._readonly, self._durable = path, size, readonly, durable
         self._open()
@@ -68,15 +72,19 @@ class LmdbStore:
 
     def read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
         """The values of some keys of each space, of one moment; None where there is none."""
+        pairs = [(self._prefixes.get(space) or self._prefix(space), keys) for space, keys in wanted]
 
         def get(txn: Any) -> list[list[bytes | None]]:
-            found = []
-            for space, keys in wanted:
-                prefix = self._prefix(space)
-                found.append([txn.get(prefix + key) for key in keys])
-            return found
+            return [[txn.get(prefix + key) for key in keys] for prefix, keys in pairs]
 
-        return self._transact(get, write=False)
+        with self._lock:
+            if self._joined is None and time.monotonic() < self._sure_until:
+                try:
+                    with self._env.begin() as txn:
+                        return get(txn)
+                except lmdb.Error:
+                    self._sure_until = 0.0  # the map has grown elsewhere: the careful way settles it
+            return self._transact(get, write=False)
 
     def write(self, space: str, items: Iterable[tuple[bytes, bytes]]) -> None:
         """Replace values, all or none; an empty value removes its key. Raises `StorageFull`."""
@@ -130,7 +138,7 @@ class LmdbStore:
         """Write the store anew without its free pages, in which deleted values lie until they are used again.
 
         The new file takes the old one's place; every process that has the old one open changes over with its next
-        transaction, and its last one gives the old pages back to the disk.
+        write, and within 20 ms to read. The last one gives the old pages back to the disk.
         """
         copy = self._path / "compacting"
         with self._lock, self._swapping(fcntl.LOCK_EX):
@@ -148,9 +156,11 @@ class LmdbStore:
     def _follow(self, *, locked: bool = False) -> bool:
         """Open the file that took the place of ours, if one did."""
         if self._file == self._file_now():
+            self._sure_until = time.monotonic() + _SURE_SECONDS
             return False
         if locked:
             raise Unavailable("the online store was just compacted", hint="do it again")
+        self._sure_until = 0.0
         self._env.close()
         self._open()
         return True

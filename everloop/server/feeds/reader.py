@@ -15,8 +15,9 @@ from everloop.catalog.operating import feeds
 from everloop.core.errors import Conflict, EverloopError
 from everloop.core.settings import load
 from everloop.data.streams.consuming import Consumer
+from everloop.features.following import ViewFollower
 from everloop.workspace.opened import Workspace
-from everloop.workspace.work.feeding import onward, wanted_feeds
+from everloop.workspace.work.feeding import wanted_feeds
 
 Which = tuple[str, str, str]
 _LOOK_SECONDS = 1.0
@@ -65,7 +66,9 @@ class Feeder:
                 project, environment, name = which
                 ctx = self.workspace.system(project)
                 bound = self.workspace.context(ctx.actor, project, environment=environment)
-                self.consumers[which] = Consumer(bound, environment, name, told=onward(bound, environment, name))
+                self.consumers[which] = Consumer(
+                    bound, environment, name, follower=ViewFollower(bound, environment, name)
+                )
             return self.consumers[which].step(0.05) is not None
         except EverloopError as error:
             self._failed(which, error)

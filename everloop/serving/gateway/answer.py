@@ -12,11 +12,12 @@ from everloop.core.clock import Micros
 from everloop.core.errors import EverloopError, InvalidInput, StepFailed, StorageFull, Unavailable
 from everloop.serving import log
 from everloop.serving.columns import Columns, Outputs, unpack_answer
+from everloop.serving.gateway.features import FeaturesGone, Looked
 from everloop.serving.gateway.fleet import Live, LiveRoute
 from everloop.serving.protocol.question import Question
 from everloop.serving.table import Lookup
 
-FeatureReader = Callable[[Lookup, Columns, int, Micros], Mapping[str, Any]]
+FeatureReader = Callable[[Lookup, Columns, int, Micros], Looked]
 """(look-up, caller's columns, rows, event time) -> feature columns."""
 
 
@@ -48,6 +49,8 @@ class Answered:
     outputs: Outputs
     answer: dict[str, np.ndarray[Any, Any]]
     fallback: bool
+    stale: Mapping[str, str]
+    """Feature views that were too old, and what stood for them."""
 
     def parameters(self) -> dict[str, Any]:
         """What every reply says about itself."""
@@ -56,6 +59,8 @@ class Answered:
             said["prediction_id"] = self.id
         if self.fallback:
             said["fallback"] = True
+        if self.stale:
+            said["stale"] = dict(self.stale)
         return said
 
 
@@ -83,6 +88,9 @@ class Predictions:
         except (StepFailed, Unavailable) as error:
             if isinstance(error, StorageFull):  # not the revision's failure: nobody could log the answer
                 raise Unavailable(error.message, hint=error.hint) from error
+            if isinstance(error, FeaturesGone):
+                first.counters.unfed += 1
+                raise
             first.counters.failed()
             return await self._instead(asked, first, error)
 
@@ -115,18 +123,20 @@ class Predictions:
         if process.waiting >= asked.route.route.max_queue:
             raise Unavailable("too many requests wait for this model", hint="try again in a second")
         columns: Mapping[str, Any] = question.columns
+        stale: Mapping[str, str] = {}
         lookup = live.revision.lookup
         if lookup is not None:
             at = asked.at or time.time_ns() // 1000
-            found = self._reader(lookup, question.columns, question.rows, at)
+            found, stale = self._reader(lookup, question.columns, question.rows, at)
             columns = {**columns, **found}
         payload = process.model_inputs.pack(columns, question.rows)
         frame = await process.ask(payload, question.rows, self._deadline(asked))
         answer = unpack_answer(process.outputs, frame.payload, question.rows)
         took = int((time.monotonic() - asked.started) * 1e6)
-        identity = self._log(asked, live, payload, frame.payload, took=took, fallback=fallback)
+        identity = self._log(asked, live, (payload, frame.payload), took=took, fallback=fallback, stale=stale)
         live.counters.answered(question.rows, took)
-        return Answered(identity, live, question.rows, process.outputs, answer, bool(fallback))
+        live.counters.stale += bool(stale)
+        return Answered(identity, live, question.rows, process.outputs, answer, bool(fallback), stale)
 
     async def _wait(self, asked: Asked, live: Live, *, last: bool) -> None:
         """Wait for a worker that starts; a fallback that is warm does not wait, unless this is the `last` try."""
@@ -144,8 +154,11 @@ class Predictions:
         self._count += 1
         return f"{wall:014x}{self._nonce}{self._count & 0xFFFFFFFFFF:010x}"
 
-    def _log(self, asked: Asked, live: Live, inputs: bytes, answer: bytes, *, took: int, fallback: str) -> str:
+    def _log(
+        self, asked: Asked, live: Live, said: tuple[bytes, bytes], *, took: int, fallback: str, stale: Mapping[str, str]
+    ) -> str:
         """Append the frame and return the id; empty when the log is full and the endpoint serves unlogged."""
+        inputs, answer = said
         route, process = asked.route.route, live.process
         wall = time.time_ns() // 1000
         identity = self._fresh_id(wall)
@@ -165,6 +178,7 @@ class Predictions:
             took,
             fallback,
             asked.protocol,
+            dict(stale),
         )
         try:
             self._appender.append(entry)

@@ -3,6 +3,7 @@
 /v2, /v2/...                                     Open Inference Protocol; models are `project.endpoint`
 /endpoints/<project>/<name>/invocations          MLflow's scoring protocol; also ping, health, version
 /endpoints/<project>/<name>/predict              plain JSON by column names
+/features/<project>/<service>                    feature look-ups
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from everloop.serving.gateway.access import Door
 from everloop.serving.gateway.answer import Answered, Asked, Predictions
 from everloop.serving.gateway.faults import told
 from everloop.serving.gateway.fleet import Fleet, LiveRoute
+from everloop.serving.gateway.lookups import Lookups
 from everloop.serving.gateway.relay import Headers, Links, Receive, Scope, Send, relay
 from everloop.serving.gateway.workers import ModelProcess
 from everloop.serving.protocol import oip, scoring
@@ -56,8 +58,9 @@ class Reply:
 class Gateway:
     """The application; `fleet` and `predictions` hold all state."""
 
-    def __init__(self, fleet: Fleet, predictions: Predictions, door: Door, server: str = "") -> None:
-        """Pass what is no prediction to the UNIX socket `server`, or answer 404 when there is none."""
+    def __init__(self, fleet: Fleet, predictions: Predictions, lookups: Lookups, door: Door, server: str = "") -> None:
+        """Pass what is no prediction or look-up to the UNIX socket `server`, or answer 404 when there is none."""
+        self._lookups = lookups
         self._fleet, self._predictions, self._door = fleet, predictions, door
         self._server = Links(server) if server else None
         self._stopping = asyncio.Event()
@@ -73,6 +76,8 @@ class Gateway:
             reply = await self._oip(scope, receive)
         elif path.startswith("/endpoints/") and path.count("/") == 4 and path.rpartition("/")[2] in _LEAVES:
             reply = await self._scoring(scope, receive)
+        elif path.startswith("/features/") and path.count("/") == 3:
+            reply = await self._looked_up(scope, receive)
         elif self._server is not None:
             failed = await self._relayed(self._server, scope, receive, send)
             if failed is None:
@@ -90,6 +95,24 @@ class Gateway:
         except Unavailable as error:
             return _problem(error)
         return None
+
+    # -- look-ups
+
+    async def _looked_up(self, scope: Scope, receive: Receive) -> Reply:
+        headers = dict(scope["headers"])
+        _, _, project, name = scope["path"].split("/")
+        try:
+            table = self._fleet.table
+            self._door.check(headers, table, project)
+            _need_method(scope, "POST", "GET")
+            if scope["method"] == "GET":
+                return Reply(200, self._lookups.describe(table, project, name))
+            body = decompress(await _body(receive), headers.get(b"content-encoding", b"").decode("latin-1"))
+            return Reply(200, self._lookups.answer(table, project, name, body))
+        except EverloopError as error:
+            return _problem(error)
+        except Exception as error:  # noqa: BLE001 - as above
+            return _problem(told(f"{scope['method']} {scope['path']}", error))
 
     # -- Open Inference Protocol
 
@@ -289,7 +312,8 @@ def _json(value: Any, status: int = 200) -> Reply:
 
 
 def _problem(error: EverloopError) -> Reply:
-    return Reply(error.status, orjson.dumps(error.problem()), ((b"content-type", b"application/problem+json"),))
+    kind = (b"content-type", b"application/problem+json")
+    return Reply(error.status, orjson.dumps(error.problem()), (kind, *_error_headers(error)[1:]))
 
 
 def _marks(answered: Answered) -> tuple[tuple[bytes, bytes], ...]:
@@ -298,4 +322,6 @@ def _marks(answered: Answered) -> tuple[tuple[bytes, bytes], ...]:
         marks.append((b"everloop-prediction-id", answered.id.encode()))
     if answered.fallback:
         marks.append((b"everloop-fallback", b"true"))
+    if answered.stale:
+        marks.append((b"everloop-stale", ", ".join(answered.stale).encode()))
     return tuple(marks)

@@ -1,14 +1,16 @@
 """Reading features for a request: the routing table says what, the environment's online store has them."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from everloop.core.clock import Micros
-from everloop.features.online import OnlineService, find
+from everloop.core.clock import SECOND, Micros, iso
+from everloop.core.errors import Unavailable
+from everloop.features.definitions import Value
+from everloop.features.online import Found, OnlineService, OnlineView, find
 from everloop.features.stores.places import Opened, open_place, place_of
 from everloop.serving.columns import Columns
 from everloop.serving.table import Lookup
@@ -16,6 +18,19 @@ from everloop.serving.table import Lookup
 _LOOK_SECONDS = 1.0
 _SERVED = {"timeout": 0.5, "rest": 1.0}
 """How long a gateway waits for a Redis server, with all its callers, and how long it then asks no more."""
+
+
+class FeaturesGone(Unavailable):
+    """The online store does not answer: no revision's fault, and no other revision could do better."""
+
+
+class Looked(NamedTuple):
+    """What was found for a request."""
+
+    columns: Mapping[str, Any]
+    """Feature columns by name."""
+    stale: Mapping[str, str]
+    """Views that were too old or never filled, and what stands for them: `default` or `serve`."""
 
 
 class Features:
@@ -28,13 +43,38 @@ class Features:
         self._stores: dict[str, Opened] = {}
         self._services: dict[int, tuple[Lookup, OnlineService]] = {}
 
-    def read(self, wanted: Lookup, columns: Columns, rows: int, at: Micros) -> Mapping[str, Any]:
-        """Feature columns for the entities that the caller named; raises what `features.online.lookup` raises."""
+    def read(self, wanted: Lookup, columns: Columns, rows: int, at: Micros) -> Looked:
+        """Feature columns for the entities that the caller named, by the endpoint's policy on what is too old.
+
+        Raises what `features.online.lookup` raises, and `Unavailable` for a view that is too old, was never filled or
+        does not answer, where the policy is to fail.
+        """
         service = self._service(wanted)
         listed = [_listed(columns[name]) for name in wanted.keys]
-        entities = [dict(zip(wanted.keys, values, strict=True)) for values in zip(*listed, strict=True)]
-        found = find(self._store(wanted.scope), service, entities or [{}] * rows, at)
-        return {name: [row[name] for row in found.values] for name in found.values[0]}
+        entities = [dict(zip(wanted.keys, values, strict=True)) for values in zip(*listed, strict=True)] or [{}] * rows
+        try:
+            found = find(self._store(wanted.scope), service, entities, at)
+        except Unavailable as error:
+            if wanted.stale != "default":
+                raise FeaturesGone(error.message, hint=error.hint) from error
+            empty = {name: value for view in service.views for name, value in _empty(view)}
+            found = Found([dict(empty) for _ in entities], (None,) * len(service.views))
+        stale = {
+            view.view.name: wanted.stale
+            for view, reached in zip(service.views, found.reached, strict=True)
+            if reached is None or (wanted.fresh_micros and at - reached > wanted.fresh_micros)
+        }
+        if stale and wanted.stale == "fail":
+            raise _too_old(wanted, service, found, at)
+        if stale and wanted.stale == "default":
+            instead = {name: value for view in service.views if view.view.name in stale for name, value in _empty(view)}
+            for row in found.values:
+                row.update(instead)
+        return Looked({name: [row[name] for row in found.values] for name in found.values[0]}, stale)
+
+    def look_up(self, wanted: Lookup, entities: Sequence[Mapping[str, Any]], at: Micros) -> Found:
+        """Values of a service as they are, and how far each view is filled; raises as `features.online.lookup`."""
+        return find(self._store(wanted.scope), self._service(wanted), entities, at)
 
     def close(self) -> None:
         """Release the stores."""
@@ -59,6 +99,24 @@ class Features:
         if store is None:
             store = self._stores[place] = open_place(place, readonly=True, **_SERVED)
         return store
+
+
+def _empty(view: OnlineView) -> Iterator[tuple[str, Value]]:
+    return zip(view.outputs, view.empty, strict=True)
+
+
+def _too_old(wanted: Lookup, service: OnlineService, found: Found, at: Micros) -> Unavailable:
+    told = [
+        f"{view.view.name} was never filled" if reached is None else f"{view.view.name} is filled up to {iso(reached)}"
+        for view, reached in zip(service.views, found.reached, strict=True)
+        if reached is None or (wanted.fresh_micros and at - reached > wanted.fresh_micros)
+    ]
+    bound = f", {wanted.fresh_micros // SECOND} s are allowed" if wanted.fresh_micros else ""
+    return Unavailable(
+        f"features for {iso(at)} are not there: {'; '.join(told)}{bound}",
+        hint="everloop features materialize, or let the endpoint serve by Lookup(stale=...)",
+        views=told,
+    )
 
 
 def _listed(values: Any) -> list[Any]:

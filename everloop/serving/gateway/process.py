@@ -27,6 +27,7 @@ from everloop.serving.gateway.answer import Predictions
 from everloop.serving.gateway.app import Gateway
 from everloop.serving.gateway.features import Features
 from everloop.serving.gateway.fleet import Fleet
+from everloop.serving.gateway.lookups import Lookups
 from everloop.serving.table import write_atomically
 
 _TELL_SECONDS = 0.5
@@ -56,12 +57,13 @@ class Server(uvicorn.Server):
         yield
 
 
-async def tell(fleet: Fleet, path: Path, started: str) -> None:
+async def tell(fleet: Fleet, lookups: Lookups, path: Path, started: str) -> None:
     """Write the counters to `path` twice a second, for ever."""
     while True:
         told = {"gateway": path.stem, "pid": os.getpid(), "started": started, "wall": time.time_ns() // 1000}
         with contextlib.suppress(OSError):  # a full disk must not end the gateway
-            write_atomically(path, orjson.dumps({**told, **fleet.told()}), fsync=False)
+            said = {**told, **fleet.told(), "features": lookups.told()}
+            write_atomically(path, orjson.dumps(said), fsync=False)
         await asyncio.sleep(_TELL_SECONDS)
 
 
@@ -73,8 +75,9 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     fleet = Fleet(home / "routes.json", key)
     listening = listener(arguments)
     features = Features(arguments.home)
+    lookups = Lookups(features)
     app = Gateway(
-        fleet, Predictions(appender, nonce, features.read), Door(listening.getsockname()[0]), arguments.server
+        fleet, Predictions(appender, nonce, features.read), lookups, Door(listening.getsockname()[0]), arguments.server
     )
     config = uvicorn.Config(
         app,
@@ -100,7 +103,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     background = [
         loop.create_task(fleet.follow()),
         loop.create_task(fleet.watch_deadlines()),
-        loop.create_task(tell(fleet, home / "stats" / f"{arguments.name}.json", f"{nonce:08x}")),
+        loop.create_task(tell(fleet, lookups, home / "stats" / f"{arguments.name}.json", f"{nonce:08x}")),
     ]
 
     def stop(task: asyncio.Task[None]) -> None:

@@ -48,6 +48,10 @@ class Counters:
     """Malformed questions."""
     unlogged: int = 0
     """Answered without an id, because the log was full."""
+    stale: int = 0
+    """Answered although a feature view was too old or never filled."""
+    unfed: int = 0
+    """Not answered because the online store did not."""
     latency: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
 
     def answered(self, rows: int, micros: int) -> None:
@@ -70,6 +74,8 @@ class Counters:
             "fallbacks": self.fallbacks,
             "refused": self.refused,
             "unlogged": self.unlogged,
+            "stale": self.stale,
+            "unfed": self.unfed,
             "p50_micros": quantile(self.latency, 0.5),
             "p99_micros": quantile(self.latency, 0.99),
             "latency": {str(index): count for index, count in enumerate(self.latency) if count},

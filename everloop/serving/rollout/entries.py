@@ -10,7 +10,8 @@ import msgspec
 from everloop.core.errors import InvalidInput
 from everloop.core.version import Version
 from everloop.features.definitions import FeatureServiceDef
-from everloop.serving.table import Lookup, Revision
+from everloop.serving.definitions import nodes_of
+from everloop.serving.table import Lookup, Revision, Service
 
 DATATYPES = {
     "boolean": "BOOL",
@@ -72,6 +73,7 @@ def entry_of(
     service_id = version.manifest["service"]
     if service_id:
         lookup, caller = _looked_up(version.name, manifests[service_id], manifests, inputs, scope)
+        lookup = msgspec.structs.replace(lookup, **_policy(manifests[version.manifest["endpoint"]]))
     return Revision(
         id=version.id,
         number=0,
@@ -106,6 +108,21 @@ def _looked_up(
     asked = [*keys, *(column for column in definition.request if column in types and column not in keys)]
     caller = [[column, types.get(column, "BYTES")] for column in asked]
     return Lookup(name, dict(service), views, scope, keys), caller
+
+
+def _policy(endpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What an endpoint's manifest says about features that are too old."""
+    node = next(node for node in nodes_of(endpoint["graph"]) if node["node"] == "lookup")
+    return {"fresh_micros": node.get("fresh_micros", 0), "stale": node.get("stale", "fail")}
+
+
+def service_of(
+    project: str, name: str, service: Mapping[str, Any], manifests: Mapping[str, Mapping[str, Any]], scope: str
+) -> Service:
+    """The entry of a feature service, with nothing masked."""
+    views = {identity: dict(manifests[identity]) for identity in service["views"].values()}
+    definition = FeatureServiceDef.from_manifest(name, service, manifests)
+    return Service(project, name, Lookup(name, dict(service), views, scope, list(definition.entities)), [])
 
 
 def weighted(revision: Revision, weight: int) -> Revision:

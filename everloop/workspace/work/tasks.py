@@ -13,8 +13,10 @@ from everloop.catalog.operating import rollouts
 from everloop.catalog.operation import invoke
 from everloop.checks.request import CheckRequest
 from everloop.core.errors import InvalidInput
+from everloop.features.operations import Materialize, fill_views
 from everloop.flows.assets import suggest
 from everloop.models.webhooks import delivery
+from everloop.serving.rollout import filling
 from everloop.watch.operations import Tick, tick_now
 from everloop.workspace import work
 
@@ -55,6 +57,11 @@ def _seal(ctx: Context, _payload: Mapping[str, Any], _uri: str) -> Any:
     return {name: [sealed.id for sealed in parts if sealed.id] for name, parts in made.items()}
 
 
+def _fill(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
+    wanted = Materialize(environment=payload["environment"], views=tuple(payload["views"]))
+    return invoke(ctx, fill_views, wanted).model_dump(mode="json")
+
+
 def _deliver(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
     return delivery.deliver(ctx, payload)
 
@@ -72,4 +79,5 @@ HANDLERS: Mapping[str, Handler] = {
     "store.sweep": _sweep,
     "watch.tick": _watch,
     delivery.TASK: _deliver,
+    filling.TASK: _fill,
 }

@@ -119,8 +119,8 @@ def test_messages_of_a_topic_come_once_from_the_offsets_of_the_catalog(context_o
     assert sorted(users(ctx)) == list(range(20))
     held = Consumer(ctx, HERE, "clicks")  # takes some, and dies before it commits them
     send(range(20, 30))
-    while not held._held.batches:
-        held._held.batches.extend(held._arrivals.take(0.5))
+    while not held._held.oldest:
+        held._arrive(held._arrivals.take(0.5))
     held.close()
     feed = drained(ctx, 30)
     assert sorted(users(ctx)) == list(range(30))

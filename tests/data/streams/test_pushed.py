@@ -166,7 +166,7 @@ def test_a_commit_that_was_overtaken_changes_nothing(context):
     send = Sender(context)
     send(lines([event(0)]))
     slow = Consumer(context, HERE, "clicks", owner="elsewhere:1")
-    slow._held.batches.extend(slow._arrivals.take(0))
+    slow._arrive(slow._arrivals.take(0))
     with context.write() as tx:
         feeds.take(tx, slow.feed, "elsewhere:1", until=0, now=context.wall())
     drained(context)

@@ -1,0 +1,70 @@
+"""Before a revision serves, the views that it looks up must be filled; which services a gateway may look up."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from everloop.catalog import refs, tasks, versions
+from everloop.catalog.context import Actor, Context
+from everloop.core.clock import MINUTE, SECOND, Micros
+from everloop.core.snapshot import Snapshot
+from everloop.data.sensitive.masking import hidden_of
+from everloop.features.online import OnlineService, scope_of, watermarks
+from everloop.features.operations import online_store
+from everloop.serving.rollout.entries import service_of
+from everloop.serving.table import Lookup, Service
+
+TASK = "features.fill"
+_AGAIN: Micros = MINUTE
+_LOOK: Micros = 5 * SECOND
+
+
+@dataclass(slots=True)
+class Filling:
+    """What one controller remembers: which fillings it asked for, and the services of each project."""
+
+    asked: dict[tuple[str, str, tuple[str, ...]], Micros] = field(default_factory=dict)
+    looked: dict[tuple[str, str], tuple[Micros, str, list[Service]]] = field(default_factory=dict)
+
+    def waits(self, ctx: Context, environment: str, lookup: Lookup | None) -> str:
+        """What a revision with this look-up waits for, empty for nothing; has a worker fill it, once a minute."""
+        if lookup is None or lookup.stale != "fail":
+            return ""
+        service = OnlineService.from_manifest(lookup.scope, lookup.name, lookup.service, lookup.views)
+        reached = watermarks(online_store(ctx, environment), service.views)
+        missing = tuple(v.view.name for v, at in zip(service.views, reached, strict=True) if at is None)
+        if not missing:
+            return ""
+        key, wall = (ctx.project, environment, missing), ctx.wall()
+        if wall - self.asked.get(key, -_AGAIN) >= _AGAIN:
+            self.asked[key] = wall
+            payload = {"environment": environment, "views": list(missing)}
+            with ctx.write() as tx:
+                tasks.enqueue(tx, ctx.project, TASK, payload, actor=ctx.actor.name, now=wall, dedupe=environment)
+        return f"it waits until {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} filled online"
+
+    def services(self, ctx: Context, environment: str) -> list[Service]:
+        """Every feature service of the environment; what carries a tag is masked for whoever asks a gateway."""
+        with ctx.read() as tx:
+            snapshot = refs.get(tx, ctx.project, refs.env_ref(environment)) or ""
+        looked, before, found = self.looked.get((ctx.project, environment), (0, "", []))
+        wall = ctx.wall()
+        if before != snapshot or wall - looked >= _LOOK:  # tags may be given and taken without a new snapshot
+            found = _services(ctx, environment, snapshot) if snapshot else []
+            self.looked[ctx.project, environment] = (wall, snapshot, found)
+        return found
+
+
+def _services(ctx: Context, environment: str, snapshot: str) -> list[Service]:
+    with ctx.read() as tx:
+        entries = Snapshot.from_manifest(versions.get(tx, ctx.project, snapshot).manifest).entries
+        rows = [versions.get(tx, ctx.project, i) for key, i in sorted(entries.items()) if key.startswith("service/")]
+        views = {identity for row in rows for identity in row.manifest["views"].values()}
+        manifests: Mapping[str, Mapping[str, object]] = versions.manifests(tx, ctx.project, views)
+    anybody = ctx.as_actor(Actor.of("gateway", "viewer", kind="service"))
+    made = []
+    for row in rows:
+        service = service_of(ctx.project, row.name, row.manifest, manifests, scope_of(ctx.project, environment))
+        made.append(msgspec.structs.replace(service, masked=sorted(hidden_of(anybody, row, environment))))
+    return made
