@@ -27,12 +27,15 @@ class Policy:
     """Whether data heads move by their standing grant or only through changes."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """Tag -> the role that one of the approvers must hold, under every mode, when what a change brings carries it."""
+    scan: Literal["new", "text", "asked"] = "new"
+    """Which data is scanned for personal data: every new version, its free text too, or what somebody asks for."""
     found: Literal["wait", "tag"] = "wait"
     """Whether what a scan for personal data finds waits for a person, or is a tag at once."""
 
     def manifest(self) -> dict[str, Any]:
         """The manifest of the policy's version; fields that came later are there where they say something."""
         later: dict[str, Any] = {"tags": dict(self.tags)} if self.tags else {}
+        later |= {"scan": self.scan} if self.scan != "new" else {}
         later |= {"found": self.found} if self.found != "wait" else {}
         return {
             "mode": self.mode,
@@ -53,6 +56,7 @@ class Policy:
             checks=tuple(manifest["checks"]),
             data=manifest["data"],
             tags=dict(manifest.get("tags", {})),
+            scan=manifest.get("scan", "new"),
             found=manifest.get("found", "wait"),
         )
 

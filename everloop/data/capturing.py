@@ -30,6 +30,7 @@ from everloop.data.expect import ExpectationResult
 from everloop.data.failures import full_disk_is_storage_full
 from everloop.data.heads import advance_head, find_version
 from everloop.data.profiles import profile_of
+from everloop.data.sensitive import scanning
 from everloop.data.sources.call import CallSource
 from everloop.data.sources.cursor import CursorSource
 from everloop.data.sources.duck import DuckSource, is_duckdb
@@ -110,6 +111,7 @@ def capture(
             cpu_seconds=time.process_time() - cpu,
         )
         found = _record(ctx, opened, (definition, version), stored, row)
+    scanning.scan_new(ctx, source.name, found.id)  # before the head moves: who reads it there finds the tags in force
     if profile:
         profile_of(ctx, found.id)
     if not environment:

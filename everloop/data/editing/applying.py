@@ -36,6 +36,7 @@ from everloop.data.evolution.rules import converted, edited_schema
 from everloop.data.expect import Expectation, ExpectationResult
 from everloop.data.failures import full_disk_is_storage_full
 from everloop.data.heads import advance_head, head
+from everloop.data.sensitive import scanning
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ def edit(
         else:
             version, stored, kept = next_version(ctx, before, given, mode, evolution)
     number, new = _record(ctx, version, stored, before, mode)
+    scanning.scan_new(ctx, version.name, version.id)
     made = len(version.manifest["parts"]) - kept
     results = advance_head(ctx, environment, name, version.id, _expectations(ctx, name))
     return Edited(version.id, number, int(version.manifest["rows"]), new, kept, made, results)

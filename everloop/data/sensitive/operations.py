@@ -15,6 +15,7 @@ from everloop.core.ids import checked_name
 from everloop.core.version import split_key
 from everloop.data import sensitive
 from everloop.data.heads import find_version
+from everloop.data.sensitive import freetext
 from everloop.data.sensitive.tags import tags_of
 
 _TAGGED = ("data", "view", "service", "model", "endpoint")
@@ -47,6 +48,8 @@ class Scanned(Answer):
     id: str
     name: str
     found: list[FoundView]
+    text: str = ""
+    """What read free text; it says so where names of persons could not be looked for."""
 
 
 class OfAsset(Command):
@@ -125,7 +128,7 @@ def scan_version(ctx: Context, cmd: Scan) -> Scanned:
         )
         for one in found
     ]
-    return Scanned(id=row.id, name=row.name, found=views)
+    return Scanned(id=row.id, name=row.name, found=views, text=freetext.reader() if cmd.text else "")
 
 
 @operation("sensitive.tags", needs="read", on=_on_asset, audit="denied", reads=True)

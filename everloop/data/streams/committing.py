@@ -20,6 +20,7 @@ from everloop.data.content.files import rows_of
 from everloop.data.content.parts import UNKEYED_ROWS, Stored, add_part, data_version
 from everloop.data.content.schema import schema_fields
 from everloop.data.definitions import Contract, SourceDef
+from everloop.data.sensitive import scanning
 from everloop.data.streams.arriving import Letter
 from everloop.data.streams.origins import Feed
 
@@ -97,7 +98,13 @@ def commit(ctx: Context, source: SourceDef, feed: feeds.Feed, cut: Cut) -> Commi
                 made = Committed(one.version.id, numbered.number, one.rows)
         if cut.progress.keys:
             feeds.forget_keys(tx, feed, before=ctx.wall() - KEY_MEMORY)
+    if made.number and _is_power_of_four(made.number):  # often while little is known of it, and rarely for ever
+        scanning.scan_new(ctx, source.name, made.id)
     return made
+
+
+def _is_power_of_four(number: int) -> bool:
+    return number & (number - 1) == 0 and number.bit_length() % 2 == 1
 
 
 def _said(source: SourceDef) -> dict[str, Any]:

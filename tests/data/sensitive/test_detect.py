@@ -1,7 +1,9 @@
 """Columns of personal data are found, others are not: precision and recall, validators."""
 
 import random
+import socket
 from datetime import date, timedelta
+from importlib.util import find_spec
 
 import polars as pl
 import pytest
@@ -158,3 +160,31 @@ def test_free_text_needs_presidio(monkeypatch):
     with pytest.raises(InvalidInput, match="presidio"):
         freetext.kinds(["Ada Lovelace called"])
     assert detect_column("note", pl.Series(["Ada Lovelace called from London about her ticket today"])) is None
+
+
+NOTES = [
+    "Maria Gonzalez called from her office about the parcel that never came, again",
+    "Please write to maria@example.org before Friday, she said on the telephone",
+    "The card 4111 1111 1111 1111 was charged twice for the same order, it seems",
+    "The parcel was heavy and came late, and nobody was at home to take it, again",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("presidio_analyzer") is None, reason="the extra `sensitive` is not installed")
+@pytest.mark.parametrize("with_model", [False, True])
+def test_presidio_reads_free_text_and_asks_nothing_of_the_network(monkeypatch, with_model):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: pytest.fail("it asked the network"))
+    if not with_model:
+        monkeypatch.setattr(freetext, "model", lambda _language: "")
+    elif not freetext.model("en"):
+        pytest.skip("spaCy has no model here")
+    freetext._engine.cache_clear()
+    found = freetext.kinds(NOTES)
+    assert (found["EMAIL_ADDRESS"], found["CREDIT_CARD"]) == (1, 1)
+    assert ("PERSON" in found) == with_model
+    assert (freetext.reader() == freetext.PATTERNS) != with_model
+    column = detect_column("note", pl.Series(NOTES), text=True)
+    assert (column.tag, column.by, column.looked_at) == ("personal", "text", 4)
+    assert detect_column("note", pl.Series(NOTES[3:] * 2), text=True) is None
+    freetext._engine.cache_clear()
