@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from importlib import import_module
 from typing import Any, Literal, get_args
 
 from everloop.core.clock import iso, micros, parse_duration
@@ -264,3 +265,14 @@ def custom(function: str, *, severity: Severity = "block") -> Expectation:
     if not (colon and module and name):
         raise InvalidInput(f"expect.custom({function!r}) names no function", hint="module:function")
     return _make("custom", (), severity, function=function)
+
+
+def pandera(schema: Any, *, at: str = "", severity: Severity = "block") -> tuple[Expectation, ...]:
+    """The expectations of a `DataFrameModel` or `DataFrameSchema` of pandera (extra `pandera`), for Polars or pandas.
+
+    Write `expect=[*expect.pandera(Flights)]`. What has an equal here becomes it; the rest is one custom expectation
+    that runs the schema, which then must have a name: a model's own, or `at="module:name"`. A check with
+    `raise_warning` warns. Nothing is converted: `coerce` only takes away what is said of types. Raises `InvalidInput`.
+    """
+    found: tuple[Expectation, ...] = import_module("everloop.data.contracts.schemas").translated(schema, at, severity)
+    return found

@@ -11,6 +11,8 @@ from typing import Any
 
 import polars as pl
 
+from everloop.data.contracts.schemas import is_schema
+
 _EXAMPLES = 5
 
 
@@ -24,10 +26,13 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
         return {"missing": str(error)}
     table = pl.scan_parquet(asked["files"])
     try:
-        found = function(table)
+        return _validated(function, table) if is_schema(function) else _judged(function(table))
     except Exception as error:  # noqa: BLE001 - the edge to user code: whatever it raises is the finding
         text = (str(error).strip().splitlines() or ["no message"])[0][:500]
         return _told(passed=False, observed=f"raised {type(error).__name__}: {text}")
+
+
+def _judged(found: Any) -> dict[str, Any]:
     if isinstance(found, bool):
         return _told(passed=found, observed="holds" if found else "does not hold")
     if isinstance(found, int):
@@ -38,6 +43,14 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
         shown = [{c: str(v) for c, v in row.items()} for row in found.head(_EXAMPLES).iter_rows(named=True)]
         return _told(passed=not len(found), observed=f"{len(found)} rows", failing=len(found), examples=shown)
     return _told(passed=False, observed=f"returned {type(found).__name__}, not a boolean, a count or a frame of rows")
+
+
+def _validated(schema: Any, table: pl.LazyFrame) -> dict[str, Any]:
+    rows, broken = import_module("everloop.data.contracts.validating").failing(schema, table)
+    if not broken:
+        return _told(passed=True, observed="holds")
+    shown = [{c: str(v) for c, v in row.items()} for row in rows.head(_EXAMPLES).iter_rows(named=True)]
+    return _told(passed=False, observed=f"{len(rows)} rows: {broken}", failing=len(rows), examples=shown)
 
 
 def _told(*, passed: bool, observed: str, failing: int = 0, examples: Any = ()) -> dict[str, Any]:
