@@ -14,12 +14,23 @@ from everloop.data.evolution import Evolution as Evolution
 from everloop.data.streams.origins import Kafka as Kafka
 from everloop.data.streams.origins import Push as Push
 from everloop.data.streams.origins import RedisStream as RedisStream
+from everloop.features.definitions import all_of as all_of
+from everloop.features.definitions import any_of as any_of
 from everloop.features.definitions import count as count
+from everloop.features.definitions import distinct as distinct
+from everloop.features.definitions import first as first
+from everloop.features.definitions import histogram as histogram
 from everloop.features.definitions import last as last
+from everloop.features.definitions import last_k as last_k
 from everloop.features.definitions import max as max  # noqa: A004 - reads as authors say it: el.max(…)
 from everloop.features.definitions import mean as mean
 from everloop.features.definitions import min as min  # noqa: A004 - el.min(…)
+from everloop.features.definitions import quantile as quantile
+from everloop.features.definitions import ratio as ratio
+from everloop.features.definitions import stddev as stddev
 from everloop.features.definitions import sum as sum  # noqa: A004 - el.sum(…)
+from everloop.features.definitions import top_k as top_k
+from everloop.features.definitions import variance as variance
 from everloop.features.expressions import coalesce as coalesce
 from everloop.features.expressions import col as col
 from everloop.features.expressions import expr as expr

@@ -15,11 +15,14 @@ from everloop.core.clock import Micros, iso
 from everloop.core.errors import DataError, InvalidInput
 from everloop.core.ports import OnlineStore
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, Value
-from everloop.features.states.decode import values_at
-from everloop.features.states.facts import Column, Facts, Ints, columns_of, facts_of
+from everloop.features.states.columns import Column, Ints, columns_of
+from everloop.features.states.decode import Decoder, decoder_of
+from everloop.features.states.facts import Facts, facts_of
 from everloop.features.states.keys import entity_key, entity_keys
 from everloop.features.states.layout import Layout, layout_of, records
-from everloop.features.states.merge import merge, read_batch, write_batch
+from everloop.features.states.merge import merge
+from everloop.features.states.packing import pack, pack_spent, unpack
+from everloop.features.states.several import columns_at
 
 Rows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 _STATE, _SPENT, _WATERMARK = b"s", b"i", b"w"
@@ -41,6 +44,8 @@ class OnlineView:
     """`<project>/<environment>/<view version id>`: the key of its state in the store."""
     view: FeatureViewDef
     layout: Layout
+    decode: Decoder
+    """From a packed state to its values at a time."""
     outputs: tuple[str, ...]
     empty: tuple[Value, ...]
     """Its values where there are no facts."""
@@ -49,7 +54,7 @@ class OnlineView:
     def of(cls, scope: str, view_id: str, view: FeatureViewDef) -> "OnlineView":
         """Prepare a view; do it once, not for each request. `scope` is what `scope_of` makes."""
         layout = layout_of(view)
-        return cls(f"{scope}/{view_id}", view, layout, view.outputs, layout.empty)
+        return cls(f"{scope}/{view_id}", view, layout, decoder_of(layout), view.outputs, layout.empty)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +121,27 @@ def push_facts(store: OnlineStore, view: OnlineView, facts: Facts, columns: Mapp
     rows = records(view.layout, facts)
     if (owner < 0).any():
         there = owner >= 0
-        rows, owner, known = rows[there], owner[there], known[there]
-    if not len(rows):
+        rows, owner, known = rows[:, there], owner[there], known[there]
+    if not len(owner):
         return Pushed(len(keys), 0, 0)
 
     def act() -> int:
-        return _merge_into(store, view, list(code), (rows, owner, known))
+        return _merge_into(store, view, list(code), (rows, owner, known), facts.texts)
 
     return Pushed(len(keys), store.atomically(act), len(code))
 
 
-def _merge_into(store: OnlineStore, view: OnlineView, names: list[bytes], facts: tuple[Ints, Ints, Ints]) -> int:
+def _merge_into(
+    store: OnlineStore,
+    view: OnlineView,
+    names: list[bytes],
+    facts: tuple[Ints, Ints, Ints],
+    texts: Mapping[int, str],
+) -> int:
     (stored,) = store.read([(view.space, [kind + name for kind in (_STATE, _SPENT) for name in names])])
-    batch = read_batch(view.layout, stored[: len(names)], stored[len(names) :])
-    new = merge(view.layout, batch, *facts)
-    states, spent = write_batch(batch)
+    batch = unpack(view.layout, stored[: len(names)], stored[len(names) :])
+    new = merge(view.layout, batch, facts, texts)
+    states, spent = pack(view.layout, batch), pack_spent(batch)
     items = [(_STATE + name, state) for name, state in zip(names, states, strict=True)]
     items += [(_SPENT + name, ids) for name, ids in zip(names, spent, strict=True)]
     changed = [item for item, before in zip(items, stored, strict=True) if item[1] != (before or b"")]
@@ -195,10 +206,9 @@ def find(store: OnlineStore, service: OnlineService, entity_rows: Sequence[Mappi
     reached = []
     for view, found in zip(service.views, store.read(wanted), strict=True):
         reached.append(_time(found[0]))
-        layout, outputs, empty = view.layout, view.outputs, view.empty
-        for answer, packed in zip(answers, found[1:], strict=True):
-            values = empty if packed is None else values_at(layout, packed, at)
-            answer.update(zip(outputs, values, strict=True))
+        columns = columns_at(view.layout, view.decode, found[1:], at)
+        for answer, values in zip(answers, zip(*columns, strict=True), strict=True):
+            answer.update(zip(view.outputs, values, strict=True))
     return Found(answers, tuple(reached))
 
 

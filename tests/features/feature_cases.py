@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from everloop.core.clock import DAY, HOUR, MINUTE, SECOND
 from everloop.features import definitions as el
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
+from everloop.features.definitions.feature import FUNCTIONS
 from everloop.features.expressions import col, when
+from everloop.features.states.facts import atoms_of
 
 START = 1_362_873_600 * SECOND  # 2013-03-10, when New York's clocks change: nothing may happen then
 SCHEMA = {
@@ -23,7 +25,20 @@ SCHEMA = {
     "kind": pl.String,
 }
 WINDOWS = ["1m", "7m", "1h", "90m", "11h", "12h", "1d", "12d", "20d"]
-FILTERS = [None, None, ("kind", "==", "a"), ("kind", "!=", "a"), ("x", ">", 0.1), ("y", "<=", 2)]
+FILTERS = [
+    None,
+    None,
+    None,
+    ("kind", "==", "a"),
+    ("kind", "!=", "a"),
+    ("kind", ">", "a"),
+    ("kind", "in", ["ä", "b"]),
+    ("x", ">", 0.1),
+    ("y", "<=", 2),
+    ("y", "not in", [0, 3]),
+    [("x", "<", 5), ("kind", "==", "a")],
+    el.any_of(("y", "==", 1), el.all_of(("x", ">=", 0), ("kind", "!=", "b"))),
+]
 
 X, Y = col("x"), col("y")
 EXPRESSIONS = {
@@ -36,6 +51,8 @@ EXPRESSIONS = {
     "flag": col("kind").is_null() | (X > 0.1),
 }
 """Columns that are computed of a fact, by name."""
+FILTERS.append(EXPRESSIONS["flag"])
+TEXT = when(col("y") > 1).then(col("kind", "text")).otherwise("other")
 
 steps = st.one_of(
     st.integers(-40, 40).map(lambda n: n * 5 * MINUTE),
@@ -53,30 +70,76 @@ numbers = st.one_of(
 )
 
 
-@st.composite
-def features(draw: Any) -> el.Feature:
-    where = draw(st.sampled_from(FILTERS))
-    column = draw(st.sampled_from(["x", "y"]))
-    over = draw(st.sampled_from(WINDOWS))
-    computed = draw(st.sampled_from([*[""] * 6, *EXPRESSIONS]))
-    if computed == "flag":
-        where = EXPRESSIONS[computed]
-    function = draw(st.sampled_from(["count", "sum", "mean", "min", "max", "last"]))
-    if function == "count":
-        return el.count(over=over, where=where)
-    if computed and function == "last":
-        return el.last(EXPRESSIONS[computed], name=computed, where=where)
-    if computed:
-        return getattr(el, function)(EXPRESSIONS[computed], over=over, scale=2, name=computed, where=where)
-    if function == "last":
-        return el.last(column, ttl=draw(st.sampled_from([None, *WINDOWS])), where=where)
-    scale = draw(st.sampled_from([0, 2, 6])) if column == "x" else draw(st.sampled_from([0, 6, 12]))
-    return getattr(el, function)(column, over=over, scale=scale, where=where)
+filters = st.sampled_from(FILTERS)
+windows = st.sampled_from(WINDOWS)
+ages = st.sampled_from([None, *WINDOWS])
+few = st.integers(1, 4)
+columns = st.sampled_from(["x", "y"])
+kept = st.sampled_from([("x", "number"), ("y", "number"), ("y", "integer"), ("kind", "text")])
+edges = st.sampled_from([[0], [-2, 0, 1, 3], ["-1e9", "1e9"]])
+
+
+def scaled(make: Any, **more: Any) -> st.SearchStrategy[el.Feature]:
+    """A function of the scaled numbers of a column."""
+
+    def with_scale(column: str) -> st.SearchStrategy[el.Feature]:
+        scales = st.sampled_from([0, 2, 6] if column == "x" else [0, 6, 12])
+        return st.builds(make, st.just(column), over=windows, scale=scales, where=filters, **more)
+
+    return columns.flatmap(with_scale)
+
+
+def keeping(make: Any, **more: Any) -> st.SearchStrategy[el.Feature]:
+    """A function that keeps values of a column."""
+    return kept.flatmap(lambda c: st.builds(make, st.just(c[0]), kind=st.just(c[1]), where=filters, **more))
+
+
+counts = st.builds(el.count, over=windows, where=filters)
+sums = scaled(el.sum)
+MAKERS = {
+    "count": counts,
+    "sum": sums,
+    "mean": scaled(el.mean),
+    "variance": scaled(el.variance, sample=st.booleans()),
+    "stddev": scaled(el.stddev, sample=st.booleans()),
+    "min": scaled(el.min),
+    "max": scaled(el.max),
+    "first": keeping(el.first, over=ages),
+    "last": keeping(el.last, ttl=ages),
+    "last_k": keeping(el.last_k, k=few, ttl=ages),
+    "top_k": keeping(el.top_k, k=few, over=windows),
+    "distinct": st.builds(
+        el.distinct,
+        st.sampled_from(["x", "y", "kind"]),
+        over=windows,
+        where=filters,
+        sketch=st.sampled_from([0, 0, 16]),
+    ),
+    "ratio": st.permutations([counts, sums]).flatmap(lambda parts: st.builds(el.ratio, *parts)),
+    "histogram": scaled(el.histogram, edges=edges),
+    "quantile": scaled(el.quantile, q=st.sampled_from([0, 0.5, 0.95, "0.333", 1]), bits=st.sampled_from([1, 7, 20])),
+}
+assert set(MAKERS) == FUNCTIONS
+of_columns = st.sampled_from(sorted(MAKERS)).flatmap(MAKERS.__getitem__)
+computed = st.sampled_from(sorted(EXPRESSIONS)).flatmap(
+    lambda name: st.one_of(
+        st.builds(
+            lambda make, over, where: make(EXPRESSIONS[name], over=over, scale=2, name=name, where=where),
+            st.sampled_from([el.sum, el.mean, el.variance, el.min, el.max]),
+            windows,
+            filters,
+        ),
+        st.builds(el.last, st.just(EXPRESSIONS[name]), name=st.just(name), where=filters),
+        st.builds(el.last_k, st.just(TEXT), k=few, kind=st.just("text"), name=st.just(name)),
+        st.builds(el.distinct, st.just(TEXT), over=windows, name=st.just(name), where=filters),
+    )
+)
+features = st.one_of(of_columns, of_columns, of_columns, computed)
 
 
 @st.composite
 def views(draw: Any) -> FeatureViewDef:
-    chosen = draw(st.lists(features(), min_size=1, max_size=5, unique_by=lambda f: f.name))
+    chosen = draw(st.lists(features, min_size=1, max_size=5, unique_by=lambda f: f.name))
     slack = draw(st.sampled_from([MINUTE, HOUR, DAY, 30 * DAY]))
     key = draw(st.sampled_from([(), ("id",), ("kind", "event", "id")]))
     return FeatureViewDef("v", "facts", "place", chosen, event_time="event", known_time="known", key=key, slack=slack)
@@ -142,7 +205,7 @@ def _edges(view: FeatureViewDef, facts: list[dict[str, Any]]) -> list[st.SearchS
         return []
     begins = {fact[column] for fact in whole for column in ("event", "known")}
     ends = set()
-    for event, f in itertools.product({fact["event"] for fact in whole}, view.features):
+    for event, f in itertools.product({fact["event"] for fact in whole}, atoms_of(view)):
         if f.window is not None:
             ends.add(event // f.hop * f.hop + f.hop + f.window if f.hop else event + f.window)
     nudges = st.sampled_from([0, 1, -1])

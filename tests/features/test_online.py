@@ -19,7 +19,6 @@ from everloop.features.online import (
     push,
     watermarks,
 )
-from everloop.features.states.decode import values_at
 from everloop.features.states.keys import entity_key
 from everloop.features.stores.lmdb import LmdbStore
 
@@ -167,7 +166,7 @@ def test_a_request_without_its_entity_is_refused(online, view):
 def test_garbage_in_the_store_is_not_an_answer(view):
     for packed in (b"", bytes(8), bytes(80), bytes(1000)):
         with pytest.raises(CorruptObject):
-            values_at(view.layout, packed, NOON)
+            view.decode(packed, NOON)
 
 
 def test_watermarks_only_rise(online, view):

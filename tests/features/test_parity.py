@@ -13,13 +13,14 @@ from everloop.core.errors import InvalidInput
 from everloop.features.batch.history import history, materialize
 from everloop.features.online import OnlineService, OnlineView, lookup, push
 from everloop.features.states.keys import entity_key
+from everloop.features.states.several import FEW
 
 CASES, MANY = 300, 10_000
 
 
 def bits(values):
     """Values such that only equal bits compare equal."""
-    return [struct.pack("<d", v) if isinstance(v, float) else v for v in values]
+    return [bits(v) if isinstance(v, list) else struct.pack("<d", v) if isinstance(v, float) else v for v in values]
 
 
 def oracle(case: Case):
@@ -68,6 +69,26 @@ def check_online(case: Case, store, expected):
     return view, answered
 
 
+def check_many_at_once(case: Case, store, view):
+    """Many entities are read by arrays, few one after the other: the same values, or the same refusal."""
+    service = OnlineService.of("p", case.service, {"v": "incremental"})
+    for at in {at for _, at in case.questions}:
+        alone = {}
+        for place in ("a", "b", "c", None):
+            try:
+                [found] = lookup(store, service, [{"place": place}], at)
+                alone[place] = bits(found.values())
+            except InvalidInput:
+                continue
+        asked = [place for place in alone for _ in range(FEW)]
+        assert [bits(row.values()) for row in lookup(store, service, [{"place": p} for p in asked], at)] == [
+            alone[p] for p in asked
+        ]
+        if len(alone) < 4:
+            with pytest.raises(InvalidInput):
+                lookup(store, service, [{"place": p} for p in [*asked, "a", "b"]], at)
+
+
 def check_bytes(case: Case, store, path, view):
     """Pushed piece by piece, at once, or materialised from a file: the same bytes."""
     keys = [kind + entity_key([place]) for kind in (b"s", b"i") for place in "abc"]
@@ -87,6 +108,7 @@ def check(case: Case, store, path):
     expected = oracle(case)
     assert batch(case, path, threads=1) == expected
     view, _ = check_online(case, store, expected)
+    check_many_at_once(case, store, view)
     check_bytes(case, store, path, view)
 
 

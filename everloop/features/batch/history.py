@@ -7,6 +7,7 @@ the values. Order of rows, threads and splits of the sources cannot change a bit
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 
 import duckdb
@@ -16,14 +17,24 @@ import polars as pl
 from everloop.core.clock import Micros
 from everloop.core.errors import DataError
 from everloop.core.ports import OnlineStore
-from everloop.features.batch.intervals import NOTHING, Questions, by_entity_and_time, cover_count, cover_max, cover_sum
+from everloop.features.batch.answers import Answer, Answers
+from everloop.features.batch.intervals import Questions, by_entity_and_time
 from everloop.features.batch.scan import Scan, engine, entity_kind, quoted
-from everloop.features.definitions import FOREVER, Feature, FeatureServiceDef, FeatureViewDef
+from everloop.features.definitions import FOREVER, Feature, FeatureServiceDef, FeatureViewDef, Output
 from everloop.features.online import OnlineView, Pushed, advance, push_facts
-from everloop.features.states.facts import Facts, Ints, until
-from everloop.features.states.finalise import decimals, ratios
+from everloop.features.states.columns import Ints
+from everloop.features.states.facts import Facts, atoms_of, lifts_of
 
 Paths = str | Path | Sequence[str | Path]
+DTYPES: dict[Output, pl.DataType] = {
+    "integer": pl.Int64(),
+    "number": pl.Float64(),
+    "text": pl.String(),
+    "integers": pl.List(pl.Int64),
+    "numbers": pl.List(pl.Float64),
+    "texts": pl.List(pl.String),
+}
+"""What a feature's column in a frame is."""
 _CODE = "everloop_entity_code"
 FACTS_AT_ONCE = 4_000_000
 """Facts held in memory at a time (about 30 bytes each and 9 more for each column); more go entity by entity."""
@@ -109,16 +120,18 @@ def _times(spine: pl.DataFrame, at: str) -> Ints:
 def _view_columns(
     connection: duckdb.DuckDBPyConnection, view: FeatureViewDef, spine: pl.DataFrame, times: Ints, paths: Paths
 ) -> list[pl.Series]:
-    whole = [np.full(len(times), _blank(f), np.int64 if f.integer else np.float64) for f in view.features]
+    whole = [_blank(f, len(times)) for f in view.features]
     if paths:
         _answer_into(whole, Scan(connection, view, paths), view, spine, times)
     return [
-        pl.Series(name, values) if f.integer else pl.Series(name, values, nan_to_null=True)
+        pl.Series(name, values, nan_to_null=True)
+        if values.dtype == np.float64
+        else pl.Series(name, values if values.dtype == np.int64 else values.tolist(), DTYPES[f.output])
         for name, f, values in zip(view.outputs, view.features, whole, strict=True)
     ]
 
 
-def _answer_into(whole: list[np.ndarray], scan: Scan, view: FeatureViewDef, spine: pl.DataFrame, times: Ints) -> None:
+def _answer_into(whole: list[Answer], scan: Scan, view: FeatureViewDef, spine: pl.DataFrame, times: Ints) -> None:
     asked, codes = _entities(view, spine, scan)
     scan.connection.register("asked", asked.to_arrow())
     with_entity = np.flatnonzero(codes >= 0)
@@ -127,13 +140,19 @@ def _answer_into(whole: list[np.ndarray], scan: Scan, view: FeatureViewDef, spin
     for low, high in _ranges(scan, _join(view), len(asked)):
         first, end = np.searchsorted(code, [low, high])
         part = Questions.of(code[first:end], at[first:end])
-        for values, answer in zip(whole, _answers(scan, view, part, low, high), strict=True):
-            values[order[first:end]] = answer
+        answers = Answers(view, part, *_load(scan, view, part, low, high))
+        for values, feature in zip(whole, view.features, strict=True):
+            values[order[first:end]] = answers.of(feature)
     scan.connection.unregister("asked")
 
 
-def _blank(feature: Feature) -> float:
-    return feature.empty if isinstance(feature.empty, int | float) else np.nan
+def _blank(feature: Feature, rows: int) -> Answer:
+    """The feature's values over nothing, in an array that its answers fit into."""
+    if feature.output == "number":
+        return np.full(rows, np.nan if feature.empty is None else feature.empty)
+    if isinstance(feature.empty, int):
+        return np.full(rows, feature.empty, np.int64)
+    return np.fromiter(repeat(feature.empty, rows), object, rows)
 
 
 def _entities(view: FeatureViewDef, spine: pl.DataFrame, scan: Scan) -> tuple[pl.DataFrame, Ints]:
@@ -173,54 +192,11 @@ def _ranges(scan: Scan, join: str, entities: int) -> list[tuple[int, int]]:
     return [*ranges, (low, entities)]
 
 
-def _answers(
-    scan: Scan, view: FeatureViewDef, questions: Questions, low: int, high: int
-) -> list[np.ndarray[tuple[int], np.dtype[np.int64 | np.float64]]]:
-    """One array a feature, in the order of `questions`; NaN stands for null."""
-    code, facts = _load(scan, view, questions, low, high)
-    first = questions.after(code, facts.starts)
-    ends: dict[tuple[int | None, int], Ints] = {}
-    answers = []
-    for i, feature in enumerate(view.features):
-        window = (feature.window, feature.hop)
-        if window not in ends:
-            ends[window] = questions.since(code, until(feature, facts.event))
-        mask, words = facts.lifted[i]
-        seen = mask & (first < ends[window])
-        reach = (first[seen], ends[window][seen])
-        if feature.function == "last":
-            newest = cover_max(len(questions), *reach, np.flatnonzero(seen))
-            answers.append(_floats(words, newest, newest != NOTHING))
-        else:
-            answers.append(_windowed(feature, len(questions), reach, words[seen]))
-    return answers
-
-
-def _windowed(feature: Feature, questions: int, reach: tuple[Ints, Ints], words: Ints) -> np.ndarray:
-    if feature.function == "count":
-        return cover_count(questions, *reach)
-    if feature.function == "max":
-        best = cover_max(questions, *reach, words)
-        return decimals(best, best != NOTHING, feature.scale)
-    if feature.function == "min":
-        best = cover_max(questions, *reach, -words)
-        return decimals(-best, best != NOTHING, feature.scale)
-    high, low = cover_sum(questions, *reach, words)
-    count = cover_count(questions, *reach) if feature.function == "mean" else np.ones(questions, np.int64)
-    return ratios(high, low, count, feature.scale)
-
-
-def _floats(words: Ints, rows: Ints, present: np.ndarray) -> np.ndarray:
-    values = np.full(len(rows), np.nan)
-    values[present] = words.view(np.float64)[rows[present]]
-    return values
-
-
 def _load(scan: Scan, view: FeatureViewDef, questions: Questions, low: int, high: int) -> tuple[Ints, Facts]:
     if not len(questions):
         return _distinct([], [], view)
     earliest, latest = int(questions.times[0]), int(questions.times[-1])
-    reach = max(FOREVER if f.window is None else f.window + f.hop for f in view.features)
+    reach = max(FOREVER if f.window is None else f.window + f.hop for f in atoms_of(view))
     since = None if reach >= FOREVER else earliest - reach
     join = _join(view) + f" AND asked.{_CODE} >= {low} AND asked.{_CODE} < {high}"
     codes, batches = [], []
@@ -236,16 +212,18 @@ def _distinct(codes: list[Ints], batches: list[Facts], view: FeatureViewDef) -> 
     code = np.concatenate([nothing, *codes])
     lifted = tuple(
         (
-            np.concatenate([np.empty(0, bool), *(b.lifted[i][0] for b in batches)]),
+            np.concatenate([np.empty(0, np.uint8), *(b.lifted[i][0] for b in batches)]),
             np.concatenate([nothing, *(b.lifted[i][1] for b in batches)]),
         )
-        for i in range(len(view.features))
+        for i in range(len(lifts_of(view)))
     )
+    texts = {word: text for b in batches for word, text in b.texts.items()}
     facts = Facts(
         np.concatenate([nothing, *(b.event for b in batches)]),
         np.concatenate([nothing, *(b.starts for b in batches)]),
         np.concatenate([np.empty(0, np.uint64), *(b.id for b in batches)]),
         lifted,
+        texts,
     )
     order = by_entity_and_time(code, facts.event, facts.id)
     once = np.ones(len(order), bool)

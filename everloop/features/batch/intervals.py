@@ -11,13 +11,13 @@ Sums are prefix sums of integer differences. Extremes cover a range by two overl
 these down level by level, a sparse table run backwards: O(facts + questions log questions), all in NumPy.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from everloop.features.definitions import FOREVER
-from everloop.features.states.facts import Ints, Words
-from everloop.features.states.finalise import lanes
+from everloop.features.states.columns import Ints, Words
 
 NOTHING = -(2**63)
 """What `cover_max` answers where no fact reaches; smaller than every lifted value."""
@@ -79,10 +79,9 @@ def cover_count(questions: int, first: Ints, end: Ints) -> Ints:
     return np.cumsum(steps[:questions])
 
 
-def cover_sum(questions: int, first: Ints, end: Ints, values: Ints) -> tuple[Ints, Ints]:
-    """Sum of the values of the ranges that hold each question, as lanes `high * 2**32 + low`."""
-    high, low = lanes(values)
-    return _cover_lane(questions, first, end, high), _cover_lane(questions, first, end, low)
+def cover_sum(questions: int, first: Ints, end: Ints, values: Sequence[Ints]) -> tuple[Ints, ...]:
+    """Sums of the values (lanes of integers) of the ranges that hold each question, lane by lane."""
+    return tuple(_cover_lane(questions, first, end, lane) for lane in values)
 
 
 def _cover_lane(questions: int, first: Ints, end: Ints, values: Ints) -> Ints:
@@ -108,3 +107,77 @@ def cover_max(questions: int, first: Ints, end: Ints, values: Ints) -> Ints:
             # `best[i]` holds for questions i to i + 2 * half: hand it to both halves.
             best[half:] = np.maximum(best[half:], best[: questions - half])
     return best
+
+
+def cover_top(questions: int, first: Ints, end: Ints, values: Ints, size: int) -> Ints:
+    """The `size` largest values of the ranges that hold each question, descending: `(questions, size)`.
+
+    Values are different from each other. `NOTHING` fills up. As `cover_max`, with a list in the place of a number.
+    """
+    best = np.full((questions, size), NOTHING, np.int64)
+    if not len(first):
+        return best
+    level = np.frexp((end - first).astype(np.float64))[1] - 1
+    for k in range(int(level.max()), -1, -1):
+        rows = np.flatnonzero(level == k)
+        if len(rows):
+            slots, offers = np.r_[first[rows], end[rows] - (1 << k)], np.r_[values[rows], values[rows]]
+            order = np.lexsort((-offers, slots))
+            slots, offers = slots[order], offers[order]
+            fresh = np.r_[True, (np.diff(slots) != 0) | (np.diff(offers) != 0)]
+            slots, offers = slots[fresh], offers[fresh]
+            begin = np.flatnonzero(np.r_[True, np.diff(slots) != 0])
+            rank = np.arange(len(slots)) - np.repeat(begin, np.diff(np.r_[begin, len(slots)]))
+            few = rank < size
+            added = np.full((len(begin), size), NOTHING, np.int64)
+            added[np.searchsorted(slots[begin], slots[few]), rank[few]] = offers[few]
+            best[slots[begin]] = _largest(best[slots[begin]], added)
+        if k:
+            half = 1 << (k - 1)
+            best[half:] = _largest(best[half:], best[: questions - half])
+    return best
+
+
+def _largest(one: Ints, other: Ints) -> Ints:
+    both = np.concatenate([one, other], axis=1)
+    both.sort(axis=1)
+    both[:, 1:][both[:, 1:] == both[:, :-1]] = NOTHING  # it came by both blocks that cover a range
+    both.sort(axis=1)
+    largest: Ints = both[:, : -one.shape[1] - 1 : -1]
+    return largest
+
+
+def cover_distinct(questions: int, first: Ints, end: Ints, keys: Ints) -> Ints:
+    """How many different keys the ranges have that hold each question.
+
+    Of each key only the union of its ranges counts: the part of a range that earlier ones left uncovered.
+    """
+    order = np.lexsort((first, keys))
+    first, end, keys = first[order], end[order], keys[order]
+    if not len(keys):
+        return np.zeros(questions, np.int64)
+    group = np.cumsum(np.r_[0, np.diff(keys) != 0]) * (questions + 1)
+    reached = np.maximum.accumulate(group + end)
+    covered = np.r_[0, reached[:-1]] - group
+    begin = np.maximum(first, covered)
+    left = begin < end
+    return cover_count(questions, begin[left], end[left])
+
+
+def pairs(questions: int, first: Ints, end: Ints, most: int) -> Iterator[tuple[int, int, Ints, Ints]]:
+    """Every (question, range that holds it), some `most` pairs at a time (one question is never split).
+
+    Gives the questions as `[low, high)`, and the pairs: questions, and which range.
+    """
+    sizes = cover_count(questions, first, end)
+    reached, low = np.cumsum(sizes), 0
+    while low < questions:
+        before = int(reached[low - 1]) if low else 0
+        high = max(low + 1, int(np.searchsorted(reached, before + most, side="right")))
+        rows = np.flatnonzero((first < high) & (end > low))
+        begin = np.maximum(first[rows], low)
+        lengths = np.minimum(end[rows], high) - begin
+        which = np.repeat(rows, lengths)
+        offset = np.arange(len(which)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        yield low, high, np.repeat(begin, lengths) + offset, which
+        low = high

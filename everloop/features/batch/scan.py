@@ -12,7 +12,8 @@ import pyarrow as pa
 from everloop.core.clock import Micros
 from everloop.core.errors import DataError, DefinitionError
 from everloop.features.definitions import FeatureViewDef
-from everloop.features.states.facts import Column, Facts, Ints, facts_of
+from everloop.features.states.columns import Column, Ints
+from everloop.features.states.facts import Facts, atoms_of, facts_of
 
 ROWS_AT_ONCE = 250_000
 _ZONED = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
@@ -141,7 +142,7 @@ class Scan:
         if name in (view.event_time, view.known_time) or dtype in _TIMES:
             return self._time(name)
         if entity_kind(dtype) == "text":
-            only_key = name in view.key and name not in view.entity and name not in _read_by_features(view)
+            only_key = name not in view.entity and name not in _read_by_features(view)
             return f"md5_number_lower({column})" if only_key else f"{column}::VARCHAR"
         if dtype in _WHOLE or dtype == "BOOLEAN":
             return f"{column}::BIGINT"
@@ -154,13 +155,20 @@ class Scan:
 
 
 def _read_by_features(view: FeatureViewDef) -> set[str]:
-    return {column for f in view.features for column in f.reads}
+    """Columns of which the values matter, and not only whether they are the same."""
+    only_told_apart = {f.column for f in atoms_of(view) if f.function == "distinct" and f.expression is None}
+    filters = [f.where for f in atoms_of(view) if f.where is not None]
+    kept = [f for f in atoms_of(view) if f.function != "distinct" or f.expression is not None]
+    valued = {c for f in kept for c in f.reads} | {c for w in filters for c in w.reads}
+    return valued | {c for f in view.features for c in f.reads if c not in only_told_apart}
 
 
 def _column(array: pa.Array) -> Column:
     valid = np.ones(len(array), bool) if not array.null_count else ~array.is_null().to_numpy(zero_copy_only=False)
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        return Column(array.fill_null("").to_numpy(zero_copy_only=False), valid)
+        coded = array.dictionary_encode()
+        codes = coded.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        return Column(codes, valid, tuple(coded.dictionary.to_pylist()) or ("",))
     values = array.fill_null(0).to_numpy(zero_copy_only=False) if array.null_count else array.to_numpy()
     if values.dtype.kind == "f":
         valid &= ~np.isnan(values)

@@ -6,14 +6,26 @@ from typing import Any, Literal, get_args
 
 from everloop.core.clock import DAY, HOUR, MINUTE, Micros, parse_duration
 from everloop.core.errors import DefinitionError
-from everloop.features.definitions.filters import Where
+from everloop.features.definitions.filters import Filter, filter_from
 from everloop.features.expressions import Node
 from everloop.features.expressions.tree import read, written
 
-Function = Literal["count", "sum", "mean", "min", "max", "last"]
+Function = Literal[
+    "count", "sum", "mean", "variance", "stddev", "min", "max", "first", "last", "last_k", "top_k", "distinct",
+    "ratio", "histogram", "quantile",
+]  # fmt: skip
+Kind = Literal["number", "integer", "text"]
+"""What a kept value is: a 64-bit float, a 64-bit integer, or text."""
+Output = Literal["integer", "number", "text", "integers", "numbers", "texts"]
+"""What a feature gives; the plural is a list, in which no null stands."""
 Value = int | float | str | list[int] | list[float] | list[str] | None
-"""What a feature may be: a number, a text, a list of these (a null in a list is left out), or unknown."""
+"""What a feature may be: a number, a text, a list of these, or unknown."""
 FUNCTIONS: frozenset[str] = frozenset(get_args(Function))
+KEEPING: frozenset[str] = frozenset({"first", "last", "last_k"})
+"""Functions that keep facts: their window is an age, exact to the microsecond, but for `first` over a window."""
+SCALED: frozenset[str] = frozenset(
+    {"sum", "mean", "variance", "stddev", "min", "max", "histogram", "quantile"}
+)  # fmt: skip
 FOREVER: Micros = 2**62
 """A time after every other: when a fact without a time to live stops counting."""
 
@@ -30,53 +42,86 @@ def hop_of(window: Micros) -> Micros:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One aggregation of one column. Made by `count`, `sum`, `mean`, `min`, `max` and `last`."""
+    """One aggregation of one column. Made by the functions of `definitions.functions`."""
 
     name: str
     function: Function
     column: str
-    """Empty for `count`."""
+    """Empty for `count` and `ratio`."""
     window: Micros | None
-    """Length of the window; for `last` the time to live, None for no end."""
-    scale: int
-    """Decimal digits after the point that are kept at ingest; unused by `count` and `last`."""
-    where: Where | None = None
+    """Length of the window; for `last` and `last_k` the time to live; None for no end."""
+    scale: int = 0
+    """Decimal digits after the point that are kept at ingest, for functions that add or compare numbers."""
+    where: Filter | None = None
+    kind: Kind = "number"
+    """What the column's values are, for functions that keep values."""
+    size: int = 0
+    """How many (`last_k`, `top_k`); hashes of a sketch; bits of a quantile; 1 for the variance of a sample."""
+    quantile: str = ""
+    """Which quantile, as a fraction between 0 and 1: `19/20`."""
+    edges: tuple[int, ...] = ()
+    """Edges of a `histogram`, ascending, times 10 to the scale."""
+    parts: "tuple[Feature, ...]" = ()
+    """Numerator and denominator of a `ratio`."""
+    description: str = ""
     expression: Node | None = None
     """What `column` names where it is no column of the source but computed from its columns, row by row."""
+
+    @property
+    def hop(self) -> Micros:
+        """Granularity of the window's tail; 0 for ages, which are exact."""
+        if self.window is None or self.function in {"last", "last_k"}:
+            return 0
+        return hop_of(self.window)
+
+    @property
+    def output(self) -> Output:
+        """What its values are; frames, look-ups, requests and a model's signature agree on it."""
+        match self.function:
+            case "count" | "distinct":
+                return "integer"
+            case "histogram":
+                return "integers"
+            case "first" | "last":
+                return self.kind
+            case "last_k" | "top_k":
+                return _LISTS[self.kind]
+            case _:
+                return "number"
+
+    @property
+    def empty(self) -> Value:
+        """The value over no facts: counts 0, `sum` 0.0, lists empty (a histogram: zeros), every other null."""
+        match self.function:
+            case "count" | "distinct":
+                return 0
+            case "sum":
+                return 0.0
+            case "last_k" | "top_k":
+                return []
+            case "histogram":
+                return [0] * (len(self.edges) + 1)
+            case _:
+                return None
 
     @property
     def expressions(self) -> dict[str, Node]:
         """What is computed for it before it counts, by the name that `column` and `where` use."""
         computed = {self.column: self.expression} if self.expression else {}
-        if self.where is not None and self.where.expression is not None:
-            computed[self.where.column] = self.where.expression
-        return computed
+        computed |= {} if self.where is None else self.where.expressions
+        return computed | {name: node for part in self.parts for name, node in part.expressions.items()}
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The columns of the source that it reads."""
-        named = [self.column, self.where.column if self.where else ""]
-        made = self.expressions
-        return tuple(c for name in named if name for c in (made[name].columns if name in made else (name,)))
-
-    @property
-    def hop(self) -> Micros:
-        """Granularity of the window's tail; 0 for `last`, whose age is exact."""
-        return 0 if self.function == "last" or self.window is None else hop_of(self.window)
-
-    @property
-    def integer(self) -> bool:
-        """Whether values are integers (`count`); all others are 64-bit floats or null."""
-        return self.function == "count"
-
-    @property
-    def empty(self) -> Value:
-        """The value over no facts: `count` 0, `sum` 0.0, every other null."""
-        return {"count": 0, "sum": 0.0}.get(self.function)
+        column = (self.column,) if self.column else ()
+        own = column if self.expression is None else tuple(self.expression.columns)
+        filtered = () if self.where is None else self.where.reads
+        return (*own, *filtered, *(c for part in self.parts for c in part.reads))
 
     def manifest(self) -> dict[str, Any]:
-        """Canonical-JSON-ready, with hop and scale, so that they are hashed in."""
-        said = {
+        """Canonical-JSON-ready, with hop and scale, so that they are hashed in; options not used are left out."""
+        fixed = {
             "name": self.name,
             "function": self.function,
             "column": self.column,
@@ -85,19 +130,34 @@ class Feature:
             "scale": self.scale,
             "where": None if self.where is None else self.where.manifest(),
         }
-        return said if self.expression is None else {**said, "expression": written(self.expression)}
+        more = {
+            "kind": "" if self.kind == "number" else self.kind,
+            "size": self.size,
+            "quantile": self.quantile,
+            "edges": list(self.edges),
+            "parts": [p.manifest() for p in self.parts],
+            "description": self.description,
+            "expression": None if self.expression is None else written(self.expression),
+        }
+        return fixed | {name: value for name, value in more.items() if value}
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> "Feature":
         """Rebuild what `manifest` wrote; raises `DefinitionError` when its hop is not the one we would use."""
-        where, tree = manifest.get("where"), manifest.get("expression")
+        tree = manifest.get("expression")
         feature = cls(
             manifest["name"],
             manifest["function"],
             manifest["column"],
             manifest["window"],
             manifest["scale"],
-            None if where is None else Where.from_manifest(where),
+            filter_from(manifest.get("where")),
+            manifest.get("kind", "number"),
+            manifest.get("size", 0),
+            manifest.get("quantile", ""),
+            tuple(manifest.get("edges", ())),
+            tuple(cls.from_manifest(p) for p in manifest.get("parts", ())),
+            manifest.get("description", ""),
             None if tree is None else read(tree),
         )
         if feature.hop != manifest["hop"]:
@@ -106,6 +166,9 @@ class Feature:
                 hint="define the view again, or read it with the release that made it",
             )
         return feature
+
+
+_LISTS: dict[Kind, Output] = {"number": "numbers", "integer": "integers", "text": "texts"}
 
 
 def duration(text: str) -> Micros:

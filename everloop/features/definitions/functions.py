@@ -1,11 +1,19 @@
-"""The functions that an author makes features with."""
+"""The functions that an author makes features with.
 
-from typing import Any
+All of them take `name=` (else made of column, function and window), `where=` (which facts count; see `filters`) and
+`description=`. `over=` is a window; `ttl=` an age. Numbers become decimals of `scale=` digits when they come in.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any, TypedDict, Unpack
 
 from everloop.core.errors import DefinitionError, EverloopError
 from everloop.core.ids import checked_name
-from everloop.features.definitions.feature import Feature, Function, duration
-from everloop.features.definitions.filters import where_of
+from everloop.features.definitions.feature import Feature, Function, Kind, duration
+from everloop.features.definitions.filters import filter_of
 from everloop.features.expressions import Expr, Node
 from everloop.features.expressions.author import is_expression, typed_node
 
@@ -14,42 +22,135 @@ Column = str | Expr
 
 LARGEST_SCALE = 15
 """10**15 is an exact double, and leaves three digits before the point in 64 bits."""
+MOST_KEPT, MOST_EDGES, MOST_BITS, SMALLEST_SKETCH, LARGEST_SKETCH = 1000, 1000, 20, 16, 65536
 
 
-def count(*, over: str, name: str = "", where: Any = None) -> Feature:
+class Said(TypedDict, total=False):
+    """What every function takes beside its own arguments."""
+
+    name: str
+    where: Any
+    description: str
+
+
+def count(*, over: str, **said: Unpack[Said]) -> Feature:
     """How many facts lie in the window; 0 when none."""
-    return _windowed("count", "", over, name, 0, where)
+    return _made("count", "", f"count_{over}", said, window=duration(over))
 
 
-def sum(column: Column, *, over: str, name: str = "", scale: int = 6, where: Any = None) -> Feature:  # noqa: A001 - the author's word
+def sum(column: Column, *, over: str, scale: int = 6, **said: Unpack[Said]) -> Feature:  # noqa: A001 - the author's word
     """Exact decimal sum of the column's values that are not null; 0.0 when none."""
-    return _windowed("sum", column, over, name, scale, where)
+    return _made("sum", column, f"sum_{over}", said, window=duration(over), scale=scale)
 
 
-def mean(column: Column, *, over: str, name: str = "", scale: int = 6, where: Any = None) -> Feature:
+def mean(column: Column, *, over: str, scale: int = 6, **said: Unpack[Said]) -> Feature:
     """Exact sum over count of the values that are not null, rounded once; null when none."""
-    return _windowed("mean", column, over, name, scale, where)
+    return _made("mean", column, f"mean_{over}", said, window=duration(over), scale=scale)
 
 
-def min(column: Column, *, over: str, name: str = "", scale: int = 6, where: Any = None) -> Feature:  # noqa: A001 - the author's word
+def variance(column: Column, *, over: str, sample: bool = True, scale: int = 6, **said: Unpack[Said]) -> Feature:
+    """Variance from exact sums of values and squares, rounded once; `sample` divides by n - 1.
+
+    Null for no value, and for a single one with `sample`.
+    """
+    name = f"variance_{over}"
+    return _made("variance", column, name, said, window=duration(over), scale=scale, size=int(sample))
+
+
+def stddev(column: Column, *, over: str, sample: bool = True, scale: int = 6, **said: Unpack[Said]) -> Feature:
+    """Square root of the exact variance, rounded once; null where `variance` is."""
+    return _made("stddev", column, f"stddev_{over}", said, window=duration(over), scale=scale, size=int(sample))
+
+
+def min(column: Column, *, over: str, scale: int = 6, **said: Unpack[Said]) -> Feature:  # noqa: A001 - the author's word
     """Smallest value in the window; null when none."""
-    return _windowed("min", column, over, name, scale, where)
+    return _made("min", column, f"min_{over}", said, window=duration(over), scale=scale)
 
 
-def max(column: Column, *, over: str, name: str = "", scale: int = 6, where: Any = None) -> Feature:  # noqa: A001 - the author's word
+def max(column: Column, *, over: str, scale: int = 6, **said: Unpack[Said]) -> Feature:  # noqa: A001 - the author's word
     """Largest value in the window; null when none."""
-    return _windowed("max", column, over, name, scale, where)
+    return _made("max", column, f"max_{over}", said, window=duration(over), scale=scale)
 
 
-def last(column: Column, *, ttl: str | None = None, name: str = "", where: Any = None) -> Feature:
+def last(column: Column, *, ttl: str | None = None, kind: Kind = "number", **said: Unpack[Said]) -> Feature:
     """The value of the newest fact by (event time, fact id), null included, if it is at most `ttl` old.
 
     A null in the newest fact is the answer: it is never filled from an older one.
     """
-    where = where_of(where)
-    window = None if ttl is None else duration(ttl)
-    read, tree = column_of(column, name)
-    return _checked(Feature(name or f"{read}_last", "last", read, window, 0, where, tree))
+    return _made("last", column, "last", said, window=_age(ttl), kind=kind)
+
+
+def first(column: Column, *, over: str | None = None, kind: Kind = "number", **said: Unpack[Said]) -> Feature:
+    """The value of the oldest fact by (event time, fact id), null included: in the window, or of all time."""
+    name = "first" if over is None else f"first_{over}"
+    return _made("first", column, name, said, window=_age(over), kind=kind)
+
+
+def last_k(column: Column, k: int, *, ttl: str | None = None, kind: Kind = "number", **said: Unpack[Said]) -> Feature:
+    """Values of the newest `k` facts that have one, newest first, none older than `ttl`."""
+    _within("k", k, 1, MOST_KEPT)
+    return _made("last_k", column, f"last_{k}", said, window=_age(ttl), kind=kind, size=k)
+
+
+def top_k(column: Column, k: int, *, over: str, kind: Kind = "text", **said: Unpack[Said]) -> Feature:
+    """The `k` most frequent values in the window; of equally frequent ones the smaller comes first (text: by UTF-8)."""
+    _within("k", k, 1, MOST_KEPT)
+    return _made("top_k", column, f"top_{k}_{over}", said, window=duration(over), kind=kind, size=k)
+
+
+def distinct(column: Column, *, over: str, sketch: int = 0, **said: Unpack[Said]) -> Feature:
+    """How many different values lie in the window, nulls not counted.
+
+    Exact (values are told apart by 64 bits). With `sketch=n`, only the n smallest hashes of a tile are kept: exact
+    up to n values, then an estimate with a relative standard error of about 1 / sqrt(n - 2) (bottom-k sketch;
+    Bar-Yossef and others 2002, Beyer and others 2007). The hash is fixed: batch and online estimate the same number.
+    """
+    if sketch:
+        _within("sketch", sketch, SMALLEST_SKETCH, LARGEST_SKETCH)
+    return _made("distinct", column, f"distinct_{over}", said, window=duration(over), size=sketch)
+
+
+def ratio(numerator: Feature, denominator: Feature, **said: Unpack[Said]) -> Feature:
+    """One count or sum divided by another, exact, rounded once; null when the denominator is 0."""
+    parts = (numerator, denominator)
+    for part in parts:
+        if part.function not in {"count", "sum"}:
+            raise DefinitionError(f"a ratio of {part.function}", hint="a ratio is made of counts and sums")
+    return _made("ratio", "", f"{numerator.name}_per_{denominator.name}", said, window=None, parts=parts)
+
+
+def histogram(
+    column: Column, edges: Sequence[float | str], *, over: str, scale: int = 6, **said: Unpack[Said]
+) -> Feature:
+    """How many values lie below the first edge, in `[edge, next edge)`, …, at or above the last: a list of counts."""
+    scaled = tuple(Decimal(str(e)).scaleb(scale) for e in edges)
+    if not 0 < len(scaled) <= MOST_EDGES or any(a >= b for a, b in pairwise(scaled)):
+        raise DefinitionError(f"edges of {column} do not ascend", hint=f"1 to {MOST_EDGES} numbers, ascending")
+    if any(e != int(e) for e in scaled):
+        raise DefinitionError(
+            f"an edge of {column} has more than {scale} digits", hint="give the feature a larger scale="
+        )
+    name = f"histogram_{over}"
+    return _made("histogram", column, name, said, window=duration(over), scale=scale, edges=tuple(map(int, scaled)))
+
+
+def quantile(
+    column: Column, q: float | str, *, over: str, bits: int = 7, scale: int = 6, **said: Unpack[Said]
+) -> Feature:
+    """The value of rank ceil(q n) among the n values of the window, up to a relative error of 2**-(bits + 1).
+
+    Values are counted in buckets that share their `bits` + 1 leading bits (as in HdrHistogram), an integer rule: sums
+    of counts are exact in any order. The answer is the middle of the bucket: exact for scaled values below
+    2**(bits + 1).
+    """
+    share = Decimal(str(q))
+    if not 0 <= share <= 1:
+        raise DefinitionError(f"quantile {q} is not between 0 and 1", hint="write 0.95 for the 95th percentile")
+    _within("bits", bits, 1, MOST_BITS)
+    percent = format((share * 100).normalize(), "f").replace(".", "_")
+    text = str(Fraction(share))
+    name = f"p{percent}_{over}"
+    return _made("quantile", column, name, said, window=duration(over), scale=scale, size=bits, quantile=text)
 
 
 def column_of(column: Any, name: str) -> tuple[str, Node | None]:
@@ -66,22 +167,31 @@ def column_of(column: Any, name: str) -> tuple[str, Node | None]:
     return str(node), node
 
 
-def _windowed(function: Function, column: Column, over: str, name: str, scale: int, where: Any) -> Feature:  # noqa: PLR0917 - in the order of the fields
-    read, tree = column_of(column, name)
-    stem = f"{read}_{function}" if read else function
-    return _checked(Feature(name or f"{stem}_{over}", function, read, duration(over), scale, where_of(where), tree))
-
-
-def _checked(feature: Feature) -> Feature:
+def _made(function: Function, column: Column, stem: str, said: Said, **more: Any) -> Feature:
+    """A feature, checked; its name is made of the column and `stem` unless the author gave one."""
+    read, tree = column_of(column, said.get("name", ""))
+    name = said.get("name") or (f"{read}_{stem}" if read else stem)
     try:
-        checked_name(feature.name)
+        checked_name(name)
     except EverloopError as error:
-        raise DefinitionError(f"feature {feature.name!r}: {error.message}", hint=error.hint) from None
-    if feature.function != "count" and not feature.column:
-        raise DefinitionError(f"feature {feature.name}: {feature.function} needs a column")
-    if not 0 <= feature.scale <= LARGEST_SCALE:
+        raise DefinitionError(f"feature {name!r}: {error.message}", hint=error.hint) from None
+    if function not in {"count", "ratio"} and not read:
+        raise DefinitionError(f"feature {name}: {function} needs a column")
+    if more.get("kind", "number") not in {"number", "integer", "text"}:
+        raise DefinitionError(f"feature {name}: kind {more['kind']!r}", hint='kind is "number", "integer" or "text"')
+    if not 0 <= more.get("scale", 0) <= LARGEST_SCALE:
         raise DefinitionError(
-            f"feature {feature.name}: scale {feature.scale} is not between 0 and {LARGEST_SCALE}",
+            f"feature {name}: scale {more['scale']} is not between 0 and {LARGEST_SCALE}",
             hint="scale is the number of decimal digits to keep, for example scale=2 for cents",
         )
-    return feature
+    where = filter_of(said.get("where"))
+    return Feature(name, function, read, where=where, description=said.get("description", ""), expression=tree, **more)
+
+
+def _age(text: str | None) -> int | None:
+    return None if text is None else duration(text)
+
+
+def _within(what: str, number: int, least: int, most: int) -> None:
+    if not least <= number <= most:
+        raise DefinitionError(f"{what}={number} is not between {least} and {most}")

@@ -51,6 +51,8 @@ class FeatureViewDef:
     known_time: str = ""
     key: tuple[str, ...] = ()
     slack: Micros = DAY
+    description: str = ""
+    owner: str = ""
 
     def __post_init__(self) -> None:
         """Accept a single column for `entity`, lists, and a duration text; refuse what cannot work."""
@@ -114,6 +116,7 @@ class FeatureViewDef:
             "key": list(self.key),
             "slack": self.slack,
             "features": [f.manifest() for f in self.features],
+            **{name: said for name in ("description", "owner") if (said := getattr(self, name))},
         }
 
     @classmethod
@@ -128,6 +131,8 @@ class FeatureViewDef:
             manifest["known_time"],
             tuple(manifest["key"]),
             manifest["slack"],
+            manifest.get("description", ""),
+            manifest.get("owner", ""),
         )
 
 

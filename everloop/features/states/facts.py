@@ -1,137 +1,103 @@
 """Facts: what rows contribute to a view's features, as integers, by the one code that batch and online share.
 
 A fact has an event time (what it describes), a start (from when it counts: the later of known and event time), an id
-(a hash of its content) and, for each feature, a mask (does it contribute?) and a 64-bit word (what?).
+(a hash of its content) and, for each `Lift` that the view's features need, whether it has something and a 64-bit word.
 Everything after this module adds, compares and copies integers, so that no order of work can change a result.
 """
 
-import hashlib
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from everloop.core.clock import DAY, micros, parse_time
 from everloop.core.errors import DataError
-from everloop.features.definitions import FOREVER, Feature, FeatureViewDef, Where
+from everloop.features.definitions import FOREVER, Feature, FeatureViewDef, Filter, Kind, Where
+from everloop.features.definitions.feature import SCALED
+from everloop.features.definitions.filters import AllOf
 from everloop.features.expressions.evaluate import Cells, evaluate
-from everloop.features.expressions.tree import time_columns
+from everloop.features.states.columns import Column, Ints, Mask, Words, column_of, text_word
 
-Ints = npt.NDArray[np.int64]
-Words = npt.NDArray[np.uint64]
-Mask = npt.NDArray[np.bool_]
-Times = str | int | datetime | None
-
-_COMPARE = {
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
+    "in": np.isin,
+    "not in": lambda value, several: ~np.isin(value, several),
 }
 _LIMIT = 2.0**63
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _FINAL = np.uint64(0xBF58476D1CE4E5B9)
+_LAST = np.uint64(0x94D049BB133111EB)
 _SHIFT, _FINAL_SHIFT = np.uint64(29), np.uint64(32)
-_NULL_WORD = np.uint64(0xD6E8FEB86659FD93)
-_NAN_BITS = np.float64("nan").view(np.int64)
+_NULL_WORD, _NOTHING_WORD = np.uint64(0xD6E8FEB86659FD93), np.uint64(0xA0761D6478BD642F)
+Flags = npt.NDArray[np.uint8]
+NOTHING, VALUE, NULL = 0, 1, 2
+"""What a fact has for a lift: it does not count, it has a value, it counts and its value is null."""
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column without types to guess: int64, float64, uint64 (text already hashed) or object (text)."""
+class Lift:
+    """How a column becomes words; features that read it in the same way share one.
 
-    values: npt.NDArray[Any]
-    valid: Mask
+    `one`: counts, no word. `scaled`: the decimal as an integer. `value`: the value itself (float64 bits, integer, hash
+    of a text), where a null counts too. `key`: a word that tells values apart, well mixed.
+    """
 
-    def take(self, rows: Any) -> "Column":
-        """The rows that a mask or an index array names."""
-        return Column(self.values[rows], self.valid[rows])
+    how: Literal["one", "scaled", "value", "key"]
+    column: str = ""
+    scale: int = 0
+    kind: Kind = "number"
+    where: Filter | None = None
+
+    @property
+    def always(self) -> bool:
+        """Whether every fact has it, so that flags need not be kept."""
+        return self.how == "one" and self.where is None
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Facts of one view; `lifted[i]` belongs to the view's i-th feature."""
+    """Facts of one view; `lifted[i]` belongs to the i-th of `lifts_of(view)`."""
 
     event: Ints
     starts: Ints
     id: Words
-    lifted: tuple[tuple[Mask, Ints], ...]
-    """Mask and word: 1 for `count`, the scaled integer for sums and extremes, float64 bits (NaN: null) for `last`."""
+    lifted: tuple[tuple[Flags, Ints], ...]
+    """Flags (`NOTHING`, `VALUE`, `NULL`) and words; a word is 0 where there is no value."""
+    texts: Mapping[int, str]
+    """The texts that words of text stand for."""
 
     def take(self, rows: Any) -> "Facts":
         """The facts that a mask or an index array names."""
-        return Facts(
-            self.event[rows], self.starts[rows], self.id[rows], tuple((m[rows], v[rows]) for m, v in self.lifted)
-        )
+        lifted = tuple((m[rows], v[rows]) for m, v in self.lifted)
+        return Facts(self.event[rows], self.starts[rows], self.id[rows], lifted, self.texts)
 
 
-def column_of(values: Sequence[Any] | npt.NDArray[Any]) -> Column:
-    """A column of Python values (numbers, text, times, None) or a NumPy array. Raises `DataError` for a mixture."""
-    if isinstance(values, np.ndarray):
-        if values.dtype.kind in "iub":
-            return Column(values.astype(np.int64), np.ones(len(values), bool))
-        if values.dtype.kind == "f":
-            return Column(values.astype(np.float64), ~np.isnan(values))
-        if values.dtype.kind == "M":
-            return Column(values.astype("datetime64[us]").astype(np.int64), ~np.isnat(values))
-        values = values.tolist()
-    return _column_of_list(list(values))
+def lift_of(feature: Feature) -> Lift:
+    """What a feature (not a ratio, which has parts) reads of a fact."""
+    if feature.function == "count":
+        return Lift("one", where=feature.where)
+    if feature.function in SCALED:
+        return Lift("scaled", feature.column, feature.scale, where=feature.where)
+    if feature.function == "distinct":
+        return Lift("key", feature.column, where=feature.where)
+    return Lift("value", feature.column, kind=feature.kind, where=feature.where)
 
 
-def _column_of_list(values: list[Any]) -> Column:
-    valid = np.array([v is not None for v in values], bool)
-    kinds = {type(v) for v in values if v is not None}
-    if kinds == {str}:
-        texts = np.empty(len(values), object)
-        texts[:] = ["" if v is None else v for v in values]
-        return Column(texts, valid)
-    if kinds and kinds <= {datetime, date}:
-        return Column(np.array([0 if v is None else _time(v) for v in values], np.int64), valid)
-    if not all(issubclass(k, int | float | Decimal | np.number | np.bool_) for k in kinds):
-        raise DataError(
-            f"it holds {', '.join(sorted(k.__name__ for k in kinds))}", hint="a column is numbers, text or times"
-        )
-    if all(issubclass(k, int | np.integer | np.bool_) for k in kinds):
-        try:
-            return Column(np.array([0 if v is None else int(v) for v in values], np.int64), valid)
-        except OverflowError:
-            raise DataError("an integer does not fit into 64 bits", hint="give it as text") from None
-    floats = np.array([np.nan if v is None else float(v) for v in values], np.float64)
-    return Column(floats, ~np.isnan(floats))
+def atoms_of(view: FeatureViewDef) -> tuple[Feature, ...]:
+    """The features without ratios, and the parts of ratios, in order."""
+    return tuple(atom for f in view.features for atom in (f.parts or (f,)))
 
 
-def times_of(values: Sequence[Times] | npt.NDArray[Any]) -> Column:
-    """A column of times: microseconds, aware datetimes, ISO texts (without a zone: UTC). Raises `DataError`."""
-    if isinstance(values, np.ndarray) and values.dtype.kind in "iM":
-        return column_of(values)
-    listed = list(values)
-    valid = np.array([v is not None for v in listed], bool)
-    return Column(np.array([0 if v is None else _time(v) for v in listed], np.int64), valid)
-
-
-def columns_of(view: FeatureViewDef, rows: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> dict[str, Column]:
-    """The view's columns from rows (mappings) or from a mapping of columns. Raises `DataError` when one is missing."""
-    times = {view.event_time, view.known_time or view.event_time, *time_columns(view.expressions.values())}
-    found = {}
-    for name in view.columns:
-        try:
-            values = rows[name] if isinstance(rows, Mapping) else [row[name] for row in rows]
-            found[name] = times_of(values) if name in times else column_of(values)
-        except KeyError:
-            raise DataError(
-                f"feature view {view.name}: a fact has no column {name!r}",
-                hint="facts need " + ", ".join(view.columns),
-            ) from None
-        except DataError as error:
-            raise DataError(f"feature view {view.name}, column {name!r}: {error.message}", hint=error.hint) from None
-    return found
+def lifts_of(view: FeatureViewDef) -> tuple[Lift, ...]:
+    """What the view's features read of a fact, each once, in the order of their first use."""
+    return tuple(dict.fromkeys(lift_of(atom) for atom in atoms_of(view)))
 
 
 def facts_of(view: FeatureViewDef, columns: Mapping[str, Column]) -> tuple[Facts, Mask]:
@@ -146,102 +112,151 @@ def facts_of(view: FeatureViewDef, columns: Mapping[str, Column]) -> tuple[Facts
         columns = {name: column.take(kept) for name, column in columns.items()}
         event, known = columns[view.event_time], columns[view.known_time or view.event_time]
     columns = {**columns, **_computed(view, columns)}
-    made: dict[Any, tuple[Mask, Ints]] = {}
-    for feature in view.features:
-        if _lift_key(feature) not in made:
-            made[_lift_key(feature)] = _lift(view, feature, columns)
-    lifted = tuple(made[_lift_key(f)] for f in view.features)
+    texts: dict[int, str] = {}
+    passing: dict[Filter | None, Mask] = {None: np.ones(len(event.values), bool)}
+    lifted = tuple(_lift(view, lift, columns, passing, texts) for lift in lifts_of(view))
+    starts = np.maximum(event.values, known.values)
+    return Facts(event.values, starts, ids_of(view, columns, lifted), lifted, texts), kept
+
+
+def ids_of(view: FeatureViewDef, columns: Mapping[str, Column], lifted: Sequence[tuple[Flags, Ints]]) -> Words:
+    """Ids of facts: a hash of their times, key columns and what was lifted of them."""
+    event, known = columns[view.event_time], columns[view.known_time or view.event_time]
     parts = [_bits(event.values), _bits(known.values)]
     parts += [_key_word(columns[name]) for name in view.key if name not in (view.event_time, view.known_time)]
-    for mask, word in made.values():
-        parts.append(np.where(mask, _bits(word), _NULL_WORD))
-    starts = np.maximum(event.values, known.values)
-    return Facts(event.values, starts, _hash(parts), lifted), kept
+    for flags, word in lifted:
+        parts.append(np.where(flags == VALUE, _bits(word), np.where(flags == NULL, _NULL_WORD, _NOTHING_WORD)))
+    return _hash(parts)
 
 
 def _computed(view: FeatureViewDef, columns: Mapping[str, Column]) -> dict[str, Column]:
     """The view's expressions as columns; numbers are int64 or float64 from here on."""
-    cells = {name: Cells(column.values, column.valid) for name, column in columns.items()}
+    expressions = view.expressions
+    used = {name for node in expressions.values() for name in node.columns}
+    cells = {name: _cells(column) for name, column in columns.items() if name in used}
     made = {}
-    for name, node in view.expressions.items():
+    for name, node in expressions.items():
         try:
             values, valid = evaluate(node, cells)
         except DataError as error:
             raise DataError(f"feature view {view.name}: {error.message}", hint=error.hint) from None
-        made[name] = Column(values.astype(np.int64) if values.dtype.kind == "b" else values, valid)
+        if values.dtype.kind == "O":
+            listed = [v if ok else None for v, ok in zip(values.tolist(), valid.tolist(), strict=True)]
+            made[name] = column_of(listed)
+        else:
+            made[name] = Column(values.astype(np.int64) if values.dtype.kind == "b" else values, valid)
     return made
 
 
-def until(feature: Feature, event: Ints) -> Ints:
-    """The first time at which facts of these event times no longer count for the feature.
+def _cells(column: Column) -> Cells:
+    if column.choices is None:
+        return Cells(column.values, column.valid)
+    return Cells(np.array([*column.choices, ""], object)[column.values], column.valid)
+
+
+def until(window: int | None, hop: int, event: Ints) -> Ints:
+    """The first time at which facts of these event times no longer count.
 
     A window of length W at t holds event times from floor(t - W, hop): a fact counts while t < floor(event, hop)
-    + hop + W. For `last` the age is exact and may equal the time to live.
+    + hop + W. Without a hop the window is an age, exact, and may be reached.
     """
-    if feature.window is None:
+    if window is None:
         return np.full(len(event), FOREVER, np.int64)
-    if feature.hop:
-        return event // feature.hop * feature.hop + (feature.hop + feature.window)
-    return event + (feature.window + 1)
+    if hop:
+        return event // hop * hop + (hop + window)
+    return event + (window + 1)
 
 
-def text_word(text: str) -> int:
-    """64 bits of a text: the second half of its MD5, little endian (`md5_number_lower` in DuckDB)."""
-    return int.from_bytes(hashlib.md5(text.encode(), usedforsecurity=False).digest()[8:], "little")
+def _lift(
+    view: FeatureViewDef,
+    lift: Lift,
+    columns: Mapping[str, Column],
+    passing: dict[Filter | None, Mask],
+    texts: dict[int, str],
+) -> tuple[Flags, Ints]:
+    if lift.where not in passing and lift.where is not None:
+        passing[lift.where] = _passes(view, lift.where, columns)
+    mask = passing[lift.where]
+    if lift.how == "one":
+        return mask.astype(np.uint8), np.ones(len(mask), np.int64)
+    column = columns[lift.column]
+    if lift.how == "key":
+        there = mask & column.valid
+        return there.astype(np.uint8), np.where(there, _mixed(_key_word(column)).view(np.int64), 0)
+    if lift.how == "scaled":
+        _must_be_numbers(view, lift, column)
+        there = mask & column.valid
+        return there.astype(np.uint8), np.where(there, _scaled(view, lift, column), 0)
+    words = _value_words(view, lift, column, texts)
+    flags = np.where(mask, np.where(column.valid, VALUE, NULL), NOTHING).astype(np.uint8)
+    return flags, np.where(flags == VALUE, words, 0)
 
 
-def _time(value: Any) -> int:
-    try:
-        if isinstance(value, str):
-            return parse_time(value)
-        if isinstance(value, datetime):
-            return micros(value) if value.tzinfo else parse_time(value.isoformat())
-        if isinstance(value, date):
-            return (value - date(1970, 1, 1)).days * DAY
-        return operator.index(value)
-    except (TypeError, ValueError) as error:
+def _value_words(view: FeatureViewDef, lift: Lift, column: Column, texts: dict[int, str]) -> Ints:
+    if not column.valid.any():
+        return np.zeros(len(column.values), np.int64)
+    if lift.kind == "text":
+        if column.choices is None:
+            raise DataError(
+                f"feature view {view.name}: {lift.column!r} holds numbers, a feature says text",
+                hint='leave kind="text" out',
+            )
+        words = _text_words(column.choices)
+        for word, text in zip(words.view(np.int64).tolist(), column.choices, strict=True):
+            if texts.setdefault(word, text) != text:
+                raise DataError(f"two texts of {lift.column!r} have the same hash", hint="change one of them")
+        found: Ints = words.view(np.int64)[column.values]
+        return found
+    _must_be_numbers(view, lift, column)
+    if lift.kind == "integer":
+        whole = column.values.astype(np.int64)
+        if column.values.dtype.kind == "f" and (whole != column.values)[column.valid].any():
+            raise DataError(
+                f"feature view {view.name}: {lift.column!r} holds numbers with a point, a feature says integer",
+                hint='leave kind="integer" out',
+            )
+        return whole
+    return (column.values.astype(np.float64) + 0.0).view(np.int64)  # + 0.0 turns -0.0 into 0.0
+
+
+def _must_be_numbers(view: FeatureViewDef, lift: Lift, column: Column) -> None:
+    if column.choices is not None and column.valid.any():
         raise DataError(
-            f"{value!r} is not a time: {error}", hint="microseconds UTC, an aware datetime, or ISO 8601"
-        ) from None
-
-
-def _lift_key(feature: Feature) -> tuple[Any, ...]:
-    kind = {"count": "count", "last": "last"}.get(feature.function, "scaled")
-    return kind, feature.column, feature.scale, feature.where
-
-
-def _lift(view: FeatureViewDef, feature: Feature, columns: Mapping[str, Column]) -> tuple[Mask, Ints]:
-    event = columns[view.event_time].values
-    mask = np.ones(len(event), bool) if feature.where is None else _passes(view, feature.where, columns)
-    if feature.function == "count":
-        return mask, np.ones(len(event), np.int64)
-    column = columns[feature.column]
-    if column.values.dtype.kind not in "if":
-        raise DataError(
-            f"feature view {view.name}: {feature.function}({feature.column!r}) needs numbers, the column holds text",
-            hint="encode the text as a number in the dataset, or count it with where=",
+            f"feature view {view.name}: a feature needs numbers, {lift.column!r} holds text",
+            hint='values are kept as text with kind="text"; encode it as a number, or count it with where=',
         )
-    if feature.function == "last":
-        floats = np.where(column.valid, column.values.astype(np.float64) + 0.0, np.nan)  # + 0.0 turns -0.0 into 0.0
-        return mask, np.where(np.isnan(floats), _NAN_BITS, floats.view(np.int64))
-    return mask & column.valid, _scaled(view, feature, column)
 
 
-def _passes(view: FeatureViewDef, where: Where, columns: Mapping[str, Column]) -> Mask:
+def _passes(view: FeatureViewDef, where: Filter, columns: Mapping[str, Column]) -> Mask:
+    if not isinstance(where, Where):
+        masks = [_passes(view, part, columns) for part in where.parts]
+        joined: Mask = (np.logical_and if isinstance(where, AllOf) else np.logical_or).reduce(masks)
+        return joined
     column = columns[where.column]
     if not column.valid.any():
         return column.valid
-    if isinstance(where.value, str) != (column.values.dtype.kind == "O"):
+    if where.text != (column.choices is not None):
         raise DataError(
             f"feature view {view.name}: where {where.column!r} compares text with a number", hint="use the same type"
         )
-    passed: Mask = np.asarray(_COMPARE[where.op](column.values, where.value), bool)
-    return passed & column.valid
+    if column.choices is None:
+        passed: Mask = _COMPARE[where.op](column.values, where.value)
+        return passed & column.valid
+    several = where.op in {"in", "not in"}
+    texts = np.array([_holds(text, where, several=several) for text in column.choices], bool)
+    held: Mask = texts[column.values]
+    return held & column.valid
 
 
-def _scaled(view: FeatureViewDef, feature: Feature, column: Column) -> Ints:
+def _holds(text: str, where: Where, *, several: bool) -> bool:
+    if several and isinstance(where.value, tuple):
+        return (text in where.value) == (where.op == "in")
+    return bool(_COMPARE[where.op](text, where.value))
+
+
+def _scaled(view: FeatureViewDef, lift: Lift, column: Column) -> Ints:
     values: npt.NDArray[Any] = np.where(column.valid, column.values, 0)
-    factor = 10**feature.scale
+    factor = 10**lift.scale
     if values.dtype.kind == "i":
         bound = (2**63 - 2) // factor  # 2**63 - 1 stands for no minimum in packed states
         fits = (values <= bound) & (values >= -bound)
@@ -253,7 +268,7 @@ def _scaled(view: FeatureViewDef, feature: Feature, column: Column) -> Ints:
     if not fits.all():
         worst = values[~fits][0]
         raise DataError(
-            f"feature view {view.name}: {worst} in {feature.column!r} does not fit 64 bits at scale {feature.scale}",
+            f"feature view {view.name}: {worst} in {lift.column!r} does not fit 64 bits at scale {lift.scale}",
             hint="give the feature a smaller scale=, or filter the value out",
         )
     return scaled
@@ -263,10 +278,14 @@ def _bits(values: npt.NDArray[Any]) -> Words:
     return np.ascontiguousarray(values).view(np.uint64)
 
 
+def _text_words(texts: Sequence[str]) -> Words:
+    return np.array([text_word(t) for t in texts], np.uint64)
+
+
 def _key_word(column: Column) -> Words:
     values = column.values
-    if values.dtype.kind == "O":
-        words = np.array([text_word(t) for t in values], np.uint64)
+    if column.choices is not None:
+        words = _text_words(column.choices)[values]
     elif values.dtype.kind == "f":
         whole = np.where(column.valid & (np.abs(values) < _LIMIT), values, 0.5)
         integral = whole == np.floor(whole)
@@ -274,6 +293,15 @@ def _key_word(column: Column) -> Words:
     else:
         words = _bits(values)
     return np.where(column.valid, words, _NULL_WORD)
+
+
+def _mixed(words: Words) -> Words:
+    """A bijection of 64 bits whose output looks random (the finaliser of SplitMix64)."""
+    words = words + _MULTIPLIER
+    words = (words ^ (words >> np.uint64(30))) * _FINAL
+    words = (words ^ (words >> np.uint64(27))) * _LAST
+    mixed: Words = words ^ (words >> np.uint64(31))
+    return mixed
 
 
 def _hash(parts: Sequence[Words]) -> Words:

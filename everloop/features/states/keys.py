@@ -8,7 +8,7 @@ import numpy as np
 from blake3 import blake3
 
 from everloop.core.errors import DataError, InvalidInput
-from everloop.features.states.facts import Column
+from everloop.features.states.columns import Column
 
 _HASHED = b"h"
 _LONGEST = 400
@@ -34,9 +34,7 @@ def entity_keys(columns: Sequence[Column]) -> list[bytes | None]:
     """The key of each row."""
     listed = []
     for column in columns:
-        if column.values.dtype.kind not in "iO":
+        if column.valid.any() and column.values.dtype.kind != "i":
             raise DataError("an entity column holds numbers with a point", hint="an entity is text or an integer")
-        values = column.values.tolist()
-        pairs = zip(values, column.valid.tolist(), strict=True)
-        listed.append(values if column.valid.all() else [value if valid else None for value, valid in pairs])
+        listed.append(column.listed())
     return [entity_key(values) for values in zip(*listed, strict=True)]

@@ -1,169 +1,154 @@
-"""Merging facts into packed states, all entities of a batch at once.
+"""Merging facts into states, all entities of a batch at once.
 
 Every step is a sort, a union or an integer sum, so the result depends on the set of facts and on nothing else.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 
-from everloop.features.states.facts import Ints, Mask
+from everloop.features.states.columns import Ints, Mask
+from everloop.features.states.facts import NOTHING, VALUE
 from everloop.features.states.layout import (
     EVENT,
     ID,
     STARTS,
+    Bag,
+    Keep,
     Layout,
     Tier,
     all_until,
-    last_until,
-    pack,
-    unpack,
+    bag_keys,
+    tile_columns,
     windows_until,
 )
-
-NEVER = -(2**62)
-"""The newest known time of an entity without facts."""
+from everloop.features.states.packing import Batch, Rows
 
 
-@dataclass(slots=True)
-class Batch:
-    """States of several entities, concatenated; `*_of` tells whose row it is."""
-
-    newest: Ints
-    head: Ints
-    head_of: Ints
-    tiles: list[Ints]
-    tiles_of: list[Ints]
-    lasts: Ints
-    """(entities, number of `last` features, 4)."""
-    spent: Ints
-    """(until, id) of folded facts that a redelivery could still change something by."""
-    spent_of: Ints
-
-
-def read_batch(layout: Layout, states: Sequence[bytes | None], spent: Sequence[bytes | None]) -> Batch:
-    """Unpack the states of several entities; None is an entity without facts."""
-    found = [None if packed is None else unpack(layout, packed) for packed in states]
-    newest = np.array([NEVER if s is None else s.newest for s in found], np.int64)
-    lasts = np.zeros((len(states), len(layout.lasts), 4), np.int64)
-    for i, state in enumerate(found):
-        if state is not None and layout.lasts:
-            lasts[i] = state.lasts
-    head, head_of = _stack([None if s is None else s.head for s in found], layout.width)
-    tiles = [
-        _stack([None if s is None else s.tiles[t] for s in found], tier.cuts[2]) for t, tier in enumerate(layout.tiers)
-    ]
-    ids, ids_of = _stack([None if b is None else np.frombuffer(b, np.int64).reshape(-1, 2) for b in spent], 2)
-    return Batch(newest, head, head_of, [t for t, _ in tiles], [o for _, o in tiles], lasts, ids, ids_of)
-
-
-def _stack(arrays: Iterable[Ints | None], width: int) -> tuple[Ints, Ints]:
-    filled = [(i, a) for i, a in enumerate(arrays) if a is not None and len(a)]
-    if not filled:
-        return np.empty((0, width), np.int64), np.empty(0, np.int64)
-    owner = np.repeat(np.array([i for i, _ in filled]), [len(a) for _, a in filled])
-    return np.concatenate([a for _, a in filled]), owner
-
-
-def merge(layout: Layout, batch: Batch, rows: Ints, rows_of: Ints, known: Ints) -> int:
+def merge(layout: Layout, batch: Batch, facts: tuple[Ints, Ints, Ints], texts: Mapping[int, str]) -> int:
     """Merge facts (`layout.records`, whose entity, known time) into the batch; returns how many were new."""
+    rows, rows_of, known = facts
+    batch.texts |= texts
     fresh = _unseen(batch, rows, rows_of)
     np.maximum.at(batch.newest, rows_of, known)
-    head = np.concatenate([batch.head, rows[fresh]])
-    head_of = np.concatenate([batch.head_of, rows_of[fresh]])
+    head = batch.sections[0].with_(rows[:, fresh], rows_of[fresh])
     horizon = batch.newest - layout.view.slack
-    limit = horizon[head_of]
+    limit = horizon[head.owner]
     # Asked at or after the horizon and after its start: a fact that ends before both is never seen.
-    visible = all_until(layout, head[:, EVENT]) > np.maximum(head[:, STARTS] + 1, limit)
-    old = head[:, STARTS] < limit
-    folded = visible & old
-    _fold_tiles(layout, batch, horizon, head[folded], head_of[folded])
-    _fold_lasts(layout, batch, horizon, head[folded], head_of[folded])
-    _fold_ids(layout, batch, horizon, head[folded], head_of[folded])
+    visible = all_until(layout, head.columns[EVENT]) > np.maximum(head.columns[STARTS] + 1, limit)
+    old = head.columns[STARTS] < limit
+    folded = head.take(np.flatnonzero(visible & old))
+    if len(folded.owner) or len(batch.newest):
+        _fold(layout, batch, horizon, folded)
     kept = np.flatnonzero(visible & ~old)
-    order = kept[np.lexsort((head[kept, ID], head[kept, STARTS], head_of[kept]))]
-    batch.head, batch.head_of = head[order], head_of[order]
+    columns = head.columns
+    order = kept[np.lexsort((columns[ID, kept], columns[STARTS, kept], head.owner[kept]))]
+    batch.sections[0] = head.take(order)
     return int(fresh.sum())
 
 
 def _unseen(batch: Batch, rows: Ints, rows_of: Ints) -> Mask:
     """Which rows are not in the batch yet, each fact once."""
-    owner = np.concatenate([batch.head_of, batch.spent_of, rows_of])
-    ids = np.concatenate([batch.head[:, ID], batch.spent[:, 1], rows[:, ID]])
+    head = batch.sections[0]
+    owner = np.concatenate([head.owner, batch.spent.owner, rows_of])
+    ids = np.concatenate([head.columns[ID], batch.spent.columns[1], rows[ID]])
     order = np.lexsort((ids, owner))  # stable: known facts come before the same fact in `rows`
     again = np.zeros(len(order), bool)
     again[order[1:]] = (owner[order[1:]] == owner[order[:-1]]) & (ids[order[1:]] == ids[order[:-1]])
-    return ~again[len(owner) - len(rows) :]
+    return ~again[len(owner) - rows.shape[1] :]
 
 
-def _fold_tiles(layout: Layout, batch: Batch, horizon: Ints, rows: Ints, rows_of: Ints) -> None:
-    for t, tier in enumerate(layout.tiers):
-        lifted = np.empty((len(rows), tier.cuts[2]), np.int64)
-        lifted[:, 0] = rows[:, EVENT] // tier.hop * tier.hop
-        end = 1
-        for first, after in (tier.added, tier.minima, tier.maxima):
-            lifted[:, end : end + after - first] = rows[:, first:after]
-            end += after - first
-        tiles, owner = np.concatenate([batch.tiles[t], lifted]), np.concatenate([batch.tiles_of[t], rows_of])
-        alive = tiles[:, 0] + (tier.hop + tier.longest) > horizon[owner]
-        batch.tiles[t], batch.tiles_of[t] = _grouped(tier, tiles[alive], owner[alive])
+def _fold(layout: Layout, batch: Batch, horizon: Ints, folded: Rows) -> None:
+    sections = batch.sections
+    at = 1
+    for tier in layout.tiers:
+        sections[at] = _fold_tiles(layout, tier, sections[at], horizon, folded)
+        at += 1
+    for bag in layout.bags:
+        sections[at] = _fold_bag(layout, bag, sections[at], horizon, folded)
+        at += 1
+    for keep in layout.keeps:
+        sections[at] = _fold_keep(layout, keep, sections[at], horizon, folded)
+        at += 1
+    if windowed(layout):  # a kept fact twice is one kept fact: nothing to remember
+        fresh = np.stack([windows_until(layout, folded.columns[EVENT]), folded.columns[ID]])
+        spent = batch.spent.with_(fresh, folded.owner)
+        alive = np.flatnonzero(spent.columns[0] > horizon[spent.owner])
+        order = np.lexsort((spent.columns[1, alive], spent.columns[0, alive], spent.owner[alive]))
+        batch.spent = spent.take(alive[order])
 
 
-def _grouped(tier: Tier, tiles: Ints, owner: Ints) -> tuple[Ints, Ints]:
-    order = np.lexsort((tiles[:, 0], owner))
-    tiles, owner = tiles[order], owner[order]
-    first = np.flatnonzero((np.diff(tiles[:, 0], prepend=0) != 0) | (np.diff(owner, prepend=-1) != 0))
-    if len(first) == len(tiles):
-        return tiles, owner
+def windowed(layout: Layout) -> bool:
+    """Whether a fact that is folded twice would count twice."""
+    return bool(layout.tiers or layout.bags)
+
+
+def _fold_tiles(layout: Layout, tier: Tier, tiles: Rows, horizon: Ints, folded: Rows) -> Rows:
+    both = tiles.with_(tile_columns(layout, tier, folded.columns), folded.owner)
+    both = both.take(np.flatnonzero(both.columns[0] + (tier.hop + tier.longest) > horizon[both.owner]))
+    order = np.lexsort((both.columns[0], both.owner))
+    both = both.take(order)
+    first = _firsts(both.owner, both.columns[0])
+    if len(first) == len(both.owner):
+        return both
     added, minima, maxima = tier.cuts
-    merged = tiles[first]
+    merged = both.columns[:, first]
     for combine, begin, end in ((np.add, 1, added), (np.minimum, added, minima), (np.maximum, minima, maxima)):
         if end > begin:
-            merged[:, begin:end] = combine.reduceat(tiles[:, begin:end], first, axis=0)
-    return merged, owner[first]
+            merged[begin:end] = combine.reduceat(both.columns[begin:end], first, axis=1)
+    return Rows(merged, both.owner[first])
 
 
-def _fold_lasts(layout: Layout, batch: Batch, horizon: Ints, rows: Ints, rows_of: Ints) -> None:
-    for k, last in enumerate(layout.lasts):
-        best = batch.lasts[:, k]
-        there = np.flatnonzero(rows[:, last.has])
-        before = np.flatnonzero(best[:, 0])
-        owner = np.concatenate([before, rows_of[there]])
-        news = rows[there][:, [last.has, EVENT, ID, last.has + 1]]
-        offers = np.concatenate([best[before], news])
-        alive = last_until(last, offers[:, 1]) > horizon[owner]
-        offers, owner = offers[alive], owner[alive]
-        batch.lasts[:, k] = _newest(offers, owner, len(horizon))
+def _fold_bag(layout: Layout, bag: Bag, rows: Rows, horizon: Ints, folded: Rows) -> Rows:
+    there = np.flatnonzero(folded.columns[layout.flags[bag.lift]] == VALUE)
+    new = np.ones((bag.width, len(there)), np.int64)
+    new[0] = folded.columns[EVENT, there] // bag.hop * bag.hop
+    new[1] = bag_keys(bag, folded.columns[layout.words[bag.lift], there])
+    both = rows.with_(new, folded.owner[there])
+    both = both.take(np.flatnonzero(both.columns[0] + (bag.hop + bag.longest) > horizon[both.owner]))
+    both = both.take(np.lexsort((both.columns[1], both.columns[0], both.owner)))
+    first = _firsts(both.owner, both.columns[0], both.columns[1])
+    columns = both.columns[:, first]
+    if not bag.once and len(first):
+        columns[2] = np.add.reduceat(both.columns[2], first)
+    merged = Rows(columns, both.owner[first])
+    if not bag.size:
+        return merged
+    return merged.take(np.flatnonzero(_rank(merged.owner, merged.columns[0]) < bag.size))
 
 
-def _newest(offers: Ints, owner: Ints, entities: int) -> Ints:
-    chosen = np.zeros((entities, 4), np.int64)
-    if len(offers):
-        ids = np.ascontiguousarray(offers[:, 2]).view(np.uint64)
-        order = np.lexsort((ids, offers[:, 1], owner))
-        final = order[np.r_[owner[order][1:] != owner[order][:-1], True]]
-        chosen[owner[final]] = offers[final]
-    return chosen
+def _fold_keep(layout: Layout, keep: Keep, rows: Rows, horizon: Ints, folded: Rows) -> Rows:
+    has, word = layout.flags[keep.lift], layout.words[keep.lift]
+    flags = folded.columns[has]
+    there = np.flatnonzero((flags != NOTHING) if keep.nulls else (flags == VALUE))
+    both = rows.with_(folded.columns[:, there][[EVENT, ID, has, word]], folded.owner[there])
+    event = both.columns[0]
+    hop = event // keep.hop * keep.hop if keep.hop else np.zeros(len(event), np.int64)
+    if keep.longest is not None:
+        ends = hop + (keep.hop + keep.longest) if keep.hop else event + (keep.longest + 1)
+        alive = np.flatnonzero(ends > horizon[both.owner])
+        both, hop, event = both.take(alive), hop[alive], event[alive]
+    ids = both.columns[1].view(np.uint64)
+    order = np.lexsort((ids, event, hop, both.owner))
+    both, hop = both.take(order), hop[order]
+    once = _firsts(both.owner, both.columns[0], both.columns[1])
+    both, hop = both.take(once), hop[once]
+    rank = _rank(both.owner, hop)
+    if keep.newest:
+        rank = _rank(both.owner[::-1], hop[::-1])[::-1]
+    return both.take(np.flatnonzero(rank < keep.size))
 
 
-def _fold_ids(layout: Layout, batch: Batch, horizon: Ints, rows: Ints, rows_of: Ints) -> None:
-    if not layout.tiers:  # the newest fact twice is the newest fact: nothing to remember
-        return
-    fresh = np.stack([windows_until(layout, rows[:, EVENT]), rows[:, ID]], axis=1)
-    spent, owner = np.concatenate([batch.spent, fresh]), np.concatenate([batch.spent_of, rows_of])
-    alive = np.flatnonzero(spent[:, 0] > horizon[owner])
-    order = alive[np.lexsort((spent[alive, 1], spent[alive, 0], owner[alive]))]
-    batch.spent, batch.spent_of = spent[order], owner[order]
+def _firsts(owner: Ints, *columns: Ints) -> Ints:
+    """Where a row differs from the one before it."""
+    changed = np.ones(len(owner), bool)
+    changed[1:] = owner[1:] != owner[:-1]
+    for column in columns:
+        changed[1:] |= column[1:] != column[:-1]
+    return np.flatnonzero(changed)
 
 
-def write_batch(batch: Batch) -> tuple[list[bytes], list[bytes]]:
-    """Packed states and packed ids of the entities, in order."""
-    entities = np.arange(len(batch.newest) + 1)
-    cuts = [np.searchsorted(owner, entities).tolist() for owner in (batch.head_of, *batch.tiles_of, batch.spent_of)]
-    states, spent = [], []
-    for i, newest in enumerate(batch.newest.tolist()):
-        tiles = [rows[cut[i] : cut[i + 1]] for rows, cut in zip(batch.tiles, cuts[1:-1], strict=True)]
-        states.append(pack(newest, batch.lasts[i], tiles, batch.head[cuts[0][i] : cuts[0][i + 1]]))
-        spent.append(batch.spent[cuts[-1][i] : cuts[-1][i + 1]].tobytes())
-    return states, spent
+def _rank(owner: Ints, group: Ints) -> Ints:
+    """The place of each row among the rows of its owner and group, which lie together."""
+    first = _firsts(owner, group)
+    return np.arange(len(owner)) - np.repeat(first, np.diff(np.r_[first, len(owner)]))

@@ -2,7 +2,18 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everloop.features.batch.intervals import NOTHING, Questions, by_entity_and_time, cover_count, cover_max, cover_sum
+from everloop.features.batch.intervals import (
+    NOTHING,
+    Questions,
+    by_entity_and_time,
+    cover_count,
+    cover_distinct,
+    cover_max,
+    cover_sum,
+    cover_top,
+    pairs,
+)
+from everloop.features.states.finalise import lanes
 
 COUNT = 13
 ranges = st.tuples(
@@ -15,12 +26,22 @@ ranges = st.tuples(
 def test_covers_equal_a_loop(given_ranges):
     kept = [(a, b, v) for a, b, v in given_ranges if a < b]
     first, end, values = (np.array([r[i] for r in kept], np.int64) for i in range(3))
-    high, low = cover_sum(COUNT, first, end, values)
+    high, low = cover_sum(COUNT, first, end, lanes(values))
+    different = cover_distinct(COUNT, first, end, values)
+    rows = np.arange(len(kept))
+    three = cover_top(COUNT, first, end, rows, 3)
+    listed = [
+        (q, w) for *_, question, which in pairs(COUNT, first, end, 5) for q, w in zip(question, which, strict=True)
+    ]
     for q in range(COUNT):
         inside = [v for a, b, v in kept if a <= q < b]
         assert cover_count(COUNT, first, end)[q] == len(inside)
         assert (int(high[q]) << 32) + int(low[q]) == sum(inside)
         assert cover_max(COUNT, first, end, values)[q] == max(inside, default=NOTHING)
+        assert different[q] == len(set(inside))
+        mine = [i for i, (a, b, _) in enumerate(kept) if a <= q < b]
+        assert [i for i in three[q] if i != NOTHING] == mine[:-4:-1]
+        assert sorted(w for asked, w in listed if asked == q) == mine
 
 
 @given(
