@@ -18,7 +18,8 @@ from everloop.core.clock import Micros
 from everloop.core.errors import DataError, EverloopError, Unavailable
 from everloop.features.online import LATE, OnlineView, advance, lift, push_facts, watermarks
 from everloop.features.operations import online_store, online_view, views_in
-from everloop.features.states.facts import Column, Facts
+from everloop.features.states.columns import Column
+from everloop.features.states.facts import Facts
 
 Columns = Mapping[str, Any]
 Lifted = tuple[Facts, dict[str, Column]] | None
