@@ -1,5 +1,7 @@
 """A server that does nothing: it reads each request and answers what it was given for that path, else `{}`.
 
+A GET of a file that is called as the one that it was given answers that file.
+
 python benchmarks/tracking_null.py ANSWERS.json     prints its port
 """
 
@@ -11,10 +13,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 import psutil
 
+FILE = "file"
+"""The answer of this name is the path of the file."""
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 
 
@@ -33,6 +38,9 @@ def answering(answers: dict[str, bytes], folder: Path) -> Iterator[tuple[str, ps
 
 
 async def _serve(answers: dict[str, bytes]) -> None:
+    file = Path(answers.get(FILE, b"/").decode())
+    size = os.stat(file).st_size  # noqa: PTH116 - before anybody is served
+
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await _head(reader):
             lines = head.decode("latin-1").split("\r\n")
@@ -40,6 +48,11 @@ async def _serve(answers: dict[str, bytes]) -> None:
             left = next((int(line[15:]) for line in lines if line.lower().startswith("content-length:")), 0)
             while left:
                 left -= len(await reader.read(min(left, 1 << 20)))
+            if lines[0].startswith("GET") and path.rpartition("/")[2] == file.name:
+                writer.write(_HEAD % size)
+                with FileIO(file) as content:
+                    await asyncio.get_running_loop().sendfile(writer.transport, content)
+                continue
             body = answers.get(path, b"{}")
             writer.write(_HEAD % len(body) + body)
             await writer.drain()

@@ -21,8 +21,8 @@ class Blobs(Protocol):
         """Store bytes and return their id; raises `StorageFull`."""
         ...
 
-    def put_file(self, path: Path, *, move: bool = False) -> str:
-        """Store a file's bytes (hard-linked or moved where that is safe) and return their id."""
+    def put_file(self, path: Path, *, move: bool = False, known: str = "") -> str:
+        """Store a file's bytes (moved where that is safe) and return their id; `known` to who hashed what moves."""
         ...
 
     def get(self, identity: str) -> bytes:

@@ -29,8 +29,11 @@ TIME_HEADER = "Everloop-Time"
 WORKSPACE_HEADER = "X-MLFLOW-WORKSPACE"
 
 
-def build_app(workspace: Workspace, names: frozenset[str] = frozenset()) -> Starlette:
-    """The whole application over an opened workspace. `names` are host names, beside the bind address, that mean us."""
+def build_app(workspace: Workspace, names: frozenset[str] = frozenset(), *, hand: str = "") -> Starlette:
+    """The whole application over an opened workspace.
+
+    `names` are host names, beside the bind address, that mean us; `hand` is the secret of the gateway before us.
+    """
     load_operations()
     auth = Authenticator(workspace.catalog, workspace.clock, host=workspace.settings.host, names=names)
     engines = Engines(workspace.settings)
@@ -41,7 +44,7 @@ def build_app(workspace: Workspace, names: frozenset[str] = frozenset()) -> Star
         feeds.route,
         *login_routes(auth),
         Mount(PREFIX, rest_app(open_context)),
-        *mlflow_routes(lambda request: open_context(request, _mlflow_project(request, workspace))),
+        *mlflow_routes(lambda request: open_context(request, _mlflow_project(request, workspace)), hand),
         *web_routes(open_context, workspace.settings.project),
     ]
     app = Starlette(

@@ -9,12 +9,13 @@ import uvicorn
 from everloop.core.errors import EverloopError
 from everloop.core.settings import load
 from everloop.server.app import build_app
+from everloop.serving.gateway.passing.hand import VARIABLE as HAND
 from everloop.workspace.opened import Workspace
 
 
 def main(arguments: list[str]) -> int:
     """Serve until SIGTERM; the exit code is 2 when the workspace does not open."""
-    path = arguments[0]
+    path, hand = arguments[0], os.environ.pop(HAND, "")  # before any other process is started
     Path(path).unlink(missing_ok=True)
     try:
         workspace = Workspace.open(load({}, os.environ))
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"server: {error.message} ({error.hint})\n")
         return 2
     with workspace:
-        app = build_app(workspace)
+        app = build_app(workspace, hand=hand)
         config = uvicorn.Config(
             app,
             uds=path,

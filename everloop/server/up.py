@@ -6,6 +6,7 @@ loads next to nothing.
 
 import http.client
 import os
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from everloop.core.errors import EverloopError
 from everloop.core.settings import Settings, load
 from everloop.server.supervisor import Child, bind, pids_file, supervise
+from everloop.serving.gateway.passing.hand import VARIABLE as HAND
 
 LINK = "EVERLOOP_LINK"
 """The sign-in link to print once everything answers; taken out of the environment before children start."""
@@ -77,11 +79,11 @@ def processes(settings: Settings, listener: int, port: int) -> list[Child]:
     ]
     if settings.fsync:
         gateway.append("--fsync")
+    serve = ["-P", "-m", "everloop.server.serve", str(socket_path)]
+    trusting = {**env, HAND: secrets.token_hex(32)}  # these two alone take each other at their word
     made = [
-        Child("gateway", [sys.executable, *gateway], env, run / "gateway.log", (listener,)),
-        Child(
-            "server", [sys.executable, "-P", "-m", "everloop.server.serve", str(socket_path)], env, run / "server.log"
-        ),
+        Child("gateway", [sys.executable, *gateway], trusting, run / "gateway.log", (listener,)),
+        Child("server", [sys.executable, *serve], trusting, run / "server.log"),
     ]
     for number in range(settings.workers):
         name = f"worker-{number}"

@@ -58,9 +58,9 @@ class BucketStore:
         """Store bytes and return their id; raises `Unavailable`, `StorageFull` (of the cache)."""
         return self._uploaded(self.cache.put(content))
 
-    def put_file(self, path: Path, *, move: bool = False) -> str:
-        """Store a file's bytes and return their id. With `move` the file is the store's from now on, and gone."""
-        return self._uploaded(self.cache.put_file(path, move=move))
+    def put_file(self, path: Path, *, move: bool = False, known: str = "") -> str:
+        """Store a file's bytes and return their id; as a folder's store does it."""
+        return self._uploaded(self.cache.put_file(path, move=move, known=known))
 
     def put_stream(self, stream: BinaryIO) -> str:
         """Store what is left in a stream and return its id."""
@@ -80,6 +80,10 @@ class BucketStore:
             return self._present(identity)
         except NotFound:
             return None
+
+    def place(self, identity: str) -> Path | None:
+        """The same: what was fetched was verified."""
+        return self.path(identity)
 
     def read_range(self, identity: str, start: int, length: int) -> bytes:
         """Bytes of a part of an object, not verified, out of the cache or fetched alone. Raises as `get`."""

@@ -30,9 +30,12 @@ class DirectoryStore:
         """Store bytes and return their id; raises `StorageFull`, leaving nothing behind."""
         return put.put_bytes(self.root, content, fsync=self.fsync)
 
-    def put_file(self, path: Path, *, move: bool = False) -> str:
-        """Store a file's bytes and return their id. With `move` the file is the store's from now on, and gone."""
-        return put.put_file(self.root, Path(path), move=move, fsync=self.fsync)
+    def put_file(self, path: Path, *, move: bool = False, known: str = "") -> str:
+        """Store a file's bytes and return their id. With `move` the file is the store's from now on, and gone.
+
+        Whoever hashed the bytes of a file that moves while writing them gives that id, and they are not read again.
+        """
+        return put.put_file(self.root, Path(path), move=move, fsync=self.fsync, known=known)
 
     def put_stream(self, stream: BinaryIO) -> str:
         """Store what is left in a stream and return its id."""
@@ -49,6 +52,11 @@ class DirectoryStore:
     def path(self, identity: str) -> Path | None:
         """A read-only file with the bytes, verified now, for mapping into memory; None when it is not here."""
         return get.path(self.root, identity)
+
+    def place(self, identity: str) -> Path | None:
+        """The file with the bytes, not verified: for a reader who verifies while reading; None when it is not here."""
+        file = layout.file_of(self.root, identity)
+        return file if file.is_file() else None
 
     def read_range(self, identity: str, start: int, length: int) -> bytes:
         """Bytes of a part of an object, not verified: for callers who know its digest. Raises `NotFound`."""

@@ -49,8 +49,8 @@ def put_stream(root: Path, stream: BinaryIO, *, fsync: bool) -> str:
     return _write(root, fill, fsync=fsync)
 
 
-def put_file(root: Path, path: Path, *, move: bool, fsync: bool) -> str:
-    """Store a file's bytes and return their id.
+def put_file(root: Path, path: Path, *, move: bool, fsync: bool, known: str = "") -> str:
+    """Store a file's bytes and return their id, which is `known` to who hashed the file that moves while writing it.
 
     With `move`, a file on the same disk is renamed into place and not copied; whoever wrote it must be done with it. A
     file that stays is copied, never linked: a later edit of it would change the object. Raises `NotFound`.
@@ -74,7 +74,7 @@ def put_file(root: Path, path: Path, *, move: bool, fsync: bool) -> str:
         os.utime(taken)
         if fsync:
             _sync(taken)
-        return _place(root, taken, digest_file(taken), fsync=fsync)
+        return _place(root, taken, known or digest_file(taken), fsync=fsync)
 
 
 def _copied(source: BinaryIO, target: BinaryIO) -> str:

@@ -1,18 +1,21 @@
 """Artifacts: which object stands at which path of a run, logged model or experiment. The bytes are in the store."""
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Executable, delete, or_, select
+from sqlalchemy import ColumnElement, delete, or_, select
 
-from everloop.catalog.engine import Tx, insert_for
+from everloop.catalog.engine import Tx
 from everloop.catalog.tables.tracking import artifacts
 from everloop.catalog.tracking.rows import Artifact
 from everloop.core.clock import Micros
 from everloop.core.errors import InvalidInput, NotFound
 
 _LONGEST = 1024
+_NO_EMPTY_PART = frozenset(("", ".", ".."))
+_NEVER = re.compile(r"[\\\x00-\x1f\x7f]|%[0-9a-fA-F]{2}")
 
 
 def checked_path(path: str, *, empty: bool = False) -> str:
@@ -23,14 +26,11 @@ def checked_path(path: str, *, empty: bool = False) -> str:
     """
     if path == "" and empty:
         return path
-    parts = path.split("/")
     wrong = (
-        any(part in {"", ".", ".."} for part in parts)
-        or "\\" in path
-        or any(ord(character) < 32 or ord(character) == 127 for character in path)
-        or (len(path) > 1 and path[1] == ":")
+        not _NO_EMPTY_PART.isdisjoint(path.split("/"))
+        or _NEVER.search(path) is not None
+        or path[1:2] == ":"
         or len(path.encode("utf-8", "surrogatepass")) > _LONGEST
-        or _still_encoded(path)
     )
     if wrong:
         raise InvalidInput("Invalid path", hint=f"a relative path without '..', at most {_LONGEST} bytes")
@@ -44,19 +44,31 @@ def put(tx: Tx, project: str, owner: str, path: str, *, identity: str, size: int
     """
     checked_path(path)
     parents = [path[:place] for place, character in enumerate(path) if character == "/"]
-    blocked = [artifacts.c.path.in_(parents)] if parents else []
-    clash = select(artifacts.c.path).where(*_of(project, owner), or_(*blocked, _below(path))).limit(1)
-    if (other := tx.execute(clash).scalar()) is not None:
+    mark = "?" if tx.dialect.name == "sqlite" else "%s"
+    mine = (project, owner)
+    above = (*mine, *parents) if parents else ()
+    clash = tx.exec_driver_sql(_clash(mark, len(parents)), (*mine, path + "/", path + "0", *above))
+    if (other := clash.scalar()) is not None:
         raise InvalidInput(f"'{path}' and '{other}' cannot both be files", hint="choose another path")
-    row = {"project": project, "owner": owner, "path": path, "object": identity, "size": size, "at": at}
-    tx.execute(_naming(tx.dialect.name), row)
+    tx.exec_driver_sql(_NAMING[mark], (project, owner, path, identity, size, at))
 
 
-@lru_cache  # built once: building costs more than running it
-def _naming(dialect: str) -> Executable:
-    made = insert_for(dialect, artifacts)
-    fresh = {name: made.excluded[name] for name in ("object", "size", "at")}
-    return made.on_conflict_do_update(index_elements=["project", "owner", "path"], set_=fresh)
+# a folder of small files is a thousand of these: straight through the driver
+
+
+@lru_cache
+def _clash(mark: str, parents: int) -> str:
+    """A file below the path, or one of its `parents`: '0' is the character after '/'."""
+    mine = f"SELECT path FROM artifacts WHERE project = {mark} AND owner = {mark} AND path"  # noqa: S608 - marks alone
+    above = f" UNION ALL {mine} IN ({', '.join([mark] * parents)})" if parents else ""
+    return f"{mine} > {mark} AND path < {mark}{above} LIMIT 1"
+
+
+_NAMING = {
+    mark: f"INSERT INTO artifacts (project, owner, path, object, size, at) VALUES ({', '.join([mark] * 6)}) "  # noqa: S608
+    "ON CONFLICT (project, owner, path) DO UPDATE SET object = excluded.object, size = excluded.size, at = excluded.at"
+    for mark in ("?", "%s")
+}
 
 
 def get(tx: Tx, project: str, owner: str, path: str) -> Artifact:
@@ -104,12 +116,3 @@ def _of(project: str, owner: str) -> tuple[ColumnElement[bool], ...]:
 def _below(path: str) -> ColumnElement[Any]:
     """Paths in a directory, by the index: '0' is the character after '/'."""
     return (artifacts.c.path > path + "/") & (artifacts.c.path < path + "0")
-
-
-def _still_encoded(path: str) -> bool:
-    return any(
-        character == "%"
-        and len(path) > place + 2
-        and all(c in "0123456789abcdefABCDEF" for c in path[place + 1 : place + 3])
-        for place, character in enumerate(path)
-    )

@@ -15,9 +15,10 @@ from everloop.catalog.tracking import runs as stored_runs
 from everloop.core.errors import EverloopError
 from everloop.core.ids import checked_name
 from everloop.server.index import Index
-from everloop.server.mlflow import artifacts, experiments, models, registry, runs, transfer, workspaces
+from everloop.server.mlflow import experiments, models, registry, runs, workspaces
 from everloop.server.mlflow.answers import error_answer, gone, json_answer, no_endpoint
 from everloop.server.mlflow.endpoint import Endpoint, call
+from everloop.server.mlflow.files import artifacts, handing, transfer
 from everloop.server.mlflow.genai import assessments, datasets, figures, former, ingest, scorers, traces, webhooks
 from everloop.server.mlflow.wire import Arguments, arguments_of, read_arguments, small_body
 
@@ -76,9 +77,12 @@ def workspace_of(request: Request, default: str) -> str:
     return request.headers.get(WORKSPACE_HEADER, "").strip() or request.query_params.get("workspace", "") or default
 
 
-def mlflow_routes(open_context: OpenContext) -> list[BaseRoute]:
-    """Every route of the protocol that is offered; mount them at the root of the server."""
-    served = _Served(open_context)
+def mlflow_routes(open_context: OpenContext, hand: str = "") -> list[BaseRoute]:
+    """Every route of the protocol that is offered; mount them at the root of the server.
+
+    `hand` is the secret that the gateway before us knows, if there is one.
+    """
+    served = _Served(open_context, handing.Hands(hand))
     found: list[BaseRoute] = [
         Route("/version", _version, methods=["GET"]),
         Route("/health", _health, methods=["GET"]),
@@ -105,17 +109,19 @@ def mlflow_routes(open_context: OpenContext) -> list[BaseRoute]:
             Route(f"{prefix}/2.0/mlflow/logged-models/{{model_id}}/artifacts/files", served.get_model_artifact),
             Route(f"{prefix}/2.0/mlflow/upload-artifact", served.upload_artifact, methods=["POST"]),
             Route(proxy, served.list_proxy, methods=["GET"]),
-            Route(f"{proxy}/{{path:path}}", served.proxy, methods=["GET", "PUT", "DELETE"]),
+            Route(f"{proxy}/{{path:path}}", served.proxy, methods=["GET", "PUT", "POST", "DELETE"]),
             Route(f"{prefix}/{{rest:path}}", _nothing, methods=_METHODS),
         ]
-    return [Index(found), *found]
+    # those that the index holds are looked at once more, last, for requests by other methods
+    return [Index(found), *sorted(found, key=lambda route: "{" not in getattr(route, "path", ""))]
 
 
 class _Served:
     """The routes' functions, with what they share."""
 
-    def __init__(self, open_context: OpenContext) -> None:
+    def __init__(self, open_context: OpenContext, hands: handing.Hands) -> None:
         self._open_context = open_context
+        self._hands = hands
         self._ready: set[str] = set()
         """Projects whose Default experiment is known to exist."""
 
@@ -139,13 +145,24 @@ class _Served:
     async def proxy(self, request: Request) -> Response:
         """The artifact proxy."""
         path = request.path_params["path"]
+        if request.method == "POST" and not self._hands.reach(request):
+            return await _nothing(request)
+        if request.method == "PUT":
+            try:
+                body = await small_body(request)
+            except ClientDisconnect:
+                return gone()
+            if body is not None:
+                return await run_in_threadpool(self._kept, request, path, body)
 
         async def answer(ctx: Context) -> Response:
             if request.method == "PUT":
                 return json_answer(await artifacts.upload(ctx, request, path))
+            if request.method == "POST":
+                return await handing.post(ctx, request, path)
             if request.method == "DELETE":
                 return json_answer(await artifacts.remove(ctx, path))
-            return await artifacts.download(ctx, path, ranged=request.headers.get("range", ""))
+            return await self._download(ctx, request, path)
 
         return await self._guarded(request, answer)
 
@@ -162,7 +179,7 @@ class _Served:
         """GET /get-artifact?run_id=&path=, of the web pages."""
 
         async def answer(ctx: Context) -> Response:
-            return await artifacts.download(ctx, await run_in_threadpool(_run_path, ctx, request))
+            return await self._download(ctx, request, await run_in_threadpool(_run_path, ctx, request))
 
         return await self._guarded(request, answer)
 
@@ -170,7 +187,7 @@ class _Served:
         """GET logged-models/<id>/artifacts/files?artifact_file_path=, of the web pages."""
 
         async def answer(ctx: Context) -> Response:
-            return await artifacts.download(ctx, await run_in_threadpool(_model_path, ctx, request))
+            return await self._download(ctx, request, await run_in_threadpool(_model_path, ctx, request))
 
         return await self._guarded(request, answer)
 
@@ -178,9 +195,13 @@ class _Served:
         """GET /model-versions/get-artifact?name=&version=&path=, of the web pages."""
 
         async def answer(ctx: Context) -> Response:
-            return await artifacts.download(ctx, await run_in_threadpool(_version_path, ctx, request))
+            return await self._download(ctx, request, await run_in_threadpool(_version_path, ctx, request))
 
         return await self._guarded(request, answer)
+
+    async def _download(self, ctx: Context, request: Request, path: str) -> Response:
+        hand = self._hands.sending if self._hands.reach(request) else None
+        return await artifacts.download(ctx, path, ranged=request.headers.get("range", ""), hand=hand)
 
     async def upload_artifact(self, request: Request) -> Response:
         """POST upload-artifact?run_uuid=&path=, of the web pages."""
@@ -228,6 +249,13 @@ class _Served:
         try:
             ctx = self._context(request)
             return json_answer(call(ctx, operation, arguments_of(request, body, largest)))
+        except EverloopError as error:
+            return error_answer(error)
+
+    def _kept(self, request: Request, path: str, body: bytes) -> Response:
+        """The same for a small artifact."""
+        try:
+            return json_answer(artifacts.upload_small(self._context(request), path, body))
         except EverloopError as error:
             return error_answer(error)
 

@@ -9,7 +9,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -23,7 +23,8 @@ from everloop.serving.gateway.answer import Answered, Asked, Predictions
 from everloop.serving.gateway.faults import told
 from everloop.serving.gateway.fleet import Fleet, LiveRoute
 from everloop.serving.gateway.lookups import Lookups
-from everloop.serving.gateway.relay import Headers, Links, Receive, Scope, Send, relay
+from everloop.serving.gateway.passing.carry import Carrier
+from everloop.serving.gateway.passing.relay import Headers, Receive, Scope, Send
 from everloop.serving.gateway.workers import ModelProcess
 from everloop.serving.protocol import oip, scoring
 from everloop.serving.protocol.question import MAX_BODY, Question, decompress
@@ -58,11 +59,13 @@ class Reply:
 class Gateway:
     """The application; `fleet` and `predictions` hold all state."""
 
-    def __init__(self, fleet: Fleet, predictions: Predictions, lookups: Lookups, door: Door, server: str = "") -> None:
-        """Pass what is no prediction or look-up to the UNIX socket `server`, or answer 404 when there is none."""
+    def __init__(
+        self, fleet: Fleet, predictions: Predictions, lookups: Lookups, door: Door, server: Carrier | None = None
+    ) -> None:
+        """Pass what is no prediction or look-up to the server, or answer 404 when there is none."""
         self._lookups = lookups
         self._fleet, self._predictions, self._door = fleet, predictions, door
-        self._server = Links(server) if server else None
+        self._server = server
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -89,11 +92,12 @@ class Gateway:
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
-    async def _relayed(self, links: Links, scope: Scope, receive: Receive, send: Send) -> Reply | None:
+    async def _relayed(self, server: Carrier, scope: Scope, receive: Receive, send: Send) -> Reply | None:
         try:
-            await relay(links, scope, receive, send, self._stopping)
-        except Unavailable as error:
-            return _problem(error)
+            await server.carry(scope, receive, send, self._stopping)
+        except EverloopError as error:
+            failed = _problem(error)
+            return replace(failed, headers=(*failed.headers, (b"connection", b"close")))  # its body may be half read
         return None
 
     # -- look-ups

@@ -28,6 +28,8 @@ from everloop.serving.gateway.app import Gateway
 from everloop.serving.gateway.features import Features
 from everloop.serving.gateway.fleet import Fleet
 from everloop.serving.gateway.lookups import Lookups
+from everloop.serving.gateway.passing import hand
+from everloop.serving.gateway.passing.carry import Carrier
 from everloop.serving.table import write_atomically
 
 _TELL_SECONDS = 0.5
@@ -75,13 +77,13 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     fleet = Fleet(home / "routes.json", key)
     listening = listener(arguments)
     features = Features(arguments.home)
-    lookups = Lookups(features)
-    app = Gateway(
-        fleet, Predictions(appender, nonce, features.read), lookups, Door(listening.getsockname()[0]), arguments.server
-    )
+    # the secret goes before any model's process is started: it is not theirs
+    carrier = Carrier(arguments.server, os.environ.pop(hand.VARIABLE, ""))
+    door, predictions = Door(listening.getsockname()[0]), Predictions(appender, nonce, features.read)
+    app = Gateway(fleet, predictions, Lookups(features), door, carrier if arguments.server else None)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=carrier.protocol(),
         ws="none",
         lifespan="off",
         log_level="error",
@@ -127,6 +129,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
         (home / "stats" / f"{arguments.name}.json").unlink(missing_ok=True)
         appender.close()
         features.close()
+        carrier.close()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,9 +14,10 @@ from everloop.catalog.genai.rows import RUN_METADATA
 from everloop.catalog.tracking import runs
 from everloop.core.errors import InvalidInput, PermissionDenied
 from everloop.core.grants import Target
-from everloop.server.mlflow import artifacts, genai
+from everloop.server.mlflow import genai
 from everloop.server.mlflow.answers import json_answer
 from everloop.server.mlflow.endpoint import Endpoint, call
+from everloop.server.mlflow.files import artifacts
 from everloop.server.mlflow.genai.traces import belongs, on_trace, trace_id
 from everloop.server.mlflow.genai.writing import file_json
 from everloop.server.mlflow.wire import Arguments

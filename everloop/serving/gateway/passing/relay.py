@@ -2,7 +2,7 @@
 
 Bodies stream both ways and are never held; when the caller goes away, the server's side is closed.
 Headers of one hop are dropped, and what says who the caller is comes from the connection, never from
-the caller.
+the caller; so do the headers of `hand`.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from typing import Any
 import httptools
 
 from everloop.core.errors import Unavailable
+from everloop.serving.gateway.passing.hand import HEADERS as HAND
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -25,9 +26,12 @@ _ONE_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer"
     b" transfer-encoding upgrade".split()
 )
-_OURS = frozenset(
-    b"forwarded x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port x-forwarded-prefix"
-    b" x-forwarded-server x-real-ip expect".split()
+_OURS = (
+    frozenset(
+        b"forwarded x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port x-forwarded-prefix"
+        b" x-forwarded-server x-real-ip expect".split()
+    )
+    | HAND
 )
 _CHUNK = 256 * 1024
 _MOST_IDLE = 64
@@ -42,8 +46,8 @@ def _named_in_connection(headers: Headers) -> set[bytes]:
     return {token.strip().lower() for token in values.split(b",")}
 
 
-def request_head(scope: Scope) -> tuple[bytes, bool]:
-    """The head of the request to the server, and whether its body goes in chunks."""
+def request_head(scope: Scope, more: Headers) -> tuple[bytes, bool]:
+    """The head of the request to the server, with `more` headers of our own, and whether its body goes in chunks."""
     headers: Headers = scope["headers"]
     dropped = _ONE_HOP | _OURS | _named_in_connection(headers)
     chunked = any(name == b"transfer-encoding" for name, _ in headers)
@@ -56,6 +60,7 @@ def request_head(scope: Scope) -> tuple[bytes, bool]:
         b"x-forwarded-for: " + (client[0].encode() if client else b"unix"),
         b"x-forwarded-host: " + host,
         b"x-forwarded-proto: " + scope["scheme"].encode(),
+        *(name + b": " + value for name, value in more),
     ]
     if chunked:
         lines.append(b"transfer-encoding: chunked")
@@ -154,13 +159,15 @@ class Links:
             await link.writer.wait_closed()
 
 
-async def relay(links: Links, scope: Scope, receive: Receive, send: Send, stopping: asyncio.Event) -> None:
-    """Pass one request to the server; raises `Unavailable` before anything was answered.
+async def relay(
+    links: Links, scope: Scope, receive: Receive, send: Send, stopping: asyncio.Event, *, more: Headers | None = None
+) -> None:
+    """Pass one request to the server, with `more` headers of our own; raises `Unavailable` before any answer.
 
     When `stopping` is set, streams of events end; other answers are passed to their end.
     """
     link = await links.take(patient=scope["path"] != "/health")
-    head, chunked = request_head(scope)
+    head, chunked = request_head(scope, more or [])
     gone = asyncio.create_task(_send_body(head, chunked, receive, link))
     answer = asyncio.create_task(_pass_answer(link.reader, scope["method"], send, stopping))
     whole = False

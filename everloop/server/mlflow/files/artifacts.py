@@ -10,9 +10,10 @@ import mimetypes
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -23,6 +24,7 @@ from starlette.responses import Response, StreamingResponse
 
 from everloop.catalog import versions
 from everloop.catalog.context import Context
+from everloop.catalog.engine import Catalog
 from everloop.catalog.operation import Operation
 from everloop.catalog.tracking import artifacts, experiments, logged, runs
 from everloop.catalog.tracking.rows import Artifact
@@ -32,7 +34,8 @@ from everloop.core.ids import PREFIX
 from everloop.data.sensitive.masking import need_file
 from everloop.server.mlflow.endpoint import Endpoint, call, on_run
 from everloop.server.mlflow.genai.traces import target_of
-from everloop.server.mlflow.wire import Arguments, small_body
+from everloop.server.mlflow.wire import Arguments
+from everloop.serving.gateway.passing.hand import ASKED, Sending, told
 
 _CHUNK = 1 << 20
 _PIECE = 4 << 20
@@ -121,17 +124,15 @@ def find_file(ctx: Context, args: Arguments) -> Mapping[str, Any]:
 def name_file(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """Let a path name an object that was just stored."""
     place = _writable(place_of(args.text("path")))
-    with ctx.write() as tx:
-        artifacts.put(
-            tx,
-            ctx.project,
-            _row_owner(place),
-            place.path,
-            identity=args.text("object"),
-            size=args.integer("size"),
-            at=ctx.now(),
-        )
+    _name(ctx, place, args.text("object"), args.integer("size"))
     return {}
+
+
+def _name(ctx: Context, place: Place, identity: str, size: int) -> None:
+    with ctx.write() as tx:
+        if place.kind == "run":
+            runs.find(tx, ctx.project, place.owner)
+        artifacts.put(tx, ctx.project, _row_owner(place), place.path, identity=identity, size=size, at=ctx.now())
 
 
 def delete_file(ctx: Context, args: Arguments) -> Mapping[str, Any]:
@@ -158,6 +159,21 @@ def on_place(ctx: Context, args: Arguments) -> Target:
         return Target("experiment", experiments.get(tx, ctx.project, place.owner).id)
 
 
+def _on_known(ctx: Context, args: Arguments) -> Target:
+    """The same, with one look at a run for all the files that follow each other; the effect looks again."""
+    place = place_of(args.text("path"))
+    if place.kind != "run":
+        return on_place(ctx, args)
+    _seen(ctx.catalog, ctx.project, place.owner)
+    return Target("run", place.owner)
+
+
+@lru_cache(maxsize=256)
+def _seen(catalog: Catalog, project: str, run: str) -> None:
+    with catalog.read() as tx:
+        runs.find(tx, project, run)
+
+
 def _operation(name: str, handler: Any, *, reads: bool = False) -> Operation:
     return Endpoint("", name, handler, on_place, reads=reads).operation
 
@@ -172,11 +188,8 @@ _DELETE = _operation("artifacts/delete", delete_file)
 async def upload(ctx: Context, request: Request, path: str) -> Mapping[str, Any]:
     """Put a request's body into the store and name it; permission is checked before a byte is stored.
 
-    A large body streams to the disk, a few megabytes at a time, and is never held.
+    The body streams to the disk, a few megabytes at a time, and is never held.
     """
-    body = await small_body(request)
-    if body is not None:
-        return await run_in_threadpool(_upload_small, ctx, path, body)
     await run_in_threadpool(call, ctx, CHECK, {"path": path})
     folder = ctx.home / "tmp"
     file, name = await run_in_threadpool(_temporary, folder)
@@ -193,14 +206,14 @@ async def upload(ctx: Context, request: Request, path: str) -> Mapping[str, Any]
     return await run_in_threadpool(call, ctx, NAME, {"path": path, "object": identity, "size": size})
 
 
-def _upload_small(ctx: Context, path: str, body: bytes) -> Mapping[str, Any]:
-    """A body that was read already, in one turn."""
+def upload_small(ctx: Context, path: str, body: bytes) -> Mapping[str, Any]:
+    """The same with a body that was read already, in one turn of a thread."""
 
-    def stored(ctx: Context, args: Arguments) -> Mapping[str, Any]:
-        _writable(place_of(args.text("path")))
-        return name_file(ctx, Arguments({"path": path, "object": ctx.store.put(body), "size": len(body)}))
+    def stored(ctx: Context, _args: Arguments) -> Mapping[str, Any]:
+        _name(ctx, _writable(place_of(path)), ctx.store.put(body), len(body))
+        return {}
 
-    return call(ctx, _operation("artifacts/upload", stored), {"path": path})
+    return call(ctx, Endpoint("", "artifacts/upload", stored, _on_known).operation, {"path": path})
 
 
 async def _gathered(request: Request) -> AsyncIterator[list[bytes]]:
@@ -217,15 +230,20 @@ async def _gathered(request: Request) -> AsyncIterator[list[bytes]]:
         yield piece
 
 
-async def download(ctx: Context, path: str, *, ranged: str = "") -> Response:
+Hand = Callable[[Context, str, int, int, int], Sending | None]
+"""Where bytes from and up to lie of an object with so many, for who sends them instead of us; None for nowhere."""
+
+
+async def download(ctx: Context, path: str, *, ranged: str = "", hand: Hand | None = None) -> Response:
     """Stream an artifact as an attachment that no browser will take for a page of ours.
 
-    `ranged` is a Range header; one that asks for a single span of bytes is met, any other is passed over.
+    `ranged` is a Range header; one that asks for a single span of bytes is met, any other is passed over. With `hand`
+    the answer may name a file instead, for our gateway to send.
     """
     found = await run_in_threadpool(call, ctx, FIND, {"path": path})
-    stream = await run_in_threadpool(ctx.store.open, found["object"])
+    identity, size = found["object"], found["size"]
     name = path.rpartition("/")[2]
-    start, stop = _span(ranged, found["size"])
+    start, stop = _span(ranged, size)
     headers = {
         "Accept-Ranges": "bytes",
         "Content-Length": str(stop - start),
@@ -234,9 +252,16 @@ async def download(ctx: Context, path: str, *, ranged: str = "") -> Response:
         "Content-Security-Policy": "sandbox",
     }
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    if stop - start == found["size"]:
+    whole = stop - start == size
+    if not whole:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    order = await run_in_threadpool(hand, ctx, identity, start, stop, size) if hand else None
+    if order is not None:
+        headers |= {"Content-Length": "0", ASKED.decode(): told(order).decode()}
+        return Response(status_code=200 if whole else 206, headers=headers, media_type=kind)
+    stream = await run_in_threadpool(ctx.store.open, identity)
+    if whole:
         return StreamingResponse(_chunks(stream), headers=headers, media_type=kind)
-    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{found['size']}"
     return StreamingResponse(_part(stream, start, stop), 206, headers=headers, media_type=kind)
 
 

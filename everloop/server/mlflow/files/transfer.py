@@ -24,9 +24,9 @@ from everloop.catalog.tracking import artifacts as stored
 from everloop.catalog.tracking import logged, runs
 from everloop.core.clock import DAY, SECOND
 from everloop.core.errors import InvalidInput, NotFound, StorageFull
-from everloop.server.mlflow import artifacts
 from everloop.server.mlflow.answers import json_answer
 from everloop.server.mlflow.endpoint import call
+from everloop.server.mlflow.files import artifacts
 from everloop.server.mlflow.wire import Arguments, body_arguments
 
 _MOST_PARTS = 10_000

@@ -1,0 +1,1 @@
+"""Artifacts over HTTP: the proxy, uploads in parts, and files that the gateway moves by itself."""

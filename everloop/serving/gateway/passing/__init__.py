@@ -1,0 +1,1 @@
+"""What is no prediction: passed to the server, and the bytes of large files moved for it."""
