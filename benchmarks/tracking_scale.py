@@ -1,8 +1,10 @@
 """100,000 runs and 50 million points in one workspace, on SQLite and PostgreSQL: what a search and a run's page cost.
 
-The runs are written by the catalog's own functions, a few hundred a transaction, and measured at 1,000, 10,000 and
-100,000 through a running `everloop up`: searches by MLflow's protocol, pages of 100, and the page of a run. A search
-may cost no more than the logarithm of the number of runs. Run by `tracking.py`; alone it takes what is named here.
+The first 1,000 runs, with the newest point of each metric, are written by the catalog's own functions; the others are
+copied in as rows like theirs, and the points below the newest are made by the database itself, a few hundred thousand a
+statement (on PostgreSQL without the table's key, which is made afterwards). Measured at 1,000, 10,000 and 100,000 runs
+through a running `everloop up`: searches by MLflow's protocol, pages of 100, and the page of a run. A search may cost
+no more than the logarithm of the number of runs. Run by `tracking.py`; alone it takes what is named here.
 
     python benchmarks/tracking_scale.py [--quick] [--runs N] [--points N] [--database sqlite|postgresql]
 """
@@ -34,7 +36,11 @@ from everloop.catalog.tracking.rows import Point
 
 PROJECT = "scale"
 SEARCH_MS, PAGE_MS = 100.0, 300.0
-_BATCH = 200
+_BATCH = 1000
+_SERIES = 5_000
+"""Series that are filled at once."""
+_COUNTED = 10_000
+"""Up to so many runs, the points are counted to see that all are there."""
 _KEYS = ("loss", "auc", "f1", "recall", "precision")
 _BYTES_A_POINT = 160  # with room: PostgreSQL keeps a row and its index entry
 
@@ -65,19 +71,107 @@ def load(catalog: Catalog, start: int, until: int, each: int) -> str:
     """Write runs `start` to `until` with parameters, tags and points; the id of the last."""
     dice, last = random.Random(start), ""
     steps = max(1, each // len(_KEYS))
+    with catalog.read() as tx:
+        below = tx.exec_driver_sql("SELECT coalesce(max(number), 0) FROM metric_series").scalar_one()
     for first in range(start, until, _BATCH):
+        if start:
+            last = copy(catalog, dice, range(first, min(first + _BATCH, until)), steps)
+            continue
         with catalog.write() as tx:
             for number in range(first, min(first + _BATCH, until)):
-                at = 1_700_000_000_000_000 + number * 1_000_000
                 run = runs.create(
-                    tx, PROJECT, experiment="0", actor="ada", at=at, tags={"team": "abc"[number % 3]}, name=f"r{number}"
+                    tx, PROJECT, experiment="0", actor="ada", at=_at(number), tags=_tags(number), name=f"r{number}"
                 )
-                model = dice.choice(("forest", "linear", "boosted"))
-                runs.log_params(tx, run, [("model", model), ("seed", str(number % 5000)), ("depth", str(number % 17))])
-                rows = [Point(key, dice.random(), at + step, step) for key in _KEYS for step in range(steps)]
+                runs.log_params(tx, run, _params(dice, number))
+                rows = [Point(key, dice.random(), _at(number) + steps - 1, steps - 1) for key in _KEYS]
                 points.log(tx, PROJECT, run.number, rows)
                 last = run.id
+    fill(catalog, below, steps)
     return last
+
+
+def _at(number: int) -> int:
+    return 1_700_000_000_000_000 + number * 1_000_000
+
+
+def _tags(number: int) -> dict[str, str]:
+    return {"team": "abc"[number % 3]}
+
+
+def _params(dice: random.Random, number: int) -> list[tuple[str, str]]:
+    model = dice.choice(("forest", "linear", "boosted"))
+    return [("model", model), ("seed", str(number % 5000)), ("depth", str(number % 17))]
+
+
+def copy(catalog: Catalog, dice: random.Random, numbers: range, steps: int) -> str:
+    """Write runs as rows like those that the catalog's functions write; the id of the last."""
+    rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in _COPIED}
+    with catalog.write() as tx:
+        run, number = (
+            tx.exec_driver_sql(f"SELECT max(number) FROM {table}").scalar_one() for table in ("runs", "metric_series")
+        )
+        for made in numbers:
+            run, at, identity = run + 1, _at(made), f"{dice.getrandbits(128):032x}"
+            uri = f"mlflow-artifacts:/0/{identity}/artifacts"
+            rows["runs"].append((run, PROJECT, identity, 0, f"r{made}", "RUNNING", "ada", "active", at, uri))
+            tags = {**_tags(made), runs.NAME_TAG: f"r{made}"}
+            rows["run_tags"] += [(run, key, value) for key, value in tags.items()]
+            rows["run_params"] += [(run, key, value) for key, value in _params(dice, made)]
+            for key in _KEYS:
+                number, newest = number + 1, (steps - 1, at + steps - 1, dice.random(), 0)
+                rows["metric_series"].append((number, run, key, *newest, PROJECT, 0))
+                rows["metric_points"].append((number, *newest))
+        for table, columns in _COPIED.items():
+            if catalog.dialect == "sqlite":
+                marks = ", ".join("?" * len(rows[table][0]))
+                tx.exec_driver_sql(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows[table])
+            else:
+                driver: Any = tx.connection.driver_connection
+                with driver.cursor().copy(f"COPY {table} ({columns}) FROM STDIN") as target:
+                    for row in rows[table]:
+                        target.write_row(row)
+    return identity
+
+
+_COPIED = {
+    "runs": "number, project, id, experiment, name, status, actor, stage, start, artifact_uri",
+    "run_tags": "parent, key, value",
+    "run_params": "parent, key, value",
+    "metric_series": "number, run, key, step, at, value, nan, project, experiment",
+    "metric_points": "series, step, at, value, nan",
+}
+
+
+def fill(catalog: Catalog, below: int, steps: int) -> None:
+    """Write the earlier steps of every series after the one with number `below`."""
+    sqlite = catalog.dialect == "sqlite"
+    statement = _FILL_SQLITE if sqlite else _FILL_POSTGRESQL
+    with catalog.write() as tx:
+        most = tx.exec_driver_sql("SELECT max(number) FROM metric_series").scalar_one()
+        if not sqlite:
+            tx.exec_driver_sql("ALTER TABLE metric_points DROP CONSTRAINT pk_metric_points")
+    for first in range(below, most, _SERIES):
+        with catalog.write() as tx:
+            tx.exec_driver_sql(statement, (steps - 2, first, min(first + _SERIES, most)))
+    with catalog.write() as tx:
+        if not sqlite:
+            tx.exec_driver_sql("SET LOCAL maintenance_work_mem = '512MB'")
+            tx.exec_driver_sql("ALTER TABLE metric_points ADD PRIMARY KEY (series, step, at, value, nan)")
+            tx.exec_driver_sql("ALTER INDEX metric_points_pkey RENAME TO pk_metric_points")
+        tx.exec_driver_sql("ANALYZE")  # as each database does by itself, but when it likes
+
+
+_FILL_SQLITE = """
+WITH RECURSIVE steps(step) AS (SELECT 0 UNION ALL SELECT step + 1 FROM steps WHERE step < ?)
+INSERT INTO metric_points (series, step, at, value, nan)
+SELECT number, steps.step, at - 1, (random() & 1048575) / 1048576.0, 0 FROM metric_series CROSS JOIN steps
+WHERE number > ? AND number <= ? ORDER BY number, steps.step
+"""
+_FILL_POSTGRESQL = """
+INSERT INTO metric_points (series, step, at, value, nan)
+SELECT number, steps.step, at - 1, random(), 0 FROM generate_series(0, %s) AS steps(step) CROSS JOIN metric_series
+WHERE number > %s AND number <= %s ORDER BY number, steps.step
+"""
 
 
 def asked(connection: http.client.HTTPConnection, method: str, path: str, body: Any = None) -> bytes:
@@ -126,6 +220,9 @@ def at_scale(database: str, url: str, folder: Path, scale: Scale) -> list[bool]:
             told(f"{database}, load up to {count} runs", "s", taken["wall"], None, cpu=taken["cpu"])
             before = count
             connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=120)
+            with catalog.read() as tx:
+                held = tx.exec_driver_sql("SELECT count(*) FROM metric_points").scalar_one() if count < _COUNTED else 0
+            assert not held or held == count * scale.points, held
             size = f"{count} runs, {count * scale.points} points"
             for name, search in SEARCHES.items():
                 body = {"experiment_ids": ["0"], "max_results": 100, **search}

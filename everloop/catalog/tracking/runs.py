@@ -1,9 +1,10 @@
 """Runs: mutable rows with parameters, tags and the newest point of each metric."""
 
+import math
 import re
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from everloop.catalog.engine import Tx, insert_for
 from everloop.catalog.keeping import removal
 from everloop.catalog.tables.tracking import run_params, run_tags, runs
 from everloop.catalog.tracking import experiments, inputs, points
-from everloop.catalog.tracking.rows import STATUSES, Run
+from everloop.catalog.tracking.rows import STATUSES, Point, Run
 from everloop.core.clock import Micros
 from everloop.core.errors import Conflict, InvalidInput, NotFound
 
@@ -210,32 +211,52 @@ def delete_tag(tx: Tx, run: Run, key: str) -> None:
 
 def loaded(tx: Tx, rows: Collection[Row[Any]]) -> list[Run]:
     """Runs of rows of the table, with parameters, tags, newest points and inputs, in a few queries for all of them."""
-    plain = [run_of(row) for row in rows]
-    numbers = [run.number for run in plain]
+    return [replace(one.run, metrics=tuple(_newest(one.run.id, row) for row in one.metrics)) for one in bare(tx, rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """A run without its metrics, and the newest points as rows."""
+
+    run: Run
+    metrics: Sequence[points.Newest]
+
+
+def bare(tx: Tx, rows: Collection[Row[Any]]) -> list[Bare]:
+    """The same for who writes many runs into one answer: no value is made of each point."""
+    numbers = [row.number for row in rows]
     params, tags = values_below(tx, run_params, numbers), values_below(tx, run_tags, numbers)
-    metrics = points.newest(tx, numbers)
+    metrics = points.newest_bare(tx, numbers)
     datasets, models = inputs.datasets_of(tx, numbers), inputs.models_of(tx, numbers)
     return [
-        replace(
-            run,
-            params=params.get(run.number, {}),
-            tags=tags.get(run.number, {}),
-            metrics=tuple(replace(point, run=run.id) for point in metrics.get(run.number, ())),
-            datasets=datasets.get(run.number, ()),
-            models_in=models.get((run.number, "in"), ()),
-            models_out=models.get((run.number, "out"), ()),
+        Bare(
+            replace(
+                run_of(row),
+                params=params.get(row.number, {}),
+                tags=tags.get(row.number, {}),
+                datasets=datasets.get(row.number, ()),
+                models_in=models.get((row.number, "in"), ()),
+                models_out=models.get((row.number, "out"), ()),
+            ),
+            metrics.get(row.number, ()),
         )
-        for run in plain
+        for row in rows
     ]
+
+
+def _newest(run: str, row: points.Newest) -> Point:
+    key, step, at, value, nan = row
+    return Point(key, math.nan if nan else value, at, step, run=run)
 
 
 def values_below(tx: Tx, table: Table, numbers: Collection[int]) -> dict[int, dict[str, str]]:
     """The texts by key below each parent, in the order of their keys."""
     found: dict[int, dict[str, str]] = {}
     for part in points.chunks(numbers):
-        statement = select(table).where(table.c.parent.in_(part)).order_by(table.c.parent, table.c.key)
-        for row in tx.execute(statement):
-            found.setdefault(row.parent, {})[row.key] = row.value
+        columns = (table.c.parent, table.c.key, table.c.value)
+        statement = select(*columns).where(table.c.parent.in_(part)).order_by(table.c.parent, table.c.key)
+        for parent, key, value in tx.execute(statement).all():
+            found.setdefault(parent, {})[key] = value
     return found
 
 

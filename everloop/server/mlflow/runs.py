@@ -72,12 +72,12 @@ def metric_json(point: Point) -> dict[str, Any]:
     }
 
 
-def run_json(run: Run) -> dict[str, Any]:
-    """A run with all that it holds."""
+def run_json(run: Run, bare: Sequence[points.Newest] | None = None) -> dict[str, Any]:
+    """A run with all that it holds; its newest points are `bare`, if these are given."""
     return {
         "info": info_json(run),
         "data": {
-            "metrics": [metric_json(point) for point in run.metrics],
+            "metrics": [metric_json(point) for point in run.metrics] if bare is None else _newest_json(run.id, bare),
             "params": pairs(run.params),
             "tags": pairs(run.tags),
         },
@@ -87,6 +87,20 @@ def run_json(run: Run) -> dict[str, Any]:
         },
         "outputs": {"model_outputs": [{"model_id": link.model, "step": link.step} for link in run.models_out]},
     }
+
+
+def _newest_json(run: str, rows: Sequence[points.Newest]) -> list[dict[str, Any]]:
+    """What `metric_json` makes of each point, without making the points: a page of runs has thousands."""
+    return [
+        {
+            "key": key,
+            "value": value if not nan and value - value == 0 else number(math.nan if nan else value),
+            "timestamp": at // 1000,
+            "step": step,
+            "run_id": run,
+        }
+        for key, step, at, value, nan in rows
+    ]
 
 
 def create(ctx: Context, args: Arguments) -> Mapping[str, Any]:
@@ -149,7 +163,7 @@ def get(ctx: Context, args: Arguments) -> Mapping[str, Any]:
 def search(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """runs/search."""
     with ctx.read() as tx:
-        found = querying.search(
+        found = querying.search_rows(
             tx,
             ctx.project,
             args.experiments(),
@@ -159,7 +173,8 @@ def search(ctx: Context, args: Arguments) -> Mapping[str, Any]:
             limit=args.limit(1000, 50_000),
             token=args.text("page_token", ""),
         )
-    return page("runs", [run_json(run) for run in found.rows], found.token)
+        held = runs.bare(tx, found.rows)
+    return page("runs", [run_json(one.run, one.metrics) for one in held], found.token)
 
 
 def log_metric(ctx: Context, args: Arguments) -> Mapping[str, Any]:

@@ -77,10 +77,11 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     fleet = Fleet(home / "routes.json", key)
     listening = listener(arguments)
     features = Features(arguments.home)
+    lookups = Lookups(features)
     # the secret goes before any model's process is started: it is not theirs
     carrier = Carrier(arguments.server, os.environ.pop(hand.VARIABLE, ""))
     door, predictions = Door(listening.getsockname()[0]), Predictions(appender, nonce, features.read)
-    app = Gateway(fleet, predictions, Lookups(features), door, carrier if arguments.server else None)
+    app = Gateway(fleet, predictions, lookups, door, carrier if arguments.server else None)
     config = uvicorn.Config(
         app,
         http=carrier.protocol(),

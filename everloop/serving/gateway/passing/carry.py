@@ -239,7 +239,7 @@ async def _hang_up(call: _Call) -> None:
 
 
 def _pour(file: FileIO, order: hand.Sending, own: socket.socket) -> str:
-    """Send a part of a file; raises `CorruptObject` before the last piece when the bytes are not what they should be."""
+    """Send a part of a file; raises `CorruptObject` before the last piece when the bytes are not those of the id."""
     with own, file:
         if not order.object:
             own.sendfile(file, order.start, order.stop - order.start)
