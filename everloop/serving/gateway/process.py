@@ -69,6 +69,21 @@ async def tell(fleet: Fleet, lookups: Lookups, path: Path, started: str) -> None
         await asyncio.sleep(_TELL_SECONDS)
 
 
+def _config(app: Gateway, carrier: Carrier) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=carrier.protocol(),
+        ws="none",
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # who the caller is comes from the connection, never from the caller
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=3,
+    )
+
+
 async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     """Serve until told to stop (SIGTERM, SIGINT): new connections end first, requests in flight are answered."""
     home: Path = arguments.home / "serving"
@@ -82,19 +97,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     carrier = Carrier(arguments.server, os.environ.pop(hand.VARIABLE, ""))
     door, predictions = Door(listening.getsockname()[0]), Predictions(appender, nonce, features.read)
     app = Gateway(fleet, predictions, lookups, door, carrier if arguments.server else None)
-    config = uvicorn.Config(
-        app,
-        http=carrier.protocol(),
-        ws="none",
-        lifespan="off",
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # who the caller is comes from the connection, never from the caller
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=3,
-    )
-    server = Server(config)
+    server = Server(_config(app, carrier))
     loop = asyncio.get_running_loop()
 
     def end() -> None:
