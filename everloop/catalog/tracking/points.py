@@ -76,7 +76,7 @@ def whole_history(tx: Tx, run: int, key: str) -> Sequence[Measured]:
     """
     found = tx.exec_driver_sql(_HISTORY[tx.dialect.name], (run, key)).cursor
     assert found is not None
-    rows: list[Measured] = found.fetchall()
+    rows = list(cast("Sequence[Measured]", found.fetchall()))
     rows.sort(key=itemgetter(1))
     return rows
 
