@@ -21,7 +21,7 @@ from everloop.core.clock import DAY, HOUR, iso, parse_time
 from everloop.core.errors import EverloopError
 from everloop.core.settings import load
 from everloop.flows.engine import Origin
-from everloop.project import load_project
+from everloop.project.loading import load_project
 from everloop.workspace.build import Request, build, refresh
 from everloop.workspace.opened import Workspace
 from everloop.workspace.work.executors import ByKind

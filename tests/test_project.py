@@ -10,7 +10,7 @@ import pytest
 
 import everloop as el
 from everloop.core.errors import DefinitionError
-from everloop.project import load_project
+from everloop.project.loading import load_project
 
 HEAD = """
 import everloop as el
@@ -82,7 +82,7 @@ def test_the_demo_defines_everything_and_loads_no_engine():
     probe = """
     import sys
     from pathlib import Path
-    from everloop.project import load_project
+    from everloop.project.loading import load_project
     project = load_project(Path(sys.argv[1]), "flights")
     assert set(project.assets()) >= {"data/departures", "frame/delay_rows", "model/delay"}, project.assets()
     loaded = {"sqlalchemy", "duckdb", "mlflow", "pyarrow", "sklearn", "scipy", "pydantic"} & set(sys.modules)

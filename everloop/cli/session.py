@@ -14,7 +14,8 @@ from everloop.cli.options import given
 from everloop.client import Client, connect, local
 from everloop.core.errors import NotAuthenticated
 from everloop.core.settings import Settings, load
-from everloop.project import Project, load_project
+from everloop.project import Project
+from everloop.project.loading import load_project
 from everloop.workspace.opened import Workspace
 
 CONFIG = "everloop.toml"

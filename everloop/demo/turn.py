@@ -11,7 +11,8 @@ from everloop.core.errors import EverloopError
 from everloop.demo.stage import ADA, PROJECT, Stage, wait_for
 from everloop.demo.telling import Teller
 from everloop.flows.engine import Origin
-from everloop.project import Project, load_project
+from everloop.project import Project
+from everloop.project.loading import load_project
 from everloop.workspace.build import Built, Request, build, refresh
 from everloop.workspace.work.executors import ByKind
 

@@ -44,7 +44,7 @@ class ModelCodec:
         packed = package(fitted.estimator, fields, {n: a[:_EXAMPLE_ROWS] for n, a in columns.items()}, output)
         label = str(facts.get("label", ""))
         metrics = _measured(packed.predictor, fitted.holdout, label)
-        files = dict(packed.files) | _probe(fields, fitted.holdout)
+        files = {**packed.files, **fitted.beside} | _probe(fields, fitted.holdout)
         inputs = facts.get("inputs", {})
         manifest = {
             "flavor": library_of(fitted.estimator),

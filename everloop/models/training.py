@@ -1,11 +1,14 @@
 """The runner of a model function: gives it its frame, and its run to the ordinary mlflow client."""
 
+import base64
 import functools
+import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any, Protocol, Self
@@ -14,6 +17,9 @@ from everloop.models.predictor import forget
 
 HOLDOUT = "holdout"
 """The input with the rows that the function never sees."""
+TRANSFORMS = "transforms"
+"""The input with the packed code that makes columns of a request, `{path: base64}`; it is filed beside the model."""
+EXAMPLE_ROWS = 5
 _FLAVOURS = ("sklearn", "xgboost", "lightgbm", "pytorch", "keras", "statsmodels", "catboost")
 
 
@@ -40,6 +46,8 @@ class Fitted:
     """The rows that the function got (a Polars frame: the service's columns and the label)."""
     holdout: Any = None
     """The rows that it never saw, with at least the same columns; None: it is not measured."""
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    """Files that belong into the model's folder, by path."""
 
 
 def train(asset: Trained, inputs: Mapping[str, Any], params: Mapping[str, Any], _facts: Mapping[str, Any]) -> Fitted:
@@ -49,7 +57,7 @@ def train(asset: Trained, inputs: Mapping[str, Any], params: Mapping[str, Any], 
     run is active inside it, and autologging keeps from saving models: the returned object is the model. Without a
     run what it logs goes nowhere.
     """
-    name, frame = next((n, value) for n, value in inputs.items() if n != HOLDOUT)
+    name, frame = next((n, value) for n, value in inputs.items() if n not in (HOLDOUT, TRANSFORMS))
     said = asset.facts
     table = frame.collect() if hasattr(frame, "collect") else frame
     columns = [*said["columns"], said["label"]]
@@ -59,7 +67,17 @@ def train(asset: Trained, inputs: Mapping[str, Any], params: Mapping[str, Any], 
     # autologging writes its run into what it saw fitted: the same training would never give the same bytes
     forget(estimator, "_mlflow_run_id", lambda thing: not isinstance(thing, type | FunctionType | ModuleType))
     holdout: Any = inputs.get(HOLDOUT)
-    return Fitted(estimator, training, holdout.collect() if hasattr(holdout, "collect") else holdout)
+    packed = inputs.get(TRANSFORMS, {})
+    beside = {path: base64.b64decode(text) for path, text in packed.items()}
+    if packed:  # a worker warms up on what it will be asked, not on what the model alone takes
+        example = training.select(said["columns"]).head(EXAMPLE_ROWS)
+        rows = {name: [_plain(value) for value in example[name].to_list()] for name in example.columns}
+        beside["transforms/example.json"] = json.dumps(rows, allow_nan=False).encode()
+    return Fitted(estimator, training, holdout.collect() if hasattr(holdout, "collect") else holdout, beside)
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 from everloop.catalog.operating.predictions import PredictionRow
 from everloop.core.errors import NotFound
 from everloop.serving import log
+from everloop.serving.fusing.derived import asked_and_answered
 from everloop.serving.log import Entry
 
 
@@ -48,14 +49,18 @@ def _content(path: Path) -> bytes:
 
 
 def inputs_of(entry: Entry) -> dict[str, list[Any]]:
-    """The model's inputs, one value a row; a missing number is None."""
+    """What the model was asked with, one value a row; a missing value is None. Columns of transforms are among it."""
+    return {n: [None if v != v else v for v in values] for n, values in _both(entry)[0].items()}  # noqa: PLR0124 - NaN
+
+
+def _both(entry: Entry) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
     listed = {n: c if isinstance(c, list) else c.tolist() for n, c in entry.columns().items()}
-    return {n: [None if v != v else v for v in values] for n, values in listed.items()}  # noqa: PLR0124 - NaN
+    return asked_and_answered(listed, entry.answers())
 
 
 def answers_of(entry: Entry) -> dict[str, list[Any]]:
     """The outputs, one value a row, as `answer` or `answer_<output>`."""
-    answers = entry.answers()
+    answers = _both(entry)[1]
     if len(answers) == 1:
         return {"answer": next(iter(answers.values()))}
     return {f"answer_{name}": values for name, values in answers.items()}

@@ -57,6 +57,8 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     example: dict[str, list[Any]]
     """Columns of the model's inputs to warm up on; empty means made up from the datatypes."""
     lookup: Lookup | None = None
+    nullable: list[str] = []
+    """Inputs that may be null though their datatype cannot say it: a column `<name>?null` among `inputs` does."""
     loader: str = LOADER
     """`module:function` that loads the folder into a predictor."""
 

@@ -12,7 +12,8 @@ from everloop.changes.ancestry import snapshot_of
 from everloop.core.errors import CorruptObject, NotFound
 from everloop.core.ids import short
 from everloop.flows.engine import Origin
-from everloop.project import Project, load_project
+from everloop.project import Project
+from everloop.project.loading import load_project
 
 
 def checkout(ctx: Context, snapshot: str, module: str) -> Origin:

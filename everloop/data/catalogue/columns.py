@@ -204,6 +204,14 @@ def _of_service(lineage: ColumnLineage, row: VersionRow) -> Columns:
         for feature in view.manifest["features"]:
             one = Made(ColumnRef("view", name, feature["name"], view.id), "copy")
             found[f"{name}__{feature['name']}"] = (one,)
+    return _transformed(row.manifest, found)
+
+
+def _transformed(manifest: Mapping[str, Any], found: dict[str, tuple[Made, ...]]) -> dict[str, tuple[Made, ...]]:
+    """With what a service's transforms make: of everything that they read."""
+    for one in manifest.get("transforms", ()):
+        made = dict.fromkeys(Made(m.origin, "combine") for name, _ in one["inputs"] for m in found.get(name, ()))
+        found |= {name: tuple(made) for name, _ in one["outputs"]}
     return found
 
 
@@ -224,6 +232,7 @@ def _of_model(lineage: ColumnLineage, row: VersionRow) -> Columns:
             read[column] = (Made(origin, "copy"),)
         else:
             read[column] = _every_table(lineage, row)
+    read = _transformed(asked.manifest, read)
     inputs = [one for made in read.values() for one in made]
     return {**read, "prediction": tuple(Made(one.origin, "model") for one in dict.fromkeys(inputs))}
 

@@ -1,6 +1,6 @@
 """Runners of a model's frames: the point-in-time rows, and their split into training and holdout by time."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -11,10 +11,16 @@ from everloop.core.clock import parse_duration
 from everloop.core.errors import DataError
 from everloop.features.batch.history import history
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
+from everloop.features.transforms.steps import transformed, transforms_of
 
 
 class Described(Protocol):
     """What a runner needs of an asset."""
+
+    @property
+    def function(self) -> Callable[..., Any] | None:
+        """Holds the functions of the service's transforms; see `transforms.steps`."""
+        ...
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -42,7 +48,8 @@ def build_rows(
             name: _spill(inputs[name].lazy(), columns, Path(folder) / f"{name}.parquet")
             for name, columns in needed.items()
         }
-        return history(service, spine, sources, at=said["time"])
+        frame = history(service, spine, sources, at=said["time"])
+    return transformed(transforms_of(asset), frame)
 
 
 def take_training(

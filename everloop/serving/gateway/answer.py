@@ -12,6 +12,7 @@ from everloop.core.clock import Micros
 from everloop.core.errors import EverloopError, InvalidInput, StepFailed, StorageFull, Unavailable
 from everloop.serving import log
 from everloop.serving.columns import Columns, Outputs, unpack_answer
+from everloop.serving.fusing.derived import nulls_apart
 from everloop.serving.gateway.features import FeaturesGone, Looked
 from everloop.serving.gateway.fleet import Live, LiveRoute
 from everloop.serving.protocol.question import Question
@@ -129,6 +130,8 @@ class Predictions:
             at = asked.at or time.time_ns() // 1000
             found, stale = self._reader(lookup, question.columns, question.rows, at)
             columns = {**columns, **found}
+        if live.revision.nullable:
+            columns = nulls_apart(columns, live.revision.nullable, question.rows)
         payload = process.model_inputs.pack(columns, question.rows)
         frame = await process.ask(payload, question.rows, self._deadline(asked))
         answer = unpack_answer(process.outputs, frame.payload, question.rows)
@@ -136,7 +139,7 @@ class Predictions:
         identity = self._log(asked, live, (payload, frame.payload), took=took, fallback=fallback, stale=stale)
         live.counters.answered(question.rows, took)
         live.counters.stale += bool(stale)
-        return Answered(identity, live, question.rows, process.outputs, answer, bool(fallback), stale)
+        return Answered(identity, live, question.rows, process.shown, answer, bool(fallback), stale)
 
     async def _wait(self, asked: Asked, live: Live, *, last: bool) -> None:
         """Wait for a worker that starts; a fallback that is warm does not wait, unless this is the `last` try."""

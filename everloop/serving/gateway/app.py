@@ -158,7 +158,7 @@ class Gateway:
                 return _json({"name": parts[1], "ready": True})
             if not rest:
                 versions = [str(other.revision.number) for other in route.live]
-                return _json(oip.metadata(parts[1], versions, live.process.caller_inputs, live.process.outputs))
+                return _json(oip.metadata(parts[1], versions, live.process.caller_inputs, live.process.shown))
         raise NotFound("there is no such path in the protocol", hint="see /v2 and /v2/models/<project>.<endpoint>")
 
     async def _infer(self, headers: Mapping[bytes, bytes], parts: list[str], receive: Receive) -> Reply:
@@ -172,7 +172,7 @@ class Gateway:
         layout = _caller(route, pinned).caller_inputs
         question = oip.parse(body, None if length is None else length.decode("latin-1"), layout)
         asked = self._asked(route, question, headers, protocol="oip", started=started, pinned=pinned)
-        outputs = route.champion.process.outputs
+        outputs = route.champion.process.shown
         if outputs and question.wanted is not None:
             oip.chosen(question, outputs)  # refuse before the model is asked
         answered = await self._predictions.answer(asked)

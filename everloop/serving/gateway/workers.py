@@ -14,6 +14,7 @@ import msgspec
 from everloop.core.errors import StepFailed, Unavailable
 from everloop.serving import wire
 from everloop.serving.columns import Layout, Outputs, outputs_from
+from everloop.serving.fusing.derived import shown
 from everloop.serving.modelworker import Setup
 from everloop.serving.table import Revision
 
@@ -53,6 +54,8 @@ class ModelProcess:
         self.model_inputs = Layout.from_pairs(revision.inputs)
         self.caller_inputs = Layout.from_pairs(revision.caller)
         self.outputs: Outputs = ()
+        self.shown: Outputs = ()
+        """The outputs that callers see."""
         self.outputs_raw = msgspec.Raw(b"\x90")
         self.inputs_raw = msgspec.Raw(msgspec.msgpack.encode(self.model_inputs.pairs()))
         self.ready = asyncio.Event()
@@ -140,6 +143,7 @@ class ModelProcess:
         if frame.kind == wire.HELLO:
             hello = msgspec.json.decode(frame.payload)
             self.outputs = outputs_from(hello["outputs"])
+            self.shown = shown(self.outputs)
             self.outputs_raw = msgspec.Raw(msgspec.msgpack.encode(hello["outputs"]))
             self.problem = ""
             self._ready_at = time.monotonic()

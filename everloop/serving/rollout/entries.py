@@ -10,8 +10,12 @@ import msgspec
 from everloop.core.errors import InvalidInput
 from everloop.core.version import Version
 from everloop.features.definitions import FeatureServiceDef
+from everloop.features.transforms.definitions import raw_inputs
+from everloop.features.transforms.packing import CARD
 from everloop.serving.definitions import nodes_of
-from everloop.serving.table import Lookup, Revision, Service
+from everloop.serving.fusing.derived import NULL, nulls_apart
+from everloop.serving.fusing.loader import LOADER as FUSED
+from everloop.serving.table import LOADER, Lookup, Revision, Service
 
 DATATYPES = {
     "boolean": "BOOL",
@@ -42,8 +46,16 @@ def inputs_of(signature: Any) -> list[list[str]]:
     return pairs
 
 
+OF_TRANSFORMS = {"bool": "BOOL", "int64": "INT64", "float64": "FP64", "text": "BYTES"}
+"""Types of transforms in the words of the open protocol."""
+
+
 def example_of(folder: Path, names: Sequence[str]) -> dict[str, list[Any]]:
-    """The first row of the input example that MLflow stored with the model; empty when there is none that fits."""
+    """The first row of the input example that was stored with the model; empty when there is none that fits."""
+    whole = folder / "transforms" / "example.json"
+    if whole.is_file():
+        rows = json.loads(whole.read_bytes())
+        return {name: rows[name][:1] for name in names} if set(names) <= rows.keys() else {}
     for file in ("serving_input_example.json", "input_example.json"):
         path = folder / file
         if path.is_file():
@@ -69,11 +81,22 @@ def entry_of(
     """
     model_id = next(iter(version.manifest["models"].values()))
     inputs = inputs_of(manifests[model_id].get("signature"))
-    lookup, caller = None, inputs
+    lookup: Lookup | None = None
+    caller = inputs
+    nullable: list[str] = []
     service_id = version.manifest["service"]
     if service_id:
-        lookup, caller = _looked_up(version.name, manifests[service_id], manifests, inputs, scope)
-        lookup = msgspec.structs.replace(lookup, **_policy(manifests[version.manifest["endpoint"]]))
+        service = FeatureServiceDef.from_manifest(version.name, manifests[service_id], manifests)
+        inputs, nullable = _before_transforms(service, inputs)
+        if service.transforms:
+            _check_packed(version.name, service, folder)
+            loader = FUSED if loader == LOADER else loader
+        views = {identity: dict(manifests[identity]) for identity in manifests[service_id]["views"].values()}
+        caller = _asked_of_caller(service, inputs)
+        policy = _policy(manifests[version.manifest["endpoint"]])
+        lookup = Lookup(version.name, dict(manifests[service_id]), views, scope, list(service.entities), **policy)
+    example = example_of(folder, [name for name, _ in inputs])
+    inputs = [*inputs, *([name + NULL, "BOOL"] for name in nullable)]
     return Revision(
         id=version.id,
         number=0,
@@ -82,32 +105,48 @@ def entry_of(
         folder=str(folder),
         inputs=inputs,
         caller=caller,
-        example=example_of(folder, [name for name, _ in inputs]),
+        example=nulls_apart(example, nullable, 1) if example else example,
         lookup=lookup,
+        nullable=nullable,
         loader=loader,
     )
 
 
-def _looked_up(
-    name: str,
-    service: Mapping[str, Any],
-    manifests: Mapping[str, Mapping[str, Any]],
-    inputs: list[list[str]],
-    scope: str,
-) -> tuple[Lookup, list[list[str]]]:
-    views = {identity: dict(manifests[identity]) for identity in service["views"].values()}
-    definition = FeatureServiceDef.from_manifest(name, service, manifests)
-    unfed = [column for column, _ in inputs if column not in definition.columns]
+def _before_transforms(service: FeatureServiceDef, inputs: list[list[str]]) -> tuple[list[list[str]], list[str]]:
+    """What a worker is asked with, `[name, datatype]`, and which of it may be null though its datatype cannot say so.
+
+    Columns that transforms make are left out, and those that they read come in.
+    """
+    made = {column for one in service.transforms for column in one.outputs}
+    needed = raw_inputs(service.transforms)
+    asked = [pair for pair in inputs if pair[0] not in made]
+    own = {name for name, _ in asked}
+    extra = {name: kind for name, kind in needed.items() if name not in own}
+    nullable = [name for name, kind in extra.items() if kind in ("int64", "bool")]
+    return [*asked, *([name, OF_TRANSFORMS[kind]] for name, kind in extra.items())], nullable
+
+
+def _check_packed(name: str, service: FeatureServiceDef, folder: Path) -> None:
+    card = folder / CARD
+    packed = json.loads(card.read_bytes())["transforms"] if card.is_file() else []
+    if packed != [one.manifest() for one in service.transforms]:
+        raise InvalidInput(
+            f"endpoint {name}: the model does not carry the transforms of its feature service", hint="build it again"
+        )
+
+
+def _asked_of_caller(service: FeatureServiceDef, inputs: list[list[str]]) -> list[list[str]]:
+    """`[name, datatype]` of what the caller sends: entity keys and request columns; raises `InvalidInput`."""
+    unfed = [column for column, _ in inputs if column not in service.columns]
     if unfed:
         raise InvalidInput(
             f"the model needs {unfed[0]!r}, which its feature service does not give",
             hint="add it to the service's request columns",
         )
     types = dict(inputs)
-    keys = list(definition.entities)
-    asked = [*keys, *(column for column in definition.request if column in types and column not in keys)]
-    caller = [[column, types.get(column, "BYTES")] for column in asked]
-    return Lookup(name, dict(service), views, scope, keys), caller
+    keys = list(service.entities)
+    asked = [*keys, *(column for column in service.request if column in types and column not in keys)]
+    return [[column, types.get(column, "BYTES")] for column in asked]
 
 
 def _policy(endpoint: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from everloop.changes.standing import Standing
 from everloop.core.errors import Conflict, EverloopError, InvalidInput, PermissionDenied
 from everloop.core.settings import Settings
 from everloop.flows.engine import Origin
-from everloop.project import Project, load_project
+from everloop.project import Project
+from everloop.project.loading import load_project
 from everloop.workspace.build import Request, build, code_of, code_tree
 from everloop.workspace.ci import contracts, examining, suite
 from everloop.workspace.ci.differences import Differences, differences

@@ -3,10 +3,8 @@
 Defining has no side effects and loads no engine: everything collected here is a pure value.
 """
 
-import importlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -15,28 +13,22 @@ from typing import Any, TypeVar
 from everloop.checks.definitions import RESERVED, CheckDef, ObjectiveDef
 from everloop.core.errors import DefinitionError, InvalidInput
 from everloop.core.ids import checked_name
-from everloop.core.ports import Resources
 from everloop.core.version import Version
 from everloop.data.definitions import ORIGIN, Contract, DatasetDef, Origins, SourceDef
 from everloop.data.evolution import UNCHANGED, Evolution
 from everloop.data.expect import Expectation
 from everloop.features.definitions import Feature, FeatureServiceDef, FeatureViewDef
+from everloop.features.transforms.definitions import TransformDef, transform_of
+from everloop.features.transforms.places import root_of
 from everloop.flows.assets import Asset, define, suggest, wire
+from everloop.flows.identity import closure_hash
 from everloop.models.definitions import TrainerDef
+from everloop.project.assets import Table, frame_assets, model_asset, transforms_asset
 from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardrails
 from everloop.watch.definitions import Late, MonitorDef, RetrainDef, Trigger
 
 F = TypeVar("F", bound=Callable[..., Any])
-Table = SourceDef | DatasetDef
-_OURS = str(Path(__file__).parent)
-COMPUTE: Mapping[str, Resources] = {
-    "small": Resources(cores=2),
-    "medium": Resources(cores=4),
-    "large": Resources(cores=16),
-}
-"""What the sizes of `compute=` mean here."""
-_FRAMES = "everloop.features.batch.frames"
-_TRAIN = "everloop.models.training:train"
+_OURS = str(Path(__file__).parent.parent)
 
 
 class Project:
@@ -45,8 +37,11 @@ class Project:
     def __init__(self, name: str) -> None:
         """Start an empty project."""
         self.name = checked_name(name)
+        self.root = _root()
+        """The folder from which the project's module was imported: what lies in it is the project's code."""
         self.tables: dict[str, Table] = {}
         self.views: dict[str, FeatureViewDef] = {}
+        self.transforms: dict[str, TransformDef] = {}
         self.services: dict[str, FeatureServiceDef] = {}
         self.trainers: dict[str, TrainerDef] = {}
         self.objectives: dict[str, ObjectiveDef] = {}
@@ -132,11 +127,33 @@ class Project:
         self._add("view", name, self.views, made)
         return made
 
+    def transform(
+        self, *, inputs: Mapping[str, str], outputs: Mapping[str, str]
+    ) -> Callable[[Callable[..., Any]], TransformDef]:
+        """Decorate a function from columns to columns, row by row, for feature services to list.
+
+        `inputs` are request columns, features (`<view>__<feature>`) or outputs of earlier transforms; types are
+        bool, int64, float64 and text. With one parameter the function gets and gives a `polars.DataFrame`; with
+        parameters named as its inputs, NumPy arrays (floats with NaN for null, other types masked).
+        """
+
+        def declare(function: Callable[..., Any]) -> TransformDef:
+            made = _at_caller(lambda: transform_of(function, inputs, outputs))
+            self._add("transform", made.name, self.transforms, made)
+            return made
+
+        return declare
+
     def feature_service(
-        self, name: str, views: Sequence[FeatureViewDef], *, request: Sequence[str] = ()
+        self,
+        name: str,
+        views: Sequence[FeatureViewDef],
+        *,
+        request: Sequence[str] = (),
+        transforms: Sequence[TransformDef] = (),
     ) -> FeatureServiceDef:
-        """The list that a model trains and serves on: columns of the request, then the features of the views."""
-        made = _at_caller(lambda: FeatureServiceDef(name, tuple(views), tuple(request)))
+        """The list that a model trains and serves on: columns of the request, features of the views, transforms."""
+        made = _at_caller(lambda: FeatureServiceDef(name, tuple(views), tuple(request), tuple(transforms)))
         for view in made.views:
             if self.views.get(view.name) != view:
                 raise DefinitionError(
@@ -268,9 +285,15 @@ class Project:
 
     def service_version(self, name: str) -> Version:
         """The version of a feature service, which pins its views by id."""
-        service = self.services[name]
+        service = self.pinned_service(name)
         ids = {view.name: self.view_version(view.name).id for view in service.views}
         return Version("service", name, service.manifest(ids), tuple(("view", i) for i in ids.values()))
+
+    def pinned_service(self, name: str) -> FeatureServiceDef:
+        """A service whose transforms say what their code reaches."""
+        service = self.services[name]
+        pinned = (replace(t, code=closure_hash(t.function, self.root).hash) for t in service.transforms if t.function)
+        return replace(service, transforms=tuple(pinned)) if service.transforms else service
 
     def assets(self) -> dict[str, Asset]:
         """What can be made, wired: raises `DefinitionError` for an unknown upstream, a cycle, or two of one name."""
@@ -280,72 +303,28 @@ class Project:
             if isinstance(t, SourceDef)
         ]
         made += [self._dataset_asset(t) for t in self.tables.values() if isinstance(t, DatasetDef)]
+        made += [
+            transforms_asset(self.pinned_service(name), self.places[f"service/{name}"])
+            for name in dict.fromkeys(trainer.service for trainer in self.trainers.values())
+            if self.services[name].transforms
+        ]
         for trainer in self.trainers.values():
-            made += [*self._frame_assets(trainer), self._model_asset(trainer)]
+            made += self._trainer_assets(trainer)
         return wire(made)
+
+    def _trainer_assets(self, trainer: TrainerDef) -> list[Asset]:
+        service, spine = self.pinned_service(trainer.service), self._table(trainer.spine)
+        model = model_asset(
+            trainer,
+            _only_frame(trainer.function),
+            service,
+            service_id=self.service_version(trainer.service).id,
+            time=spine.event_time,
+        )
+        return [*frame_assets(trainer, service, spine), model]
 
     def _dataset_asset(self, table: DatasetDef) -> Asset:
         return define(table.function, kind="data", name=table.name, facts={"contract": table.contract.manifest()})
-
-    def _frame_assets(self, trainer: TrainerDef) -> list[Asset]:
-        service = self.services[trainer.service]
-        spine = self._table(trainer.spine)
-        tables = dict.fromkeys([trainer.spine, *(view.source for view in service.views)])
-        facts = {
-            "views": [[view.name, view.manifest()] for view in service.views],
-            "service": service.name,
-            "request": list(service.request),
-            "spine": trainer.spine,
-            "spine_key": list(spine.key),
-            "time": spine.event_time,
-            "label": trainer.label,
-            "label_known": trainer.label_known,
-        }
-        split = {name: facts[name] for name in ("spine", "time", "label", "label_known")} | {"holdout": trainer.holdout}
-        rows = f"frame/{trainer.name}_rows"
-        build = Asset(
-            rows,
-            _frame,
-            {name: f"data/{name}" for name in tables},
-            facts=facts,
-            runner=f"{_FRAMES}:build_rows",
-            place=trainer.place,
-        )
-        training, holdout = (
-            Asset(
-                f"frame/{trainer.name}_{part}",
-                _frame,
-                {"rows": rows},
-                facts=split,
-                runner=f"{_FRAMES}:take_{part}",
-                place=trainer.place,
-            )
-            for part in ("training", "holdout")
-        )
-        return [build, training, holdout]
-
-    def _model_asset(self, trainer: TrainerDef) -> Asset:
-        service = self.services[trainer.service]
-        facts = {
-            "service": self.service_version(trainer.service).id,
-            "label": trainer.label,
-            "time": self._table(trainer.spine).event_time,
-            "holdout": trainer.holdout,
-            "columns": list(service.columns),
-            "output": trainer.output,
-            "trainer": trainer.name,
-        }
-        made = define(
-            trainer.function,
-            kind="model",
-            name=trainer.name,
-            upstream={_only_frame(trainer.function): f"frame/{trainer.name}_training"},
-            resources=COMPUTE[trainer.compute],
-            facts=facts,
-            runner=_TRAIN,
-        )
-        # the holdout goes to the codec, which measures the model on it, never to the function
-        return replace(made, upstream={**made.upstream, "holdout": f"frame/{trainer.name}_holdout"})
 
     def _table(self, source: Table | str) -> Table:
         name = source if isinstance(source, str) else source.name
@@ -365,45 +344,6 @@ class Project:
         self.places[f"{kind}/{name}"] = _place()
 
 
-def load_project(root: Path, module: str) -> Project:
-    """Import `module` with `root` first on the path and return the one `Project` in it, its assets wired.
-
-    Raises `DefinitionError` with file, line and a hint for anything wrong in it, also for an import that fails.
-    """
-    root = root.resolve()
-    _prefer(root, module)
-    try:
-        loaded = importlib.import_module(module)
-    except InvalidInput as error:
-        if isinstance(error, DefinitionError) and ".py:" in error.message:
-            raise
-        raise DefinitionError(f"{_blame(error, root, module)}: {error.message}", hint=error.hint) from error
-    except Exception as error:
-        raise DefinitionError(
-            f"{_blame(error, root, module)}: the project does not import: {type(error).__name__}: {error}",
-            hint="run `python -c 'import " + module + "'` in the project's folder to see it alone",
-        ) from error
-    found = {id(value): value for value in vars(loaded).values() if isinstance(value, Project)}
-    if len(found) != 1:
-        raise DefinitionError(
-            f"{module} holds {len(found)} projects", hint='exactly one: project = el.Project("name") at the top level'
-        )
-    project = next(iter(found.values()))
-    project.assets()
-    return project
-
-
-def _prefer(root: Path, module: str) -> None:
-    """Put `root` first on the path, and forget a module of that name that came from another folder."""
-    if sys.path[:1] != [str(root)]:
-        sys.path[:] = [str(root), *(entry for entry in sys.path if entry != str(root))]
-    known = getattr(sys.modules.get(module), "__file__", None)
-    if known is not None and not Path(known).resolve().is_relative_to(root):
-        for name in [name for name in sys.modules if name == module or name.startswith(f"{module}.")]:
-            del sys.modules[name]
-        importlib.invalidate_caches()
-
-
 def _known_inputs(table: DatasetDef) -> None:
     """Raise `DefinitionError` where `columns` names an input that the function does not take."""
     for name, origins in table.columns.items():
@@ -414,10 +354,6 @@ def _known_inputs(table: DatasetDef) -> None:
                     f"{_place()}: column {name} of {table.name} is made from {text!r}, which is none of its inputs",
                     hint=suggest(match["input"], table.upstream),
                 )
-
-
-def _frame() -> None:
-    """Stands for the frames in plans: their runners do the work, so their code is Everloop's release."""
 
 
 def _sharing(kind: str, name: str) -> tuple[str, ...]:
@@ -434,6 +370,16 @@ def _only_frame(function: Callable[..., Any]) -> str:
             hint="one parameter without a default: the training frame; all others are tunable and have defaults",
         )
     return needs[0]
+
+
+def _root() -> Path | None:
+    """Where the module of the nearest caller outside of this package was imported from."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as below
+    while frame is not None and _is_ours(frame.f_code.co_filename):
+        frame = frame.f_back
+    if frame is None or not Path(frame.f_code.co_filename).is_file():
+        return None
+    return root_of(str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename)
 
 
 V = TypeVar("V")
@@ -454,22 +400,11 @@ def _place() -> str:
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to the caller
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(_OURS) or "/demo/project/" in name:
+        if not _is_ours(name):
             return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return "?"
 
 
-def _blame(error: Exception, root: Path, module: str) -> str:
-    """The deepest place of a failed import that lies in the project."""
-    place = str(root / (module.replace(".", "/") + ".py"))
-    trace = error.__traceback__
-    while trace is not None:
-        name = trace.tb_frame.f_code.co_filename
-        with suppress(ValueError):
-            Path(name).relative_to(root)
-            place = f"{name}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    if isinstance(error, SyntaxError) and error.filename:
-        place = f"{error.filename}:{error.lineno}"
-    return place
+def _is_ours(file: str) -> bool:
+    return file.startswith(_OURS) and "/demo/project/" not in file

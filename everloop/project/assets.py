@@ -1,0 +1,110 @@
+"""What a model is made from, as assets: its frames, the packed transforms of its service, and itself."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from everloop.core.ports import Resources
+from everloop.data.definitions import DatasetDef, SourceDef
+from everloop.features.definitions import FeatureServiceDef
+from everloop.features.transforms.definitions import TransformDef
+from everloop.flows.assets import Asset, define
+from everloop.models.definitions import TrainerDef
+
+Table = SourceDef | DatasetDef
+COMPUTE: Mapping[str, Resources] = {
+    "small": Resources(cores=2),
+    "medium": Resources(cores=4),
+    "large": Resources(cores=16),
+}
+"""What the sizes of `compute=` mean here."""
+_FRAMES = "everloop.features.batch.frames"
+_PACK = "everloop.features.transforms.steps:pack_transforms"
+_TRAIN = "everloop.models.training:train"
+
+
+def frame_assets(trainer: TrainerDef, service: FeatureServiceDef, spine: Table) -> list[Asset]:
+    """Rows, training part and holdout of a model's frame; `service` has its transforms pinned."""
+    tables = dict.fromkeys([trainer.spine, *(view.source for view in service.views)])
+    facts = {
+        "views": [[view.name, view.manifest()] for view in service.views],
+        "service": service.name,
+        "request": list(service.request),
+        "spine": trainer.spine,
+        "spine_key": list(spine.key),
+        "time": spine.event_time,
+        "label": trainer.label,
+        "label_known": trainer.label_known,
+        **_said(service.transforms),
+    }
+    split = {name: facts[name] for name in ("spine", "time", "label", "label_known")} | {"holdout": trainer.holdout}
+    rows = f"frame/{trainer.name}_rows"
+    upstream = {name: f"data/{name}" for name in tables}
+    function = _holding(service.transforms)
+    build = Asset(rows, function, upstream, facts=facts, runner=f"{_FRAMES}:build_rows", place=trainer.place)
+    parts = (
+        Asset(
+            f"frame/{trainer.name}_{part}",
+            _frame,
+            {"rows": rows},
+            facts=split,
+            runner=f"{_FRAMES}:take_{part}",
+            place=trainer.place,
+        )
+        for part in ("training", "holdout")
+    )
+    return [build, *parts]
+
+
+def transforms_asset(service: FeatureServiceDef, place: str) -> Asset:
+    """The functions of a service's transforms, packed for the models that serve with them."""
+    facts = {**_said(service.transforms), "format": "json"}
+    return Asset(f"value/{_packed(service)}", _holding(service.transforms), facts=facts, runner=_PACK, place=place)
+
+
+def model_asset(
+    trainer: TrainerDef, frame: str, service: FeatureServiceDef, *, service_id: str, time: str | None
+) -> Asset:
+    """The model; `frame` is the parameter of its function that gets the training frame."""
+    facts = {
+        "service": service_id,
+        "label": trainer.label,
+        "time": time,
+        "holdout": trainer.holdout,
+        "columns": list(service.columns),
+        "output": trainer.output,
+        "trainer": trainer.name,
+    }
+    made = define(
+        trainer.function,
+        kind="model",
+        name=trainer.name,
+        upstream={frame: f"frame/{trainer.name}_training"},
+        resources=COMPUTE[trainer.compute],
+        facts=facts,
+        runner=_TRAIN,
+    )
+    # both go to the codec, which measures the model and files the transforms beside it, never to the function
+    beside = {"holdout": f"frame/{trainer.name}_holdout"}
+    if service.transforms:
+        beside["transforms"] = f"value/{_packed(service)}"
+    return replace(made, upstream={**made.upstream, **beside})
+
+
+def _packed(service: FeatureServiceDef) -> str:
+    return f"{service.name}_transforms"
+
+
+def _said(transforms: tuple[TransformDef, ...]) -> dict[str, Any]:
+    return {"transforms": [one.manifest() for one in transforms]} if transforms else {}
+
+
+def _holding(transforms: tuple[TransformDef, ...]) -> Callable[..., Any]:
+    """A function that holds those of the transforms, so that an asset's code is theirs and its runner finds them."""
+    functions = {one.name: one.function for one in transforms if one.function}
+    return functools.partial(_frame, **functions) if functions else _frame
+
+
+def _frame(**_transforms: Callable[..., Any]) -> None:
+    """Stands for the frames in plans: their runners do the work, so their code is Everloop's release."""
