@@ -5,7 +5,7 @@ there can be made again; what nobody used for an hour may go when it grows beyon
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,10 @@ def folded(blobs: Blobs, path: Path, cache: Path, manifest: Mapping[str, Any]) -
     return layers.fold(base, [name for name, _ in manifest["schema_fields"]], list(manifest["key"]))
 
 
-def rows_of(path: Path) -> pa.Table:
-    """The rows of a Parquet file in plain layout."""
-    return plain(pq.read_table(path, use_threads=False, partitioning=None))
+def rows_of(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a Parquet file in plain layout, or some of its columns."""
+    with pq.ParquetFile(path) as file:
+        return plain(file.read(columns, use_threads=False))
 
 
 def _write(target: Path, content: Any) -> None:

@@ -213,11 +213,21 @@ def _matched(table: pa.Table, base: pa.Table, key: list[str]) -> tuple[Rows, Row
     if any(name not in base.column_names or base[name].type != table[name].type for name in key):
         return None
     ours, theirs = key_hashes(table, key), key_hashes(base, key)
-    _, here, there = np.intersect1d(ours, theirs, return_indices=True)
-    if len(np.unique(ours)) < len(ours) or len(np.unique(theirs)) < len(theirs):
+    here, there = np.argsort(ours), np.argsort(theirs)
+    ours, theirs = ours[here], theirs[there]
+    if (ours[1:] == ours[:-1]).any() or (theirs[1:] == theirs[:-1]).any():
         return None  # keys repeat (or their hashes meet): rows cannot be told apart by them
-    order = np.argsort(here)
-    here, there = here[order], there[order]
+    if len(ours) == len(theirs) and (ours == theirs).all():
+        places = np.arange(len(ours))
+    else:
+        places = np.searchsorted(theirs, ours)
+        both = places < len(theirs)
+        both[both] = theirs[places[both]] == ours[both]
+        here, places = here[both], places[both]
+    found = np.full(table.num_rows, -1, np.int64)  # by row of the table, its row in the base
+    found[here] = there[places]
+    here = np.flatnonzero(found >= 0)
+    there = found[here]
     return (here, there) if np.all(np.diff(there) > 0) else None
 
 
@@ -237,12 +247,14 @@ def _differences(table: pa.Table, base: pa.Table, here: Rows, there: Rows) -> _D
     columns: dict[str, int] = {}
     changed, anywhere = np.zeros(len(here), bool), np.zeros(len(here), bool)
     told = True
+    every = len(here) == table.num_rows == base.num_rows  # row by row, for both are in order
     ours, theirs = pa.array(here), pa.array(there)
     for field_ in table.schema:
         if field_.name not in base.column_names or base[field_.name].type != field_.type:
             whole.append(field_.name)
             continue
-        moved = _moved(table[field_.name].take(ours), base[field_.name].take(theirs))
+        new, old = table[field_.name], base[field_.name]
+        moved = _moved(new, old) if every else _moved(new.take(ours), old.take(theirs))
         if moved is None:
             told = False
             whole.append(field_.name)

@@ -207,10 +207,10 @@ class _Table:
         first = part_paths({**manifest, "parts": manifest["parts"][:1]}, ctx.store, found, ctx.home / "cache")[0]
         return cls(ctx, manifest, found, plain_schema(pq.read_schema(first)))
 
-    def read(self, number: int) -> pa.Table:
-        """The rows of a part."""
+    def read(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of a part, or some of its columns."""
         only = {**self.manifest, "parts": self.manifest["parts"][number : number + 1]}
-        return rows_of(part_paths(only, self.ctx.store, self.placed, self.ctx.home / "cache")[0])
+        return rows_of(part_paths(only, self.ctx.store, self.placed, self.ctx.home / "cache")[0], columns)
 
     def shelf(self) -> Predecessor:
         """Its parts, for others to rest on."""

@@ -5,10 +5,10 @@ says so, so whatever lies between two such cuts can be cut again by itself.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,14 @@ from everloop.data.content.keys import key_value
 from everloop.data.content.ordering import cut, cut_size, key_hashes, ordered
 
 Key = tuple[Any, ...]
-ReadPart = Callable[[int], pa.Table]
+
+
+class ReadPart(Protocol):
+    """How the parts of a table are read."""
+
+    def __call__(self, number: int, columns: Sequence[str] | None = None, /) -> pa.Table:
+        """The rows of a part in plain layout, or some of its columns."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,6 @@ class Whole:
     schema: pa.Schema
     cut: int
     read: ReadPart
-    """The rows of a part, in plain layout."""
     scratch: Path
 
 
@@ -176,7 +182,7 @@ def _edited(whole: Whole, come: _Spread, gone: _Spread, stretch: range) -> Itera
 
 def _which(whole: Whole, gone: _Spread, number: int) -> np.ndarray[Any, Any]:
     """Which rows of a part go."""
-    return _among(gone.near_part(number), whole.read(number).select(list(whole.key)), whole.key)
+    return _among(gone.near_part(number), whole.read(number, list(whole.key)), whole.key)
 
 
 def _among(keys: pa.Table, table: pa.Table, key: Sequence[str]) -> np.ndarray[Any, Any]:
