@@ -9,7 +9,6 @@ longest time from an event's arrival to its version, events missing or doubled, 
 
 import argparse
 import gzip
-import json
 import os
 import signal
 import socket
@@ -25,6 +24,7 @@ from typing import Any
 
 import httpx2
 import psutil
+from figure import figure, finish
 
 from everloop import data
 from everloop.catalog import refs, versions
@@ -41,12 +41,6 @@ PACE = 23_000
 """Events a second that are sent: more than the goal, so that what is measured is not the sender's clock."""
 BATCH, SENDERS = 1_000, 2
 COLUMNS = {"id": "string", "user": "int64", "at": "timestamp[us,UTC]", "amount": "float64", "page": "string"}
-
-
-def figure(name: str, unit: str, ours: float, target: float | None, *, met: bool = True) -> dict[str, Any]:
-    """One figure; there is no peer. Those without a target are told only."""
-    record = {"name": f"live feed: {name}", "unit": unit, "ours": round(ours, 3), "peer": "", "theirs": None}
-    return record | {"floor": None, "ratio": None, "target": target, "met": met}
 
 
 @contextmanager
@@ -197,14 +191,14 @@ def figures(quick: bool, peers: Path | None = None) -> Iterator[dict[str, Any]]:
         delays = delay_of(seen, begin, batches * BATCH)
     events, late = (batches - 1) * BATCH, max(delays)
     wrong = abs(batches * BATCH - count) + count - len(set(ids))
-    yield figure("acknowledged", "events a second", events / sent, RATE, met=events / sent >= RATE)
-    yield figure("sent to readable, longest, the kill included", "seconds", late, DELAY, met=late <= DELAY)
-    yield figure("sent to readable, median", "seconds", sorted(delays)[len(delays) // 2], DELAY)
-    yield figure("missing or doubled", "events", wrong, 0, met=wrong == 0 and killed)
-    yield figure("in versions, till all are", "events a second", events / whole, None)
     each = spent / (events / RATE)
-    yield figure("CPU of all processes for 20,000 events", "seconds", each, 2, met=each < 2)
-    yield figure("sent again after a refusal", "batches", len(again), None)
+    yield figure("live feed: acknowledged", "events a second", events / sent, limit=RATE, more_is_better=True)
+    yield figure("live feed: in versions, till all are", "events a second", events / whole)
+    yield figure("live feed: sent to readable, longest, the kill included", "seconds", late, limit=DELAY)
+    yield figure("live feed: sent to readable, median", "seconds", sorted(delays)[len(delays) // 2], limit=DELAY)
+    yield figure("live feed: missing or doubled", "events", wrong if killed else 1, limit=0)
+    yield figure("live feed: CPU of all processes for 20,000 events", "CPU seconds", each, limit=2)
+    yield figure("live feed: sent again after a refusal", "batches", len(again))
 
 
 def delay_of(seen: dict[int, int], begin: float, total: int) -> list[float]:
@@ -220,11 +214,7 @@ def delay_of(seen: dict[int, int], begin: float, total: int) -> list[float]:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--quick", action="store_true", help="10 seconds in place of 40")
-    met = True
-    for record in figures(arguments.parse_args().quick):
-        print(json.dumps(record), flush=True)
-        met &= record["met"]
-    sys.exit(0 if met else 1)
+    finish(figures(arguments.parse_args().quick))
 
 
 if __name__ == "__main__":
