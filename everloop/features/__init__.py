@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from everloop.features import online
-    from everloop.features.batch import history
+    from everloop.features.batch import answering, history
     from everloop.features.stores import places
 
-__all__ = ["history", "online", "places"]
-_HOMES = {"history": "batch.history", "online": "online", "places": "stores.places"}
+__all__ = ["answering", "history", "online", "places"]
+_HOMES = {"answering": "batch.answering", "history": "batch.history", "online": "online", "places": "stores.places"}
 
 
 def __getattr__(name: str) -> Any:

@@ -27,6 +27,8 @@ from everloop.features.states.several import columns_at
 Rows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 _STATE, _SPENT, _WATERMARK = b"s", b"i", b"w"
 _WORD = struct.Struct("<q")
+_SHORT = 90
+"""A text of fewer characters has fewer bytes than the longest key."""
 LATE = "after the time of the push"
 """Why a fact of the future is refused."""
 
@@ -49,12 +51,22 @@ class OnlineView:
     outputs: tuple[str, ...]
     empty: tuple[Value, ...]
     """Its values where there are no facts."""
+    column: str
+    """Its entity column, if it has only one."""
 
     @classmethod
     def of(cls, scope: str, view_id: str, view: FeatureViewDef) -> "OnlineView":
         """Prepare a view; do it once, not for each request. `scope` is what `scope_of` makes."""
         layout = layout_of(view)
-        return cls(f"{scope}/{view_id}", view, layout, decoder_of(layout), view.outputs, layout.empty)
+        return cls(
+            f"{scope}/{view_id}",
+            view,
+            layout,
+            decoder_of(layout),
+            view.outputs,
+            layout.empty,
+            view.entity[0] if len(view.entity) == 1 else "",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,11 @@ class OnlineService:
     def of(cls, scope: str, service: FeatureServiceDef, view_ids: Mapping[str, str]) -> "OnlineService":
         """Prepare a service; `view_ids` gives the version id of each view's name."""
         return cls(service, tuple(OnlineView.of(scope, view_ids[v.name], v) for v in service.views))
+
+    @classmethod
+    def alone(cls, view: OnlineView) -> "OnlineService":
+        """One view, asked by itself."""
+        return cls(FeatureServiceDef(view.view.name, (view.view,)), (view,))
 
     @classmethod
     def from_manifest(
@@ -198,18 +215,39 @@ def lookup(
 
 def find(store: OnlineStore, service: OnlineService, entity_rows: Sequence[Mapping[str, Any]], at: Micros) -> Found:
     """`lookup`, and how far each view has been filled: one read of the store for all views and rows."""
-    wanted = []
-    for view in service.views:
-        keys = [_STATE + (_key(view.view, row) or b"") for row in entity_rows]
-        wanted.append((view.space, [_WATERMARK, *keys]))
-    answers: list[dict[str, Value]] = [{} for _ in entity_rows]
+    if len(entity_rows) == 1:
+        return _find_one(store, service, entity_rows[0], at)
+    wanted = [(view.space, [_WATERMARK, *[_state_key(view, row) for row in entity_rows]]) for view in service.views]
+    names: list[str] = []
+    columns: list[Sequence[Value]] = []
     reached = []
     for view, found in zip(service.views, store.read(wanted), strict=True):
         reached.append(_time(found[0]))
-        columns = columns_at(view.layout, view.decode, found[1:], at)
-        for answer, values in zip(answers, zip(*columns, strict=True), strict=True):
-            answer.update(zip(view.outputs, values, strict=True))
-    return Found(answers, tuple(reached))
+        names += view.outputs
+        columns += columns_at(view.layout, view.decode, found[1:], at)
+    return Found([dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)], tuple(reached))
+
+
+def _find_one(store: OnlineStore, service: OnlineService, row: Mapping[str, Any], at: Micros) -> Found:
+    """One entity: the path of most requests, without arrays."""
+    wanted = [(view.space, (_WATERMARK, _state_key(view, row))) for view in service.views]
+    answer: dict[str, Value] = {}
+    reached = []
+    for view, (mark, packed) in zip(service.views, store.read(wanted), strict=True):
+        reached.append(_time(mark))
+        answer.update(zip(view.outputs, view.empty if packed is None else view.decode(packed, at), strict=True))
+    return Found([answer], tuple(reached))
+
+
+def _state_key(view: OnlineView, row: Mapping[str, Any]) -> bytes:
+    """The key of a row's state; of an entity with a null, one under which nothing is."""
+    if view.column:
+        value = row.get(view.column)
+        if type(value) is str and len(value) < _SHORT:
+            return b"ss" + value.encode()
+        if type(value) is int:
+            return b"si%d" % value
+    return _STATE + (_key(view.view, row) or b"")
 
 
 def _key(view: FeatureViewDef, row: Mapping[str, Any]) -> bytes | None:

@@ -49,10 +49,11 @@ class Filled(Answer):
 
 
 class Get(Command):
-    """Values of a service for entities; without `at`, as of now."""
+    """Values of a service, or of one view, for entities; without `at`, as of now."""
 
     environment: str
-    service: str
+    service: str = ""
+    view: str = ""
     entities: list[dict[str, str | int | None]]
     at: Micros | None = None
 
@@ -143,7 +144,14 @@ def _views(_ctx: Context, cmd: Any) -> Target:
 
 
 def _service(_ctx: Context, cmd: Get) -> Target:
-    return Target("service", cmd.service, cmd.environment)
+    return Target("view", cmd.view, cmd.environment) if cmd.view else Target("service", cmd.service, cmd.environment)
+
+
+def _view_in(ctx: Context, environment: str, name: str) -> "features.online.OnlineView":
+    views = views_in(ctx, environment)
+    if name not in views:
+        raise NotFound(f"{environment} has no feature view {name!r}", hint="it has " + (", ".join(views) or "none"))
+    return online_view(ctx, environment, *views[name])
 
 
 @operation("features.push", needs="data.capture", on=_dataset)
@@ -199,10 +207,16 @@ def _fill(ctx: Context, environment: str, pin: tuple[str, FeatureViewDef], up_to
 @operation("features.get", needs="read", on=_service, reads=True)
 def get_values(ctx: Context, cmd: Get) -> Values:
     """Look up the features of entities, as known at a time."""
-    service = service_in(ctx, cmd.environment, cmd.service)
+    if bool(cmd.service) == bool(cmd.view):
+        raise InvalidInput("give a service or a view", hint="one of them")
+    if cmd.view:
+        service = features.online.OnlineService.alone(_view_in(ctx, cmd.environment, cmd.view))
+    else:
+        service = service_in(ctx, cmd.environment, cmd.service)
     store, at = online_store(ctx, cmd.environment), ctx.now() if cmd.at is None else cmd.at
     found, reached = features.online.find(store, service, cmd.entities, at)
-    identity, _ = pinned(ctx, cmd.environment, "service")[cmd.service]
+    kind = "view" if cmd.view else "service"
+    identity, _ = pinned(ctx, cmd.environment, kind)[cmd.view or cmd.service]
     with ctx.read() as tx:
         row = versions.get(tx, ctx.project, identity)
     hidden = hidden_of(ctx, row, cmd.environment)

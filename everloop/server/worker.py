@@ -38,6 +38,7 @@ KINDS = (
     "predictions.seal",
     "store.sweep",
     "watch.tick",
+    "features.parity",
     delivery.TASK,
     filling.TASK,
 )
@@ -91,6 +92,7 @@ class Worker:
             Duty("checkpoint", _CHECKPOINT_SECONDS, self._checkpoint),
             Duty("sweep", _CHECKPOINT_SECONDS, self._sweep),
         ]
+        self._compared = workspace.clock.wall() // HOUR
         self.feeder: subprocess.Popen[bytes] | None = None
         self._asks = Duty("claim", _CLAIM_SECONDS, lambda: None)
 
@@ -164,7 +166,7 @@ class Worker:
         )
 
     def _watch(self) -> None:
-        """Have monitors look, and predictions of past hours sealed, where there is something to look at."""
+        """Have monitors look, past hours sealed and, each hour, features compared with batch, if something serves."""
         if self.workspace.settings.replay:
             return  # the replayer says when
         ctx = self.workspace.system()
@@ -175,10 +177,12 @@ class Worker:
             wanted: tuple[tuple[str, dict[str, str], str], ...] = (
                 ("watch.tick", {"environment": "production"}, "watch"),
                 ("predictions.seal", {}, f"seal/{hour}"),
+                *([("features.parity", {"environment": "production"}, "parity")] if hour != self._compared else []),
             )
             with self.workspace.catalog.write() as tx:
                 for kind, payload, dedupe in wanted:
                     tasks.enqueue(tx, project, kind, payload, actor=ctx.actor.name, now=ctx.wall(), dedupe=dedupe)
+        self._compared = hour
 
     def _sweep(self) -> None:
         """Have the store swept a day from now, unless that is planned already: so a day after the last time, too."""

@@ -6,15 +6,17 @@ import pytest
 from everloop.catalog import refs, versions
 from everloop.catalog.operation import invoke
 from everloop.core.clock import HOUR, ReplayClock, micros
-from everloop.core.errors import InvalidInput, NotFound, PermissionDenied
+from everloop.core.errors import DataError, InvalidInput, NotFound, PermissionDenied
 from everloop.core.snapshot import Snapshot
 from everloop.core.version import Version
 from everloop.data.capturing import capture
 from everloop.data.definitions import Files, SourceDef
 from everloop.features import definitions as el
 from everloop.features import operations
+from everloop.features.batch.answering import answered
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
 from everloop.features.operations import Get, ListViews, Materialize, Push
+from everloop.features.showing import ShowView
 from everloop.features.stores.lmdb import LmdbStore
 
 NOON = datetime(2013, 6, 1, 12, tzinfo=UTC)
@@ -77,6 +79,40 @@ def test_push_reaches_the_views_over_the_dataset(ctx):
     done = invoke(ctx, "features.push", Push(environment=ENVIRONMENT, dataset="flights", rows=[row, row]))
     assert [(v.view, v.facts, v.new) for v in done.views] == [("load", 2, 1)]
     assert get(ctx).values == [{"load__delay_mean_3h": 1.0, "load__count_1h": 1}]
+
+
+def test_one_view_can_be_asked_alone_and_shown(ctx):
+    invoke(ctx, "features.materialize", Materialize(environment=ENVIRONMENT, views=("load",)))
+    alone = Get(environment=ENVIRONMENT, view="load", entities=[{"origin": "JFK"}])
+    assert invoke(ctx, "features.get", alone).values == get(ctx).values
+    with pytest.raises(InvalidInput, match="a service or a view"):
+        invoke(ctx, "features.get", Get(environment=ENVIRONMENT, entities=[]))
+    with pytest.raises(NotFound, match="no feature view"):
+        invoke(ctx, "features.get", Get(environment=ENVIRONMENT, view="nothing", entities=[]))
+    shown = invoke(ctx, "features.show", ShowView(view="load", environment=ENVIRONMENT))
+    assert (shown.source, shown.entity, shown.lag) == ("flights", ["origin"], 0)
+    assert [(used.kind, used.name) for used in shown.used_by] == [("service", "inputs")]
+    assert [f.output for f in shown.features] == ["load__delay_mean_3h", "load__count_1h"]
+    assert shown.source_version
+    never = invoke(ctx, "features.show", ShowView(view="weather", environment=ENVIRONMENT))
+    assert (never.watermark, never.lag, never.source_version, never.used_by) == (None, None, "", [])
+    with pytest.raises(NotFound) as told:
+        invoke(ctx, "features.show", ShowView(view="nothing", environment=ENVIRONMENT))
+    assert told.value.hint == "it has load, weather"
+
+
+def test_questions_of_a_file_are_answered_in_batch(ctx, tmp_path):
+    asked = pl.DataFrame(
+        {"origin": ["JFK", "EWR", None], "when": [NOON + timedelta(hours=1)] * 3, "distance": [1, 2, 3]}
+    )
+    asked.write_parquet(tmp_path / "asked.parquet")
+    asked.write_csv(tmp_path / "asked.csv")
+    for name in ("asked.parquet", "asked.csv"):
+        frame = answered(ctx, ENVIRONMENT, "inputs", tmp_path / name, "when")
+        assert frame["load__count_1h"].to_list() == [1, 1, 0]
+        assert frame["load__delay_mean_3h"].to_list() == [45.0, None, None]
+    with pytest.raises(DataError, match="cannot be read"):
+        answered(ctx, ENVIRONMENT, "inputs", tmp_path / "nothing.parquet", "when")
 
 
 def test_list_shows_features_and_watermarks(ctx):

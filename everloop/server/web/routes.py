@@ -69,6 +69,7 @@ PAGES: tuple[tuple[str, Page], ...] = (
     ("/data/{name}", data.show),
     ("/feeds", feeds.index),
     ("/features", features.index),
+    ("/features/{view}", features.show),
     ("/endpoints", endpoints.index),
     ("/endpoints/{name}", endpoints.show),
     ("/endpoints/{name}/stats", endpoints.stats),

@@ -125,10 +125,10 @@ class Predictions:
             raise Unavailable("too many requests wait for this model", hint="try again in a second")
         columns: Mapping[str, Any] = question.columns
         stale: Mapping[str, str] = {}
+        asked_at = asked.at or time.time_ns() // 1000
         lookup = live.revision.lookup
         if lookup is not None:
-            at = asked.at or time.time_ns() // 1000
-            found, stale = self._reader(lookup, question.columns, question.rows, at)
+            found, stale = self._reader(lookup, question.columns, question.rows, asked_at)
             columns = {**columns, **found}
         if live.revision.nullable:
             columns = nulls_apart(columns, live.revision.nullable, question.rows)
@@ -136,7 +136,7 @@ class Predictions:
         frame = await process.ask(payload, question.rows, self._deadline(asked))
         answer = unpack_answer(process.outputs, frame.payload, question.rows)
         took = int((time.monotonic() - asked.started) * 1e6)
-        identity = self._log(asked, live, (payload, frame.payload), took=took, fallback=fallback, stale=stale)
+        identity = self._log(asked, live, (payload, frame.payload), asked_at, took=took, fallback=fallback, stale=stale)
         live.counters.answered(question.rows, took)
         live.counters.stale += bool(stale)
         return Answered(identity, live, question.rows, process.shown, answer, bool(fallback), stale)
@@ -158,7 +158,15 @@ class Predictions:
         return f"{wall:014x}{self._nonce}{self._count & 0xFFFFFFFFFF:010x}"
 
     def _log(
-        self, asked: Asked, live: Live, said: tuple[bytes, bytes], *, took: int, fallback: str, stale: Mapping[str, str]
+        self,
+        asked: Asked,
+        live: Live,
+        said: tuple[bytes, bytes],
+        at: Micros,
+        *,
+        took: int,
+        fallback: str,
+        stale: Mapping[str, str],
     ) -> str:
         """Append the frame and return the id; empty when the log is full and the endpoint serves unlogged."""
         inputs, answer = said
@@ -167,7 +175,7 @@ class Predictions:
         identity = self._fresh_id(wall)
         entry = log.Entry(
             identity,
-            asked.at or wall,
+            at,
             wall,
             route.project,
             route.name,

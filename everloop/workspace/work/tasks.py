@@ -18,6 +18,7 @@ from everloop.flows.assets import suggest
 from everloop.models.webhooks import delivery
 from everloop.serving.rollout import filling
 from everloop.watch.operations import Tick, tick_now
+from everloop.watch.parity.operations import Parity, compare
 from everloop.workspace import work
 
 Handler = Callable[[Context, Mapping[str, Any], str], Any]
@@ -62,6 +63,16 @@ def _fill(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
     return invoke(ctx, fill_views, wanted).model_dump(mode="json")
 
 
+def _parity(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
+    with ctx.read() as tx:
+        endpoints = list(rollouts.of(tx, ctx.project, payload["environment"]))
+    told = {}
+    for name in endpoints:
+        found = invoke(ctx, compare, Parity(endpoint=name, environment=payload["environment"]))
+        told[name] = found.summary
+    return told
+
+
 def _deliver(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
     return delivery.deliver(ctx, payload)
 
@@ -80,4 +91,5 @@ HANDLERS: Mapping[str, Handler] = {
     "watch.tick": _watch,
     delivery.TASK: _deliver,
     filling.TASK: _fill,
+    "features.parity": _parity,
 }

@@ -32,6 +32,8 @@ def addresses(world):
         "/shop/data/flights",
         "/shop/data/flights?version=2&against=1",
         "/shop/features?e.origin=EWR",
+        "/shop/features/origin_load",
+        "/shop/features/origin_load?e.origin=EWR",
         "/shop/lineage/model/delay@1",
         "/shop/versions/code/shop",
         "/shop/versions/data/flights",

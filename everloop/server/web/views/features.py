@@ -1,10 +1,12 @@
 """Features: the views of an environment, how fresh each is, and a form that looks values up."""
 
+import json
 from typing import Any
 
 from starlette.responses import Response
 
 from everloop.catalog import versions
+from everloop.catalog.operating import alarms
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.server.web.visit import Visit
 
@@ -22,7 +24,7 @@ def index(visit: Visit) -> Response:
     service = visit.query("service") or next(iter(sorted(services)), "")
     entities = list(manifests.get(services.get(service, ""), {}).get("entities", []))
     asked = {name: visit.query(f"e.{name}") for name in entities}
-    values, problem = _values(visit, environment, service, asked)
+    values, problem = _values(visit, environment, asked, service=service)
     return visit.page(
         "features.html",
         title="Features",
@@ -40,13 +42,63 @@ def index(visit: Visit) -> Response:
     )
 
 
-def _values(visit: Visit, environment: str, service: str, asked: dict[str, str]) -> tuple[Any, EverloopError | None]:
-    if not service or not any(asked.values()):
+def show(visit: Visit) -> Response:
+    """One view: definition, freshness, source, who uses it, how its features look online, parity; a look-up."""
+    environment = visit.query("environment", "production")
+    view = visit.ask("features.show", view=visit.part("view"), environment=environment)
+    endpoints = [used.name for used in view.used_by if used.kind == "endpoint"]
+    parities = [p for name in endpoints for p in visit.ask("features.parities", endpoint=name, limit=20).parities]
+    asked = {name: visit.query(f"e.{name}") for name in view.entity}
+    values, problem = _values(visit, environment, asked, view=view.name)
+    return visit.page(
+        "feature_view.html",
+        title=view.name,
+        here="/features",
+        environment=environment,
+        view=view,
+        words=_definitions({"features": [feature.definition for feature in view.features]}),
+        seen=_seen(visit, endpoints, view.name),
+        parities=sorted(parities, key=lambda p: -p.until),
+        asked=asked,
+        values={} if values is None else {f.output: values.values[0].get(f.output) for f in view.features},
+        problem=problem,
+    )
+
+
+def _seen(visit: Visit, endpoints: list[str], view: str) -> dict[str, dict[str, Any]]:
+    """What the newest look of a monitor said of each feature against training: its state, in words."""
+    found: dict[str, dict[str, Any]] = {}
+    with visit.ctx.read() as tx:
+        looks = [
+            evaluation
+            for name in _monitors(visit, endpoints)
+            for evaluation in alarms.evaluations(tx, visit.ctx.project, name, limit=1)
+        ]
+        objects = [(e, versions.get(tx, visit.ctx.project, e.evidence).manifest["object"]) for e in looks if e.evidence]
+    for evaluation, identity in objects:
+        body = json.loads(visit.ctx.store.get(identity))
+        for column in body.get("columns", []):
+            if column["column"].startswith(f"{view}__"):
+                found[column["column"]] = {**column, "until": evaluation.until}
+    return found
+
+
+def _monitors(visit: Visit, endpoints: list[str]) -> list[str]:
+    held = visit.ask("environments.show", environment=visit.query("environment", "production")).entries
+    with visit.ctx.read() as tx:
+        wanted = {i: key.partition("/")[2] for key, i in held.items() if key.startswith("monitor/")}
+        manifests = versions.manifests(tx, visit.ctx.project, set(wanted))
+    return [name for i, name in wanted.items() if manifests[i].get("endpoint") in endpoints]
+
+
+def _values(visit: Visit, environment: str, asked: dict[str, str], **of: str) -> tuple[Any, EverloopError | None]:
+    """The values of a service or a view, by its name."""
+    if not any(of.values()) or not any(asked.values()):
         return None, None
     try:
         if not all(asked.values()):
             raise InvalidInput("every entity needs a value", hint="fill in all fields: " + ", ".join(asked))
-        return visit.ask("features.get", environment=environment, service=service, entities=[asked]), None
+        return visit.ask("features.get", environment=environment, entities=[asked], **of), None
     except EverloopError as error:
         return None, error
 

@@ -1,0 +1,41 @@
+"""Training frames on request: the questions of a file, answered from the data that an environment holds."""
+
+from pathlib import Path
+
+import polars as pl
+
+from everloop import data
+from everloop.catalog import versions
+from everloop.catalog.context import Context
+from everloop.core.errors import DataError, NotFound
+from everloop.core.grants import Target
+from everloop.data.heads import head
+from everloop.data.sensitive.masking import need_rows
+from everloop.features.batch.history import history
+from everloop.features.operations import pinned, service_in
+
+
+def answered(ctx: Context, environment: str, service: str, questions: Path, at: str) -> pl.DataFrame:
+    """The rows of a Parquet or CSV file with the features of a service, as known before the time in column `at`.
+
+    Raises `NotFound` for what the environment does not hold, `DataError` for a file that cannot be read,
+    `PermissionDenied` for who may not read the data.
+    """
+    ctx.need("read", Target("service", service, environment))
+    found = service_in(ctx, environment, service).service
+    with ctx.read() as tx:
+        row = versions.get(tx, ctx.project, pinned(ctx, environment, "service")[service][0])
+    need_rows(ctx, row, environment)
+    paths = {}
+    for name in {view.source for view in found.views}:
+        version = head(ctx, environment, name)
+        if version is None:
+            raise NotFound(f"{environment} holds no data of {name!r}", hint=f"everloop refresh --env {environment}")
+        paths[name] = data.paths(ctx, version)
+    try:
+        spine = (
+            pl.read_csv(questions, try_parse_dates=True) if questions.suffix == ".csv" else pl.read_parquet(questions)
+        )
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{questions} cannot be read: {error}", hint="a Parquet or CSV file") from error
+    return history(found, spine, paths, at=at)
