@@ -20,6 +20,7 @@ _HOMES = {
     "RedisStream": "data.streams.origins",
     "SQL": "data.definitions",
     "Table": "data.definitions",
+    "capture": "workspace.direct",
     "expect": "data",
     "all_of": "features.definitions",
     "any_of": "features.definitions",

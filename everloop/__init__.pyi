@@ -47,5 +47,6 @@ from everloop.watch.definitions import Late as Late
 from everloop.watch.definitions import every as every
 from everloop.watch.definitions import on_alarm as on_alarm
 from everloop.watch.definitions import on_new_rows as on_new_rows
+from everloop.workspace.direct import capture as capture
 
 __version__: str

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from everloop.cli.output import Steps, output
-from everloop.cli.session import session, user_name
+from everloop.cli.session import session
 from everloop.core.errors import InvalidInput
 from everloop.core.ports import Line
 from everloop.flows.engine import Origin, State
 from everloop.server.local import loopback_server
 from everloop.workspace.build import Built, Request, build, refresh
+from everloop.workspace.direct import user_name
 from everloop.workspace.home import bind
 from everloop.workspace.opened import Workspace
 from everloop.workspace.operations import load_operations

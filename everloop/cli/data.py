@@ -8,6 +8,7 @@ import pyarrow as pa
 import typer
 
 from everloop.cli.data_erasure import check_proof, expire, hold, proof, retain, usage
+from everloop.cli.data_failing import failing
 from everloop.cli.data_files import checkout, files
 from everloop.cli.data_open import close, open_table, opened
 from everloop.cli.data_status import status
@@ -36,6 +37,7 @@ def add_to(app: typer.Typer) -> None:
     data.command("hold")(hold)
     data.command("retain")(retain)
     data.command("check-proof")(check_proof)
+    data.command("failing")(failing)
     data.command("open")(open_table)
     data.command("opened")(opened)
     data.command("close")(close)

@@ -1,6 +1,5 @@
 """What a command works on: the settings, the project, and a client that is local or remote."""
 
-import getpass
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from everloop.catalog.context import Actor, Context
-from everloop.catalog.governance import access
+from everloop.catalog.context import Context
 from everloop.cli.options import given
 from everloop.client import Client, connect, local
-from everloop.core.errors import NotAuthenticated
 from everloop.core.settings import Settings, load
 from everloop.project import Project
 from everloop.project.loading import load_project
+from everloop.workspace.direct import local_actor
 from everloop.workspace.opened import Workspace
 
 CONFIG = "everloop.toml"
@@ -64,28 +62,3 @@ class Session:
 
 
 session = Session(given)
-
-
-def user_name() -> str:
-    """The user of this machine."""
-    return getpass.getuser()
-
-
-def local_actor(workspace: Workspace, token: str) -> Actor:
-    """Who works on this workspace's files directly; raises `NotAuthenticated` for an unknown token or user."""
-    name, now = user_name(), workspace.clock.wall()
-    with workspace.catalog.read() as tx:
-        if token:
-            actor = access.actor_of_token(tx, token, workspace.settings.project, at=now)
-            if actor is None:
-                raise NotAuthenticated(
-                    "the token is unknown, revoked or too old", hint="everloop access create-token makes one"
-                )
-            return actor
-        known = {user.name for user in access.all_users(tx)}
-        if name not in known:
-            raise NotAuthenticated(
-                f"{name} is no user of this workspace", hint=f"an admin adds one: everloop access create-user {name}"
-            )
-        found = access.user(tx, name)
-    return Actor.of(found.name, *sorted(found.roles), kind=found.kind)

@@ -54,6 +54,17 @@ def broken_rows(rows: pa.Table, expectations: Sequence[Expectation]) -> list[tup
         return [(e, check.broken(e)) for e in expectations]
 
 
+def failing_table(table: Table, expectation: Expectation, limit: int) -> pa.Table | None:
+    """The rows that break an expectation, `limit` of them at most, all columns; None for one that is not about rows."""
+    with connect() as engine:
+        source, types = _attached(engine, table)
+        check = _Check(engine, source, types, {}, (), 0)
+        condition = None if check.missing(expectation) else check.failing(expectation)
+        if condition is None:
+            return None
+        return engine.sql(select("*", source, condition, f"limit {limit}")).to_arrow_table()
+
+
 _NUMBER = "everloop:row number"
 
 
@@ -100,6 +111,13 @@ class _Check:
         """The numbers of rows that break it, in order."""
         query = select(quoted(_NUMBER), self.source, str(self._broken(e)), "order by all")
         return [int(number) for (number,) in self.engine.execute(query).fetchall()]
+
+    def failing(self, e: Expectation) -> str | None:
+        """The condition of the rows that are to blame; None for what is not about rows."""
+        if e.kind == "unique":
+            columns = ", ".join(quoted(c) for c in e.columns)
+            return f"({columns}) in ({select(columns, f'({self._repeated(e)})')})"
+        return f"{quoted(e.columns[0])} is null" if e.kind == "null_share" else self._broken(e)
 
     def result(self, e: Expectation, counts: Mapping[Expectation, Any]) -> ExpectationResult:
         if e.kind in RELATIONS:

@@ -15,6 +15,7 @@ from everloop.core.errors import DefinitionError, InvalidInput
 from everloop.core.ids import checked_name
 from everloop.core.version import Version
 from everloop.data.definitions import ORIGIN, Contract, DatasetDef, Origins, SourceDef
+from everloop.data.described import Described
 from everloop.data.evolution import UNCHANGED, Evolution
 from everloop.data.expect import Expectation
 from everloop.features.definitions import Feature, FeatureServiceDef, FeatureViewDef
@@ -49,6 +50,8 @@ class Project:
         self.endpoints: dict[str, EndpointDef] = {}
         self.monitors: dict[str, MonitorDef] = {}
         self.rules: dict[str, RetrainDef] = {}
+        self.made: dict[str, Any] = {}
+        self.described: dict[str, Described] = {}
         self.places: dict[str, str] = {}
         """`file:line` of each definition, by key."""
 
@@ -107,6 +110,21 @@ class Project:
             return made
 
         return declare
+
+    def describe(
+        self,
+        asset: Any,
+        *,
+        owner: str = "",
+        description: str = "",
+        labels: Sequence[str] = (),
+        columns: Mapping[str, str] | None = None,
+    ) -> None:
+        """Say who owns a definition and what it and its columns mean; the catalogue shows it from the next build on."""
+        key = next((key for key, made in self.made.items() if made is asset), "")
+        if not key:
+            raise DefinitionError(f"{_place()}: {asset!r} is no definition of this project", hint="define it first")
+        self.described[key] = _at_caller(lambda: Described(owner, description, labels, columns or {}))
 
     def feature_view(
         self,
@@ -340,7 +358,7 @@ class Project:
             raise DefinitionError(
                 f"{_place()}: {name!r} is taken by {clash}, defined at {self.places[clash]}", hint="rename one of them"
             )
-        into[name] = made
+        into[name] = self.made[f"{kind}/{name}"] = made
         self.places[f"{kind}/{name}"] = _place()
 
 

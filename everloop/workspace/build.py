@@ -6,6 +6,9 @@ from typing import Any
 
 from everloop.catalog import refs, versions
 from everloop.catalog.context import Context
+from everloop.catalog.engine import Tx
+from everloop.catalog.governance import annotations
+from everloop.catalog.governance.annotations import Annotation
 from everloop.catalog.operation import invoke
 from everloop.changes import environments
 from everloop.changes.environments import Commit, CreateSandbox
@@ -14,6 +17,7 @@ from everloop.core.grants import SANDBOX
 from everloop.core.ports import Executor
 from everloop.data.capturing import Captured, capture
 from everloop.data.definitions import DatasetDef, Files, Folder, SourceDef
+from everloop.data.described import Described
 from everloop.data.expect import ExpectationResult
 from everloop.data.heads import advance_head
 from everloop.flows.assets import Asset, plan
@@ -198,6 +202,8 @@ def _commit(ctx: Context, project: Project, origin: Origin, results: Results, re
     made = definition_versions(project, code_of(origin))
     with ctx.write() as tx:
         versions.put_many(tx, ctx.project, made.values(), actor=ctx.actor.name, at=ctx.now())
+        for key in made:
+            _describe(ctx, tx, key, project.described.get(key, Described()))
     with ctx.read() as tx:
         head = refs.get(tx, ctx.project, refs.env_ref(request.environment))
         held = environments.view(tx, ctx.project, request.environment).entries if head else {}
@@ -208,6 +214,17 @@ def _commit(ctx: Context, project: Project, origin: Origin, results: Results, re
     message = request.message or f"Build of {', '.join(request.targets) or 'all models'}"
     done = invoke(ctx, environments.commit, Commit(environment=request.environment, entries=entries, message=message))
     return done.snapshot
+
+
+def _describe(ctx: Context, tx: Tx, key: str, said: Described) -> None:
+    """What the code says of a definition, in the place of what it said before; data stands for its definition."""
+    kind, _, name = key.partition("/")
+    place = {"source": "data", "dataset": "data", "trainer": "model"}.get(kind, kind)
+    words = [
+        Annotation(place, name, part, word, value, "code", ctx.actor.name, ctx.now())
+        for part, word, value in said.words
+    ]
+    annotations.replace_code(tx, ctx.project, place, name, words)
 
 
 def _owned(key: str) -> bool:

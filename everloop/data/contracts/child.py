@@ -26,13 +26,15 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
         return {"missing": str(error)}
     table = pl.scan_parquet(asked["files"])
     try:
-        return _validated(function, table) if is_schema(function) else _judged(function(table))
+        judge = _validated if is_schema(function) else _judged
+        return judge(function, table, asked.get("rows"))
     except Exception as error:  # noqa: BLE001 - the edge to user code: whatever it raises is the finding
         text = (str(error).strip().splitlines() or ["no message"])[0][:500]
         return _told(passed=False, observed=f"raised {type(error).__name__}: {text}")
 
 
-def _judged(found: Any) -> dict[str, Any]:
+def _judged(function: Any, table: pl.LazyFrame, target: str | None) -> dict[str, Any]:
+    found = function(table)
     if isinstance(found, bool):
         return _told(passed=found, observed="holds" if found else "does not hold")
     if isinstance(found, int):
@@ -40,17 +42,22 @@ def _judged(found: Any) -> dict[str, Any]:
     if isinstance(found, pl.LazyFrame):
         found = found.collect()
     if isinstance(found, pl.DataFrame):
-        shown = [{c: str(v) for c, v in row.items()} for row in found.head(_EXAMPLES).iter_rows(named=True)]
-        return _told(passed=not len(found), observed=f"{len(found)} rows", failing=len(found), examples=shown)
+        return _rows(found, f"{len(found)} rows", target)
     return _told(passed=False, observed=f"returned {type(found).__name__}, not a boolean, a count or a frame of rows")
 
 
-def _validated(schema: Any, table: pl.LazyFrame) -> dict[str, Any]:
+def _rows(found: pl.DataFrame, observed: str, target: str | None) -> dict[str, Any]:
+    if target:
+        found.write_parquet(target)
+    shown = [{c: str(v) for c, v in row.items()} for row in found.head(_EXAMPLES).iter_rows(named=True)]
+    return _told(passed=not len(found), observed=observed, failing=len(found), examples=shown)
+
+
+def _validated(schema: Any, table: pl.LazyFrame, target: str | None) -> dict[str, Any]:
     rows, broken = import_module("everloop.data.contracts.validating").failing(schema, table)
     if not broken:
         return _told(passed=True, observed="holds")
-    shown = [{c: str(v) for c, v in row.items()} for row in rows.head(_EXAMPLES).iter_rows(named=True)]
-    return _told(passed=False, observed=f"{len(rows)} rows: {broken}", failing=len(rows), examples=shown)
+    return {**_rows(rows, f"{len(rows)} rows: {broken}", target), "passed": False}
 
 
 def _told(*, passed: bool, observed: str, failing: int = 0, examples: Any = ()) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from everloop.core.errors import InvalidInput
 from everloop.data.expect import MASK, Expectation, ExpectationResult
@@ -20,13 +21,20 @@ _KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
 
 
 def run_custom(
-    expectation: Expectation, files: Sequence[Path], tags: Mapping[str, str], root: Path
+    expectation: Expectation, files: Sequence[Path], tags: Mapping[str, str], root: Path, rows: Path | None = None
 ) -> ExpectationResult:
     """Run the function of a custom expectation from the project's folder `root`.
 
+    With `rows` the rows that it finds, where it tells any, are written to that Parquet file.
+
     What the function raises is a failure that says so. Raises `InvalidInput` when it cannot be imported.
     """
-    asked = {"function": expectation.param("function"), "files": [str(file) for file in files], "root": str(root)}
+    asked: dict[str, Any] = {
+        "function": expectation.param("function"),
+        "files": [str(file) for file in files],
+        "root": str(root),
+    }
+    asked["rows"] = str(rows) if rows else None
     environ = {name: os.environ[name] for name in _KEPT if name in os.environ}
     try:
         done = subprocess.run(

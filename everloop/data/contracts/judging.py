@@ -5,15 +5,19 @@ the other dataset's head, `row_change` and `drift` the previous version, `custom
 process of its own. Each result pins the other versions that it saw.
 """
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from everloop.catalog.context import Context
 from everloop.catalog.versions import VersionRow
 from everloop.core.errors import InvalidInput, NotFound
-from everloop.data.checking import EXAMPLES, check_expectations
+from everloop.data.checking import EXAMPLES, check_expectations, failing_table
 from everloop.data.codec import manifest_of, paths_of, scan_sql
 from everloop.data.contracts.custom import run_custom
 from everloop.data.contracts.distances import distance, told
@@ -50,6 +54,14 @@ def check_version(
         results = dict(zip(alone, counted, strict=True))
     judged = _Version(ctx, version, manifest, environment, previous)
     return tuple(results[e] if e in results else judged.check(e) for e in expectations)
+
+
+def failing_rows(
+    ctx: Context, version: str, expectation: Expectation, *, environment: str = "", limit: int
+) -> pa.Table | None:
+    """The rows of a version that break an expectation, `limit` at most; None for one that tells no rows."""
+    found = _Version(ctx, version, manifest_of(ctx, version), environment, None).failing(expectation, limit)
+    return None if found is None else found.select([n for n in found.column_names if not n.startswith("everloop:")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +111,7 @@ class _Version:
         absent = next((c for c in theirs if c not in known), None)
         if absent is not None:
             return ExpectationResult(e, passed=False, observed=f"data/{dataset} has no column {absent!r}")
-        matched = " and ".join(f"a.{quoted(c)} = b.{quoted(t)}" for c, t in zip(e.columns, theirs, strict=True))
-        given = " and ".join(f"a.{quoted(c)} is not null" for c in e.columns)
-        here, there = scan_sql(self._files()), scan_sql(paths_of(self.ctx, found))
-        joined = f"{here} a anti join {there} b on {matched}"
+        joined, given = self._dangling(e, theirs, found)
         shown = list(dict.fromkeys([*self.manifest["key"], *e.columns]))
         with connect(self.ctx.home / "scratch") as engine:
             row = engine.execute(select("count(*)", joined, given)).fetchone()
@@ -115,6 +124,26 @@ class _Version:
         )
         observed = f"{failing} of {self.manifest['rows']} rows refer to nothing" if failing else "all are there"
         return ExpectationResult(e, failing == 0, observed, failing, examples, {dataset: other})
+
+    def _dangling(self, e: Expectation, theirs: tuple[str, ...], other: Any) -> tuple[str, str]:
+        """Where the rows are (as `a`) that refer to nothing, and the condition of those that refer at all."""
+        matched = " and ".join(f"a.{quoted(c)} = b.{quoted(t)}" for c, t in zip(e.columns, theirs, strict=True))
+        given = " and ".join(f"a.{quoted(c)} is not null" for c in e.columns)
+        here, there = scan_sql(self._files()), scan_sql(paths_of(self.ctx, other))
+        return f"{here} a anti join {there} b on {matched}", given
+
+    def failing(self, e: Expectation, limit: int) -> pa.Table | None:
+        """The rows that break it, all columns; None where none can be told."""
+        if e.kind == "references" and (other := self._other(str(e.param("dataset")))) is not None:
+            joined, given = self._dangling(e, tuple(e.param("to") or e.columns), manifest_of(self.ctx, other))
+            with connect(self.ctx.home / "scratch") as engine:
+                return engine.sql(select("a.*", joined, given, f"limit {limit}")).to_arrow_table()
+        if e.kind == "custom":
+            with tempfile.TemporaryDirectory() as folder:
+                rows = Path(folder, "rows.parquet")
+                run_custom(e, self._files(), {}, self._root(), rows)
+                return pq.read_table(rows).slice(0, limit) if rows.exists() else None
+        return None if e.kind in RELATIONS else failing_table(self._files(), e, limit)
 
     def _row_change(self, e: Expectation) -> ExpectationResult:
         if self.previous is None:

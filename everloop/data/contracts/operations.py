@@ -7,6 +7,7 @@ from everloop import data
 from everloop.catalog import facts, refs, versions
 from everloop.catalog.context import Context
 from everloop.catalog.operation import Answer, Command, operation
+from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
 from everloop.data import contracts
 from everloop.data.definitions import Contract
@@ -42,6 +43,35 @@ class ContractView(Answer):
     results: list[dict[str, Any]]
 
 
+class Failing(OfDataset):
+    """The rows of a version that break an expectation of the contract."""
+
+    expectation: str
+    """As results say it: `between(distance, lower=0, upper=6000)`."""
+    version: str = ""
+    """Named as in `data.show`; by default the one of the newest results, else the head."""
+    format: str = "csv"
+    """`csv` or `parquet`."""
+
+
+class FailingView(Answer):
+    """A file of rows."""
+
+    id: str
+    """The version."""
+    name: str
+    number: int
+    expectation: str
+    rows: int
+    cut: bool
+    """Whether there are more rows than the file holds: 20,000."""
+    masked: list[str]
+    """Columns whose values the asker may not see."""
+    format: str
+    content: str
+    """The file in base64."""
+
+
 class Drift(Command):
     """Two versions, named as in `data.show`."""
 
@@ -61,6 +91,10 @@ class DriftView(Answer):
 
 
 def _on_dataset(_ctx: Context, cmd: OfDataset) -> Target:
+    return Target("data", cmd.name, cmd.environment)
+
+
+def _on_failing(_ctx: Context, cmd: Failing) -> Target:
     return Target("data", cmd.name, cmd.environment)
 
 
@@ -92,6 +126,36 @@ def contract(ctx: Context, cmd: OfDataset) -> ContractView:
         moved=bool(newest and newest.payload["moved"]),
         at=newest.at if newest else 0,
         results=list(newest.payload["results"]) if newest else [],
+    )
+
+
+@operation("data.failing", needs="read", on=_on_failing, audit="denied", reads=True, engine=True)
+def failing(ctx: Context, cmd: Failing) -> FailingView:
+    """The rows that break an expectation as CSV or Parquet, masked for who may not see a column."""
+    told = contract(ctx, OfDataset(name=cmd.name, environment=cmd.environment))
+    if not told.definition:
+        raise NotFound(f"nothing is expected of data/{cmd.name}", hint="`everloop data expect` drafts expectations")
+    with ctx.read() as tx:
+        promised = Contract.from_manifest(versions.get(tx, ctx.project, told.definition).manifest).expect
+    wanted = next((e for e in promised if str(e) == cmd.expectation), None)
+    if wanted is None:
+        raise NotFound(
+            f"{cmd.expectation!r} is not expected of data/{cmd.name}", hint="one of: " + "; ".join(map(str, promised))
+        )
+    row = find_version(ctx, cmd.version or told.checked or cmd.name, cmd.environment)
+    if row.name != cmd.name:
+        raise InvalidInput(f"{cmd.version} is a version of data/{row.name}, not of data/{cmd.name}")
+    found = contracts.handed(ctx, row, wanted, cmd.format, cmd.environment)
+    return FailingView(
+        id=row.id,
+        name=row.name,
+        number=row.number,
+        expectation=str(wanted),
+        rows=found.rows,
+        cut=found.cut,
+        masked=list(found.masked),
+        format=cmd.format,
+        content=found.content,
     )
 
 

@@ -67,6 +67,7 @@ PAGES: tuple[tuple[str, Page], ...] = (
     ("/why", why.show),
     ("/data", data.index),
     ("/data/{name}", data.show),
+    ("/data/{name}/failing", data.failing),
     ("/feeds", feeds.index),
     ("/features", features.index),
     ("/features/{view}", features.show),

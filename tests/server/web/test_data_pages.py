@@ -1,5 +1,15 @@
 """The page of a dataset: its contract and results, what differs and drifted, what goes together."""
 
+import html
+import io
+import re
+
+import polars as pl
+import pytest
+from PIL import Image
+
+from everloop.data import Call, Folder, SourceDef, expect
+from everloop.data.editing import edit
 from everloop.server.web.charts import histogram
 
 
@@ -24,3 +34,69 @@ def test_two_histograms_stand_over_one_range():
     before, after = (histogram(edges, 4, (0.0, 4.0)) for edges in ([0.0, 1.0, 2.0], [2.0, 3.0, 4.0]))
     assert [share for *_, share in before] == [0.5, 0.5, 0.0, 0.0]
     assert [share for *_, share in after] == [0.0, 0.0, 0.5, 0.5]
+
+
+@pytest.fixture(scope="module")
+def wards(world):
+    """A dataset that breaks an expectation that only warns, with a tagged column and words about it."""
+    source = SourceDef(
+        "wards",
+        Call("rules:wards"),
+        key="id",
+        tags={"name": "personal"},
+        expect=[expect.between("beds", 1, 100, severity="warn"), expect.row_count(at_least=1)],
+    )
+    world.put(source.version())
+    rows = [{"id": i, "beds": i * 20, "name": f"Somebody{i}"} for i in range(9)]
+    ctx = world.by("ada")
+    edit(ctx, "wards", pl.DataFrame(rows), "append", "production", contract=source.contract)
+    said = {"owner": "ops", "description": "Wards of the hospital", "labels": ["care"]}
+    world.ask("ada", "catalogue.annotate", asset="data/wards", **said)
+    world.ask("ada", "catalogue.annotate", asset="data/wards", column="beds", description="Beds that can be used")
+    world.seal()
+    return world
+
+
+def test_failing_rows_are_taken_away_masked(http, wards):
+    text = http("eve", timeout=120).get("/shop/data/wards").text
+    links = re.findall(r'href="([^"]*failing[^"]*)"', text)
+    assert len(links) == 2
+    for person, name in (("eve", "•••"), ("ada", "Somebody6")):
+        answer = http(person, timeout=120).get(html.unescape(links[0]))
+        assert answer.headers["content-type"].startswith("text/csv")
+        assert 'filename="wards-v1-failing.csv"' in answer.headers["content-disposition"]
+        assert answer.text.splitlines()[:2] == ["id,beds,name", "0,0," + name.replace("6", "0")]
+        assert len(answer.text.splitlines()) == 1 + 4
+        parquet = http(person, timeout=120).get(html.unescape(links[1]))
+        rows = pl.read_parquet(io.BytesIO(parquet.content))
+        assert rows["id"].to_list() == [0, 6, 7, 8]
+        assert rows["name"][1] == name
+    for wrong, status in (("nothing(x)", 404), ("row_count(at_least=1)", 400)):
+        answer = http("eve", timeout=120).get("/shop/data/wards/failing", params={"expectation": wrong})
+        assert answer.status_code == status
+
+
+def test_who_owns_it_and_what_its_columns_mean(http, wards):
+    text = http("eve", timeout=120).get("/shop/data/wards").text
+    for words in ("Owned by ops", "Wards of the hospital", "care", "Beds that can be used"):
+        assert words in text
+
+
+def test_images_of_a_folder_are_shown(http, world, tmp_path):
+    for number in range(3):
+        picture = Image.new("RGB", (40 + number, 30), (200, 40 * number, 90))
+        picture.save(tmp_path / f"{number}.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (tmp_path / "words.txt").write_text("hello")
+    world.put(SourceDef("pictures", Folder(str(tmp_path / "*"))).version())
+    world.ask("ada", "data.capture", source="pictures", environment="production")
+    text = http("eve", timeout=120).get("/shop/data/pictures").text
+    assert text.count('<img src="data:image/png;base64,') == 3
+    assert re.search(r"40 . 30<", text)
+    assert "5 files" in text
+    assert "not a readable image" in text
+    world.put(SourceDef("faces", Folder(str(tmp_path / "*")), tags={"digest": "personal"}).version())
+    world.ask("ada", "data.capture", source="faces", environment="production")
+    text = http("eve", timeout=120).get("/shop/data/faces").text
+    assert "<img src" not in text
+    assert "tagged personal" in text

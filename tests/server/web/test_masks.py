@@ -30,7 +30,7 @@ def addresses(world):
 
 
 def test_no_page_shows_a_value_of_a_tag_that_the_visitor_may_not_read(http, world):
-    viewer, steward, shown = http("eve"), http("ada"), []
+    viewer, steward, shown = http("eve", timeout=120), http("ada", timeout=120), []
     for address in addresses(world):
         text = viewer.get("/shop" + address).text
         assert VALUE.search(text) is None, address
@@ -57,7 +57,7 @@ def test_no_reading_operation_answers_one_over_http(http, world):
             continue
         for fields in COMMANDS:
             if set(fields) <= set(operation.command.model_fields):
-                answer = http().post(f"/rest/v1/shop/{name}", json=fields, headers=headers)
+                answer = http(timeout=120).post(f"/rest/v1/shop/{name}", json=fields, headers=headers)
                 seen.add((name, answer.status_code))
                 assert VALUE.search(answer.text) is None, (name, fields)
     assert {("data.sample", 200), ("data.compare", 200), ("data.show", 200), ("data.expect", 200)} <= seen

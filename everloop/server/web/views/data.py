@@ -1,16 +1,19 @@
 """Data: the datasets, one version with its profile, a masked sample, and what differs between two versions."""
 
+import base64
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import Response
 
+from everloop.core.errors import PermissionDenied
 from everloop.server.web.charts import histogram, spark_bars
 from everloop.server.web.visit import Visit
 
 _HISTORY = 100
 _SAMPLE = 8
 _TOP = 6
+_FILES, _LISTED, _IMAGES, _EDGE = 1000, 20, 12, 192
 _PAIRS = 12
 """Pairs of columns that are shown as going together."""
 
@@ -21,6 +24,8 @@ class ColumnView:
 
     name: str
     type: str
+    meaning: str
+    """What the catalogue says of it."""
     role: str
     tag: str
     nulls: float
@@ -51,6 +56,18 @@ class DriftedColumn:
     """The values whose shares moved most: value, share before, share after."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The files of a folder, ready to show."""
+
+    files: int
+    bytes: int
+    listed: tuple[Any, ...]
+    images: tuple[Any, ...]
+    hint: str
+    """Why some are not shown."""
+
+
 def index(visit: Visit) -> Response:
     """The newest version of every dataset, and where each is the head."""
     environments = visit.ask("environments.list", sandboxes=False).environments
@@ -67,6 +84,8 @@ def show(visit: Visit) -> Response:
     history = visit.ask("data.list", name=name, limit=_HISTORY).items
     chosen = visit.whole("version")
     found = visit.ask("data.show", version=f"data/{name}@{chosen}" if chosen else f"data/{name}")
+    described = visit.ask("catalogue.show", asset=f"data/{name}")
+    meanings = {column.name: column.description for column in described.columns}
     against = visit.whole("against")
     difference, drifted = None, []
     if against is not None:
@@ -78,15 +97,58 @@ def show(visit: Visit) -> Response:
         here="/data",
         data=found,
         history=history,
-        columns=[_column(column, found) for column in found.columns],
+        columns=[_column(column, found, meanings.get(column["name"], "")) for column in found.columns],
         sample=visit.ask("data.sample", version=found.id, rows=_SAMPLE),
         against=against,
         difference=difference,
         drifted=drifted,
         contract=visit.ask("data.contract", name=name),
+        described=described,
+        pictures=_pictures(visit, found.id) if _is_folder(found) else None,
         together=[_together(found.associations, kind) for kind in ("numbers", "values")],
         sampled=found.associations.get("rows", 0),
     )
+
+
+def failing(visit: Visit) -> Response:
+    """The rows that break an expectation, to be saved."""
+    name, version = visit.part("name"), visit.whole("version")
+    found = visit.ask(
+        "data.failing",
+        name=name,
+        expectation=visit.query("expectation"),
+        version=f"data/{name}@{version}" if version else "",
+        format=visit.query("as", "csv"),
+    )
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}-v{found.number}-failing.{found.format}"',
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+    }
+    media = "text/csv; charset=utf-8" if found.format == "csv" else "application/vnd.apache.parquet"
+    return Response(base64.b64decode(found.content), media_type=media, headers=headers)
+
+
+def _is_folder(found: Any) -> bool:
+    return {"path", "size", "media_type", "digest"} == {column["name"] for column in found.columns}
+
+
+def _pictures(visit: Visit, version: str) -> Pictures:
+    """The first files of a folder's version, those that are images as thumbnails; none where they may not be seen."""
+    listed = visit.ask("data.files", version=version, limit=_FILES)
+    images = [file for file in listed.items if file.media_type.startswith("image/")][:_IMAGES]
+    shown: list[Any] = []
+    hint = ""
+    for file in images:
+        try:
+            one = visit.ask("data.preview", version=version, path=file.path, edge=_EDGE)
+        except PermissionDenied as error:
+            hint = error.message
+            break
+        if one.image:
+            shown.append(one)
+        hint = hint or one.note
+    return Pictures(listed.files, listed.bytes, tuple(listed.items[:_LISTED]), tuple(shown), hint)
 
 
 def _drifted(one: dict[str, Any]) -> DriftedColumn:
@@ -121,7 +183,7 @@ def _covered(edges: list[int]) -> str:
     return spark_bars([share for _, _, share in bins]) if len(bins) > 1 else ""
 
 
-def _column(column: dict[str, Any], found: Any) -> ColumnView:
+def _column(column: dict[str, Any], found: Any, meaning: str) -> ColumnView:
     rows = max(column.get("rows") or 0, 1)
     bins = histogram(column.get("quantiles") or [])
     roles = [
@@ -132,6 +194,7 @@ def _column(column: dict[str, Any], found: Any) -> ColumnView:
     return ColumnView(
         column["name"],
         column["type"],
+        meaning,
         ", ".join(roles),
         found.tags.get(column["name"], ""),
         (column.get("nulls") or 0) / rows,
