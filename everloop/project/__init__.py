@@ -15,7 +15,6 @@ from everloop.core.errors import DefinitionError, InvalidInput
 from everloop.core.ids import checked_name
 from everloop.core.version import Version
 from everloop.data.definitions import ORIGIN, Contract, DatasetDef, Origins, SourceDef
-from everloop.data.described import Described
 from everloop.data.evolution import UNCHANGED, Evolution
 from everloop.data.expect import Expectation
 from everloop.features.definitions import Feature, FeatureServiceDef, FeatureViewDef
@@ -25,6 +24,7 @@ from everloop.flows.assets import Asset, define, suggest, wire
 from everloop.flows.identity import closure_hash
 from everloop.models.definitions import TrainerDef
 from everloop.project.assets import Table, frame_assets, model_asset, transforms_asset
+from everloop.project.described import Described
 from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardrails
 from everloop.watch.definitions import Late, MonitorDef, RetrainDef, Trigger
 

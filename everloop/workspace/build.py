@@ -17,7 +17,6 @@ from everloop.core.grants import SANDBOX
 from everloop.core.ports import Executor
 from everloop.data.capturing import Captured, capture
 from everloop.data.definitions import DatasetDef, Files, Folder, SourceDef
-from everloop.data.described import Described
 from everloop.data.expect import ExpectationResult
 from everloop.data.heads import advance_head
 from everloop.flows.assets import Asset, plan
@@ -25,6 +24,7 @@ from everloop.flows.engine import Options, Origin, Progress, Results, run
 from everloop.flows.identity import Tree, closure_hash, project_tree
 from everloop.flows.observation.observed import Said
 from everloop.project import Project
+from everloop.project.described import Described
 from everloop.workspace.codecs import CODECS
 from everloop.workspace.definitions import definition_versions
 from everloop.workspace.runs import TrackedRuns
