@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 import typer
 
-from everloop.cli.data_erasure import check_proof, expire, hold, proof, retain, usage
+from everloop.cli.data_erasure import check_proof, expire, hold, holds, proof, retain, sweep, usage
 from everloop.cli.data_failing import failing
 from everloop.cli.data_files import checkout, files
 from everloop.cli.data_open import close, open_table, opened
@@ -33,6 +33,8 @@ def add_to(app: typer.Typer) -> None:
     data.command("status")(status)
     data.command("proof")(proof)
     data.command("usage")(usage)
+    data.command("sweep")(sweep)
+    data.command("holds")(holds)
     data.command("expire")(expire)
     data.command("hold")(hold)
     data.command("retain")(retain)

@@ -88,11 +88,26 @@ def expire(
         output.show(client.call("data.expire", dry_run=not go))
 
 
+def sweep(
+    go: Annotated[bool, typer.Option("--go", help="Remove it; without this, only what would go is counted.")] = False,
+) -> None:
+    """Bytes that nothing names any more, after a grace of seven days; the worker does it daily."""
+    with session.client() as client, output.progress("sweeping"):
+        output.show(client.call("data.sweep", dry_run=not go))
+
+
+def holds() -> None:
+    """The legal holds that stand."""
+    with session.client() as client:
+        found = [{"place": place, "reason": why} for place, why in client.call("data.holds").holds.items()]
+    output.rows(found, ["place", "reason"], empty="no legal hold stands")
+
+
 def retain(
-    kind: Annotated[str, typer.Argument(help="data or predictions.")],
-    name: Annotated[str, typer.Argument(help="A glob of datasets.")] = "*",
+    kind: Annotated[str, typer.Argument(help="data, frame, predictions, runs or traces.")],
+    name: Annotated[str, typer.Argument(help="A glob of datasets, frames or experiments.")] = "*",
     *,
-    versions: Annotated[int, typer.Option(help="How many of the newest versions stay.")] = 1,
+    versions: Annotated[int, typer.Option(help="How many of the newest versions, or runs, stay.")] = 1,
     days: Annotated[float, typer.Option(help="How many days everything stays.")] = 0.0,
     tag: Annotated[str, typer.Option(help="Only tables with a column of this tag.")] = "",
     off: Annotated[bool, typer.Option("--off", help="Remove the rule.")] = False,
@@ -104,7 +119,9 @@ def retain(
 
 
 def hold(
-    dataset: Annotated[str, typer.Argument(help="A dataset; or name a --subject.")] = "",
+    dataset: Annotated[
+        str, typer.Argument(help="A dataset, kind/name, run/ID, experiment/ID, predictions; or name a --subject.")
+    ] = "",
     subject: Annotated[str, typer.Option(help="A person's key.")] = "",
     reason: Annotated[str, typer.Option(help="Who demands it.")] = "",
     release: Annotated[bool, typer.Option("--release", help="End the hold.")] = False,

@@ -5,7 +5,7 @@ and programs chose. What the chain of facts and the ids of versions rest on is n
 an asset, an actor or a pointer is somebody's identity and cannot be changed: `named` says where one holds the key.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Table, Text, and_, delete, or_, select, update
@@ -16,6 +16,7 @@ from everloop.catalog.tables import metadata
 from everloop.catalog.tables.columns import Key
 from everloop.catalog.tables.core import checkpoints, facts, versions
 from everloop.catalog.tables.genai import evaluation_records
+from everloop.catalog.tables.tracking import run_params, run_tags, runs
 
 _APART = frozenset(table.name for table in (facts, versions, checkpoints))
 _WHOLE = frozenset({evaluation_records.name})
@@ -48,6 +49,18 @@ def erase(tx: Tx, project: str, table: Table, mentions: Mentions) -> int:
         else:
             tx.execute(update(table).where(here).values(**fresh))
     return count
+
+
+def runs_speaking(tx: Tx, project: str, which: Collection[str], mentions: Mentions) -> bool:
+    """Whether the name, a parameter or a tag of one of these runs speaks of the subject."""
+    mine = select(runs.c.number).where(runs.c.project == project, runs.c.id.in_(sorted(which)))
+    numbers = set(tx.execute(mine).scalars())
+    for table, number in ((runs, "number"), (run_params, "parent"), (run_tags, "parent")):
+        columns = texts_of(table)
+        for row in _candidates(tx, project, table, columns, mentions):
+            if row[number] in numbers and any(row[c.name] and mentions.in_text(row[c.name]) for c in columns):
+                return True
+    return False
 
 
 def named(tx: Tx, project: str, mentions: Mentions) -> list[str]:

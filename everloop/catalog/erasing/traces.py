@@ -33,6 +33,15 @@ def speaking(tx: Tx, project: str, mentions: Mentions) -> set[int]:
     return found
 
 
+def experiments(tx: Tx, project: str, numbers: Collection[int]) -> set[str]:
+    """The experiments in which traces lie."""
+    found: set[str] = set()
+    for part in chunks(sorted(numbers)):
+        mine = (traces.c.project == project, traces.c.number.in_(part))
+        found.update(str(one) for one in tx.execute(select(traces.c.experiment).where(*mine).distinct()).scalars())
+    return found
+
+
 def bodies(tx: Tx, project: str) -> list[tuple[int, str]]:
     """(trace, object) of every body that is kept in the store."""
     query = select(span_objects.c.trace, span_objects.c.object).where(span_objects.c.project == project)

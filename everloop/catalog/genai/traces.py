@@ -22,12 +22,13 @@ from everloop.catalog.genai.rows import (
     Assessment,
     Trace,
 )
+from everloop.catalog.governance import holds
 from everloop.catalog.tables.genai import trace_metadata, trace_prompts, trace_runs, trace_tags, traces
 from everloop.catalog.tables.tracking import artifacts
 from everloop.catalog.tracking import experiments, runs
 from everloop.catalog.tracking.points import chunks
 from everloop.core.clock import Micros
-from everloop.core.errors import InvalidInput, NotFound
+from everloop.core.errors import InvalidInput, NotFound, PolicyRefused
 
 _TOKENS = ("input_tokens", "output_tokens", "total_tokens")
 _CACHED = {"cache_read_input_tokens": "cache_read_tokens", "cache_creation_input_tokens": "cache_creation_tokens"}
@@ -236,8 +237,11 @@ def delete_some(
 ) -> int:
     """Delete traces of an experiment, those of these ids or up to a time, the oldest first; returns how many.
 
-    What hangs on them goes too; objects stay until a sweep.
+    What hangs on them goes too; objects stay until a sweep. Raises `PolicyRefused` while a legal hold on the experiment
+    stands.
     """
+    if reason := holds.standing(tx, project).get(f"experiment/{experiment}"):
+        raise PolicyRefused(f"a legal hold stands: {reason}", hint="`everloop data hold --release` ends it")
     if not identities and until is None:
         raise InvalidInput(
             "Either `max_timestamp_millis` or `trace_ids` must be specified, but not both.", hint="say which ones"

@@ -14,6 +14,7 @@ from sqlalchemy import and_, delete, func, or_, select
 from everloop.catalog import facts, placements
 from everloop.catalog.engine import Tx
 from everloop.catalog.facts import Fact
+from everloop.catalog.governance import holds
 from everloop.catalog.tables.core import edges, names, numbers, refs, versions
 from everloop.catalog.tables.core import facts as fact_rows
 from everloop.catalog.tables.tracking import artifacts, logged_models, registered_versions, runs
@@ -33,8 +34,10 @@ def remove(tx: Tx, project: str, identities: Iterable[str], *, actor: str, at: M
 def expire(tx: Tx, project: str, *, before: Micros, actor: str, at: Micros) -> int:
     """Take the files from runs and logged models that were deleted by `before`, and return how many that were.
 
-    The rows of the runs stay, with parameters, tags and metrics; so do objects that anything else names.
+    The rows of the runs stay, with parameters, tags and metrics; so do objects that anything else names, and files of
+    runs under a legal hold.
     """
+    held = holds.runs_held(tx, project)
     hidden = select(runs.c.id).where(runs.c.project == project, runs.c.stage == "deleted", runs.c.deleted <= before)
     models = select(logged_models.c.id).where(
         logged_models.c.project == project, logged_models.c.stage == "deleted", logged_models.c.updated <= before
@@ -42,9 +45,11 @@ def expire(tx: Tx, project: str, *, before: Micros, actor: str, at: Micros) -> i
     count = 0
     for word, owners in (("run", hidden), ("logged", models)):
         mine = (artifacts.c.project == project, artifacts.c.owner.in_(owners))
-        held = select(artifacts.c.owner, func.count()).where(*mine).group_by(artifacts.c.owner)
-        found = [(row[0], row[1]) for row in tx.execute(held.order_by(artifacts.c.owner))]
+        listed = select(artifacts.c.owner, func.count()).where(*mine).group_by(artifacts.c.owner)
+        found = [(row[0], row[1]) for row in tx.execute(listed.order_by(artifacts.c.owner))]
         for owner, files in found:
+            if word == "run" and owner in held:
+                continue
             tx.execute(delete(artifacts).where(artifacts.c.project == project, artifacts.c.owner == owner))
             facts.append(tx, project, Fact(RUN_FREED, f"{word}/{owner}", actor, at, {"files": files}))
             count += files
@@ -52,8 +57,11 @@ def expire(tx: Tx, project: str, *, before: Micros, actor: str, at: Micros) -> i
 
 
 def release(tx: Tx, project: str, *, before: Micros, actor: str, at: Micros) -> frozenset[str]:
-    """The versions removed by `before` that nothing refers to any more; each is said to be freed, once."""
-    wanted = removed(tx, project, before)
+    """The versions removed by `before` that nothing refers to any more; each is said to be freed, once.
+
+    What is under a legal hold, or was sealed of a run that is, stays.
+    """
+    wanted = removed(tx, project, before) - holds.versions_held(tx, project)
     gone = unreferred(tx, project, wanted - alive(tx, project, wanted))
     said = _subjects(tx, project, FREED)
     facts.append_many(tx, project, [Fact(FREED, identity, actor, at) for identity in sorted(gone - said)])

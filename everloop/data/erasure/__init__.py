@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from everloop.data.erasure import committing, erasing, holds
+    from everloop.data.erasure import committing, erasing, folders, holds
 
-__all__ = ["committing", "erasing", "holds"]
+__all__ = ["committing", "erasing", "folders", "holds"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ from everloop.core.errors import InvalidInput, PolicyRefused
 from everloop.core.ids import fresh_id, object_id
 from everloop.core.ports import Erasable, Leaving
 from everloop.data.erasure import catalogued, folders, rewriting
-from everloop.data.erasure.holds import held, holds_dataset
+from everloop.data.erasure.holds import held, standing
 from everloop.data.erasure.subjects import Subject, manifests_of_tables, subject_columns
 
 RECEIPT = "https://everloop.dev/erasure/v1"
@@ -43,6 +43,8 @@ class Places:
 
     before: Sequence[Erasable] = ()
     after: Sequence[Erasable] = ()
+    held: str = ""
+    """Why one of them may not be touched: the reason of a legal hold on something that speaks of the subject."""
 
 
 Finder = Callable[[Context, Subject, Fact], Places]
@@ -83,9 +85,9 @@ def erase(
     subject = Subject(key, found, telling(key) if words is None else words)
     if subject.mentions.in_text(reason):
         raise InvalidInput("the reason names the subject", hint="it stays in the receipt: name a request instead")
-    if hold := held(ctx, key) or _held_table(ctx, subject):
-        raise PolicyRefused(f"a legal hold stands: {hold}", hint="`everloop data hold --release` ends it")
     erasure = fresh_id("erasure")
+    if hold := held(ctx, key) or _held_table(ctx, subject) or _found(ctx, erasure, subject, places).held:
+        raise PolicyRefused(f"a legal hold stands: {hold}", hint="`everloop data hold --release` ends it")
     note = {
         "project": ctx.project,
         "columns": list(subject.columns),
@@ -104,8 +106,9 @@ def _held_table(ctx: Context, subject: Subject) -> str:
     with ctx.read() as tx:
         tables = [*versions.newest(tx, ctx.project, "data"), *versions.newest(tx, ctx.project, "frame")]
     columns = {row.name: {name for name, _ in row.manifest.get("schema_fields", ())} for row in tables}
-    named = {name for name, found in columns.items() if not found.isdisjoint(subject.columns)}
-    return next((reason for name in sorted(named) if (reason := holds_dataset(ctx, name))), "")
+    named = {f"{row.kind}/{row.name}" for row in tables if not columns[row.name].isdisjoint(subject.columns)}
+    stand = standing(ctx)
+    return next((stand[place] for place in sorted(named & stand.keys())), "")
 
 
 def resume(ctx: Context, places: Finder | None = None) -> list[Receipt]:
@@ -120,8 +123,7 @@ def resume(ctx: Context, places: Finder | None = None) -> list[Receipt]:
 
 
 def _carry_out(ctx: Context, erasure: str, note: dict[str, Any], subject: Subject, places: Finder | None) -> Receipt:
-    said = ctx.fact(ERASING, erasure, {"erasure": erasure})
-    found = Places() if places is None else places(ctx, subject, said)
+    said, found = ctx.fact(ERASING, erasure, {"erasure": erasure}), _found(ctx, erasure, subject, places)
     elsewhere = {place.place: place.erase(subject.key) for place in found.before}
     subject = _with_files(ctx, erasure, note, subject)
     rewriting.rewrite(ctx, subject, erasure)
@@ -141,6 +143,10 @@ def _carry_out(ctx: Context, erasure: str, note: dict[str, Any], subject: Subjec
     database_left = scrub(ctx.catalog)
     (_folder(ctx) / f"{erasure}.json").unlink(missing_ok=True)
     return Receipt(erasure, finished["receipt"], {**finished["figures"], "database_left": database_left})
+
+
+def _found(ctx: Context, erasure: str, subject: Subject, places: Finder | None) -> Places:
+    return Places() if places is None else places(ctx, subject, ctx.fact(ERASING, erasure, {"erasure": erasure}))
 
 
 def _with_files(ctx: Context, erasure: str, note: dict[str, Any], subject: Subject) -> Subject:

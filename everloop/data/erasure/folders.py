@@ -95,6 +95,22 @@ def forget(ctx: Context, found: Collection[str]) -> None:
             some.save(file)
 
 
+def pieces_of(ctx: Context) -> dict[str, dict[str, int]]:
+    """{version of a folder: {piece of a pack that it needs: its bytes}}; each part of a table is read once."""
+    every = {version: m for version, m in manifests_of_tables(ctx).items() if is_tree(m)}
+    shelf = Pieces(ctx)
+    needed: dict[str, dict[str, int]] = {}
+    for manifest, table in _tables(ctx, every):
+        mine: dict[str, int] = {}
+        for digest in table["digest"].to_pylist():
+            mine |= shelf.sizes(digest)
+        needed[manifest["part"]] = mine
+    return {
+        version: {piece: size for part in m["parts"] for piece, size in needed.get(part["logical"], {}).items()}
+        for version, m in every.items()
+    }
+
+
 class Pieces:
     """The pieces of all packs of a project."""
 
@@ -105,6 +121,7 @@ class Pieces:
             self._packs = [row.object for row in packs.of(tx, ctx.project)]
         self._indexes = {pack: read_index(ctx.store, pack, ctx.home / "cache" / "packs") for pack in self._packs}
         self._lists: dict[str, list[str]] = {}
+        self._lengths: dict[str, int] = {}
         for pack, index in self._indexes.items():
             if (index["kind"] == LIST).any():
                 content = ctx.store.get(pack)
@@ -137,6 +154,13 @@ class Pieces:
                 hits.add(digest)
         parts = {chunk for chunks in self._lists.values() for chunk in chunks}
         return {digest for digest in hits if digest not in parts or digest in known}
+
+    def sizes(self, digest: str) -> dict[str, int]:
+        """The pieces of a file with their bytes, the list of a big one among them."""
+        if not self._lengths:
+            for index in self._indexes.values():
+                self._lengths.update((_id(entry["digest"]), int(entry["length"])) for entry in index)
+        return {one: self._lengths[one] for one in (digest, *self._lists.get(digest, ())) if one in self._lengths}
 
     def pieces(self, found: Collection[str]) -> set[bytes]:
         """The digests of files and of their pieces, but for pieces that other files need."""
@@ -176,7 +200,7 @@ def _listed(ctx: Context, manifests: Mapping[str, Mapping[str, Any]], subject: S
 
 
 def _tables(ctx: Context, manifests: Mapping[str, Mapping[str, Any]]) -> Iterable[tuple[Mapping[str, Any], pa.Table]]:
-    """Each part of some versions once, with a manifest that has it."""
+    """Each part of some versions once, with a manifest that has it, in which `part` names it."""
     seen: set[str] = set()
     for manifest in manifests.values():
         fresh = [part for part in manifest["parts"] if part["logical"] not in seen]
@@ -188,5 +212,5 @@ def _tables(ctx: Context, manifests: Mapping[str, Mapping[str, Any]]) -> Iterabl
             paths = part_paths({**manifest, "parts": here}, ctx.store, placed, ctx.home / "cache")
         except NotFound:
             continue  # its bytes went with a retention rule
-        for table in tables(paths):
-            yield manifest, table
+        for part, table in zip(here, tables(paths), strict=True):
+            yield {**manifest, "part": part["logical"]}, table

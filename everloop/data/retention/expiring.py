@@ -14,8 +14,9 @@ from everloop.catalog.context import Context
 from everloop.catalog.engine import Tx
 from everloop.catalog.governance import redactions
 from everloop.core.clock import DAY
-from everloop.data.erasure.holds import holds_dataset
+from everloop.data.erasure.holds import standing
 from everloop.data.retention.rules import Retention
+from everloop.data.sensitive.tags import tags_of
 
 _PAGE = 500
 
@@ -35,10 +36,16 @@ class Expiring:
 def plan(ctx: Context, rules: Sequence[Retention]) -> list[Expiring]:
     """The versions that may go now, oldest first in each name; nothing is changed."""
     with ctx.read() as tx:
-        named = {name: _history(tx, ctx.project, name) for name in versions.names(tx, ctx.project, "data")}
+        named = [
+            (kind, name, _history(tx, ctx.project, kind, name))
+            for kind in sorted({rule.kind for rule in rules} & set(redactions.TABLES))
+            for name in versions.names(tx, ctx.project, kind)
+        ]
         gone, kept_ids = redactions.expired(tx, ctx.project), _pointed(tx, ctx.project)
         tables, placed = redactions.tables(tx, ctx.project), placements.objects(tx, ctx.project)
-    going = [row for name, rows in named.items() for row in _going(ctx, name, rows, rules) if row.id not in kept_ids]
+    held = standing(ctx)
+    free = [(kind, name, rows) for kind, name, rows in named if f"{kind}/{name}" not in held]
+    going = [r for kind, name, rows in free for r in _going(ctx, (kind, name), rows, rules) if r.id not in kept_ids]
     going = [row for row in going if row.id not in gone]
     leaving = gone | {row.id for row in going}
     needed = {part["logical"] for i, m in tables.items() if i not in leaving for part in m["parts"]}
@@ -67,26 +74,33 @@ def expire(ctx: Context, rules: Sequence[Retention]) -> list[Expiring]:
     return done
 
 
-def _history(tx: Tx, project: str, name: str) -> list[versions.VersionRow]:
+def _history(tx: Tx, project: str, kind: str, name: str) -> list[versions.VersionRow]:
     found: list[versions.VersionRow] = []
-    while rows := versions.history(tx, project, "data", name, limit=_PAGE, before=found[-1].number if found else None):
+    while rows := versions.history(tx, project, kind, name, limit=_PAGE, before=found[-1].number if found else None):
         found += rows
     return found
 
 
 def _going(
-    ctx: Context, name: str, rows: list[versions.VersionRow], rules: Sequence[Retention]
+    ctx: Context, asset: tuple[str, str], rows: list[versions.VersionRow], rules: Sequence[Retention]
 ) -> list[versions.VersionRow]:
     """The versions of a name that some rule covers and none of those that cover it keeps, oldest first."""
-    if holds_dataset(ctx, name):
-        return []
+    kind, name = asset
+    named = [rule for rule in rules if rule.kind == kind and rule.names(name)]
     going = []
-    for place, row in enumerate(rows):
-        mine = [rule for rule in rules if rule.kind == "data" and rule.covers(name, row.manifest)]
+    for place, row in enumerate(rows if named else []):
+        tags = _tags(ctx, row) if any(rule.tag for rule in named) else frozenset()
+        mine = [rule for rule in named if not rule.tag or rule.tag in tags]
         age = ctx.now() - row.at
         if mine and all(place >= rule.versions and age > rule.days * DAY for rule in mine):
             going.append(row)
     return going[::-1]
+
+
+def _tags(ctx: Context, row: versions.VersionRow) -> frozenset[str]:
+    """The tags of a version's columns: declared, said or confirmed, and carried here."""
+    with ctx.read() as tx:
+        return frozenset().union(*tags_of(tx, ctx.project, row).values())
 
 
 def _pointed(tx: Tx, project: str) -> set[str]:

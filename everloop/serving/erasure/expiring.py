@@ -1,6 +1,7 @@
 """Log segments that are older than a rule keeps: they go whole, and who asks for what lay in them is told so."""
 
 from everloop.catalog.context import Context
+from everloop.catalog.governance import holds
 from everloop.catalog.operating import predictions
 from everloop.core.clock import SECOND, Micros
 from everloop.serving import log
@@ -9,8 +10,12 @@ from everloop.serving import log
 def expire_segments(ctx: Context, before: Micros, *, dry_run: bool = False) -> int:
     """Remove segments whose last frame was written before a wall time and that are ingested whole; returns how many.
 
-    A gateway's log is of every project that it serves, so the rule of one takes the segments of all.
+    A gateway's log is of every project that it serves, so the rule of one takes the segments of all, and a legal hold
+    of one keeps them.
     """
+    with ctx.read() as tx:
+        if holds.PREDICTIONS in holds.standing(tx):
+            return 0
     root, count = ctx.home / "serving" / "log", 0
     for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []:
         with ctx.read() as tx:

@@ -44,6 +44,16 @@ class PredictionLog:
                 predictions.erase(tx, self._ctx.project, gone)
         return count
 
+    def holds(self, key: str) -> bool:
+        """Whether any row was asked for the subject."""
+        root = self._ctx.home / "serving" / "log"
+        for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []:
+            for path in log.segments(folder):
+                entries = (entry for _, _, entry in log.read(path.read_bytes()) if entry.project == self._ctx.project)
+                if any(_about(entry, key, self._columns) for entry in entries):
+                    return True
+        return False
+
 
 def erase_from_segment(
     path: Path, project: str, subject: tuple[str, Sequence[str]], *, newest: bool

@@ -54,9 +54,11 @@ class ReceiptView(Answer):
 
 
 class Hold(Command):
-    """Place or release a legal hold on a dataset or a subject."""
+    """Place or release a legal hold on a place or a subject."""
 
     dataset: str = ""
+    """A dataset by its name, any other asset as `kind/name`, `run/ID`, `experiment/ID` (its runs and traces), or
+    `predictions`."""
     subject: SecretStr = SecretStr("")
     reason: str = ""
     release: bool = False
@@ -66,6 +68,12 @@ class Held(Answer):
     """Whether a hold stands now."""
 
     held: bool
+
+
+class Standing(Answer):
+    """The holds that stand: place and reason; a subject is a digest."""
+
+    holds: dict[str, str]
 
 
 class Decide(Command):
@@ -100,7 +108,8 @@ def _everything(_ctx: Context, _cmd: Any) -> Target:
 
 
 def _on_hold(_ctx: Context, cmd: Hold) -> Target:
-    return Target("data", cmd.dataset or "*")
+    kind, slash, name = cmd.dataset.partition("/")
+    return Target(kind, name) if slash else Target("data", cmd.dataset or "*")
 
 
 @operation("data.erase", needs="data.erase", on=_everything)
@@ -120,10 +129,16 @@ def resume(ctx: Context, _cmd: Nothing) -> Erasures:
 
 @operation("data.hold", needs="data.erase", on=_on_hold)
 def hold(ctx: Context, cmd: Hold) -> Held:
-    """Place a legal hold on a dataset or a subject, or release it; audited."""
+    """Place a legal hold on a place or a subject, or release it; audited."""
     act = erasure.holds.release if cmd.release else erasure.holds.hold
-    act(ctx, dataset=cmd.dataset, subject=cmd.subject.get_secret_value(), reason=cmd.reason)
+    act(ctx, place=cmd.dataset, subject=cmd.subject.get_secret_value(), reason=cmd.reason)
     return Held(held=not cmd.release)
+
+
+@operation("data.holds", needs="read", on=_everything, reads=True)
+def holds_standing(ctx: Context, _cmd: Nothing) -> Standing:
+    """The legal holds that stand in the project."""
+    return Standing(holds=erasure.holds.standing(ctx))
 
 
 @operation("data.decide", needs="data.erase", on=_everything)

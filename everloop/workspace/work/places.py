@@ -19,6 +19,7 @@ from everloop.data.erasure.subjects import Subject
 from everloop.features.operations import online_store
 from everloop.features.states.keys import entity_key
 from everloop.serving.erasure.segments import PredictionLog
+from everloop.workspace.work import holding
 
 
 class OnlineFeatures:
@@ -77,7 +78,9 @@ class OpenTables:
 
 def places(ctx: Context, subject: Subject, said: Fact) -> Places:
     """The places beside the tables where this workspace may hold a subject's key."""
+    held = holding.held_where_spoken(ctx, subject)
     return Places(
+        held=held,
         before=[Inboxes(ctx, subject), Brokers(ctx, subject)],
         after=[
             Traces(ctx, subject.mentions, said),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from everloop import serving, watch
+from everloop.catalog import verify
 from everloop.catalog.context import Context
 from everloop.catalog.operating import rollouts
 from everloop.catalog.operation import invoke
@@ -78,7 +79,10 @@ def _deliver(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
 
 
 def _sweep(ctx: Context, _payload: Mapping[str, Any], _uri: str) -> Any:
-    work.retaining.apply_rules(ctx, dry_run=False)
+    with ctx.read() as tx:
+        every = verify.projects(tx)
+    for project in every:  # the store and the task are the workspace's, rules are a project's
+        work.retaining.apply_rules(replace(ctx, project=project), dry_run=False)
     return work.sweeping.sweep_store(ctx)
 
 

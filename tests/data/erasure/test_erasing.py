@@ -138,7 +138,7 @@ def test_a_hold_stops_an_erasure_until_it_is_released(context, monkeypatch, on):
     three_versions(context, monkeypatch)
     with context.read() as tx:
         names = [row.name for row in versions.newest(tx, context.project, "data")]
-    held = {"subject": KEY} if on == "subject" else {"dataset": names[0]}
+    held = {"subject": KEY} if on == "subject" else {"place": names[0]}
     holds.hold(context, **held, reason="case 7")
     with pytest.raises(PolicyRefused, match="case 7"):
         erasing.erase(context, KEY)

@@ -57,9 +57,9 @@ def test_holds_heads_and_younger_versions_stay(context, four):
     assert invoke(context, "data.expire", AskExpire()).versions == []
     invoke(context, "data.retain", Retain(kind="data", versions=1))
     assert len(invoke(context, "data.expire", AskExpire()).versions) == 3
-    holds.hold(context, dataset="events", reason="case 7")
+    holds.hold(context, place="events", reason="case 7")
     assert invoke(context, "data.expire", AskExpire()).versions == []
-    holds.release(context, dataset="events")
+    holds.release(context, place="events")
     assert len(invoke(context, "data.expire", AskExpire()).versions) == 3
     invoke(context, "data.retain", Retain(kind="data", off=True))
     assert invoke(context, "data.expire", AskExpire()).versions == []
