@@ -25,7 +25,8 @@ def list_runs(
 ) -> None:
     """Runs, the newest first."""
     with session.client() as client:
-        found = client.call("runs.list", experiment=experiment, filter=filter_, limit=limit).runs
+        wanted = (experiment,) if experiment else ()
+        found = client.call("runs.table", experiments=wanted, filter=filter_, limit=limit, count=False).rows
     columns = ["id", "experiment_name", "status", "seconds"]
     output.rows(found, columns, empty="no runs yet: everloop run")
 

@@ -10,7 +10,7 @@ from everloop.catalog.engine import Tx
 from everloop.catalog.governance import access
 from everloop.catalog.tracking import artifacts, experiments, points, runs
 from everloop.catalog.tracking.rows import Point
-from everloop.core.clock import DAY
+from everloop.core.clock import DAY, Micros
 from everloop.core.errors import NotFound
 from everloop.core.ports import Line, Sample
 from everloop.flows.identity import Tree
@@ -37,11 +37,14 @@ class TrackedRuns:
         self._ctx = ctx
         self._uri = tracking_uri
         self._code = code
+        self._began: dict[str, tuple[Micros, Micros]] = {}
+        """Event time and wall time at which each run that is open here began."""
 
     def start(self, step: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Open a run in the experiment that is named after the step's asset."""
         ctx, name = self._ctx, step.partition("/")[2]
         identity, diff = secrets.token_hex(16), self._diff()
+        self._began[identity] = (ctx.now(), ctx.wall())
         with ctx.write() as tx:
             # a recipe is worked on once at a time: another run of it that is open is that of a process that died
             for left in runs.open_with(tx, ctx.project, RECIPE, tags.get(RECIPE, "")):
@@ -108,7 +111,13 @@ class TrackedRuns:
             found = runs.find(inside, ctx.project, run)
             if rows:
                 points.log(inside, ctx.project, found.number, rows)
-            runs.finish(inside, ctx.project, run, status=status, at=ctx.now())
+            runs.finish(inside, ctx.project, run, status=status, at=self._ended(run))
+
+    def _ended(self, run: str) -> Micros:
+        """When a run ends: on a replay's clock, which stands still meanwhile, after the time that it took."""
+        now, wall = self._ctx.now(), self._ctx.wall()
+        began, seen = self._began.pop(run, (now, wall))
+        return max(now, began + wall - seen)
 
     def environ(self, _step: str, run: str) -> dict[str, str]:
         """The variables by which an ordinary mlflow client inside the step finds its run, and may write no other."""

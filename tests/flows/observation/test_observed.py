@@ -1,12 +1,14 @@
 """Steps as they are observed: in this process and in a child, to their end or to their death."""
 
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 
 from everloop.catalog.operation import invoke
-from everloop.catalog.tracking import points
+from everloop.catalog.tracking import points, runs
+from everloop.core.clock import ReplayClock
 from everloop.core.errors import StepFailed, Unavailable
 from everloop.flows.executors.process import ProcessExecutor
 from everloop.models.console import ReadConsole
@@ -146,3 +148,14 @@ def test_a_step_without_a_run_is_kept_by_its_recipe_the_last_time_only(project):
     for _ in range(2):
         done = project.run("talks", runs=sink, tracked=frozenset(), cached=False)
     assert printed(project.ctx, done.steps[0].recipe) == (TALK, True)
+
+
+def test_a_run_on_a_clock_that_stands_still_ends_after_the_time_that_it_took(project):
+    ctx = replace(project.ctx, clock=ReplayClock(1_000_000))
+    sink = TrackedRuns(ctx)
+    run = sink.start("value/talks", {}, {})
+    time.sleep(0.01)
+    sink.finish(run, status="FINISHED", metrics={})
+    with ctx.read() as tx:
+        found = runs.find(tx, ctx.project, run)
+    assert (found.start, found.end - found.start >= 10_000) == (1_000_000, True)
