@@ -78,7 +78,7 @@ def index(visit: Visit) -> Response:
         wrong = _wrong(error, filter_text, order)
     cells = {row.id: dict(zip(measured, row.cells, strict=True)) for row in found.rows} if found else {}
     if not chosen and found:
-        columns = _telling(columns, cells)
+        columns = _telling(columns, cells, found.rows)
     first = max(visit.whole("first", 1) or 1, 1)
     return visit.page(
         "runs.html",
@@ -143,11 +143,14 @@ def _tried(known: Any, experiments: Sequence[str]) -> list[str]:
     return [*fixed, *metrics[:_TRIED], *params[:_TRIED]]
 
 
-def _telling(columns: Sequence[str], cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Of the columns that were tried, those that are not the same in every row."""
+def _telling(columns: Sequence[str], cells: Mapping[str, Mapping[str, Any]], rows: Sequence[Any]) -> list[str]:
+    """Of the columns that were tried, those that are not the same in every row, and that some row has."""
+    silent = {name for name in ("code", "inputs") if not any(getattr(row, name) for row in rows)}
     kept, counts = [], {"metrics": 0, "params": 0}
     for column in columns:
         kind = column.partition(".")[0]
+        if column in silent:
+            continue
         if column not in _FIXED:
             values = {row[column] for row in cells.values()}
             if counts[kind] >= _KEPT or (len(cells) > 1 and len(values) <= 1):
