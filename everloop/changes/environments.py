@@ -11,6 +11,7 @@ from everloop.catalog.governance import changes as rows
 from everloop.catalog.governance.changes import EnvironmentRow
 from everloop.catalog.operation import Answer, Command, operation
 from everloop.catalog.refs import Move, env_ref, head_ref
+from everloop.catalog.tracking import registered
 from everloop.changes.ancestry import snapshot_of
 from everloop.changes.policies import PROTECTED, check_delta, checked_environment, head_of, is_sandbox, policy_in
 from everloop.core.clock import Micros
@@ -19,6 +20,7 @@ from everloop.core.grants import Target
 from everloop.core.policy import Mode, genesis
 from everloop.core.snapshot import Snapshot, diff
 from everloop.core.version import Version
+from everloop.models.webhooks import events
 
 GENESIS = "genesis"
 """Reason of the first move of a protected environment."""
@@ -237,6 +239,24 @@ def move(tx: Tx, ctx: Context, environment: str, *, old: str | None, new: str, r
     )  # fmt: skip
     payload = {"old": old, "new": new, "reason": reason, "change": change}
     facts.append(tx, ctx.project, ctx.fact("environment.moved", environment, payload))
+    if not is_sandbox(environment):
+        _tell_aliases(tx, ctx, environment, old, new)
+
+
+def _tell_aliases(tx: Tx, ctx: Context, environment: str, old: str | None, new: str) -> None:
+    """Tell webhooks which model versions the environment's name, as an alias, points to from now on."""
+    manifests = versions.manifests(tx, ctx.project, [one for one in (old, new) if one])
+    before, after = (manifests.get(one or "", {}).get("entries", {}) for one in (old, new))
+    for key in sorted({*before, *after}):
+        kind, _, asset = key.partition("/")
+        if kind != "model" or before.get(key) == after.get(key):
+            continue
+        name, prompt = registered.told_as(tx, ctx.project, asset)
+        if key in after:
+            number = str(dict(versions.known_as(tx, ctx.project, after[key]))[key])
+            events.record(ctx, tx, "alias", "created", name, prompt=prompt, alias=environment, version=number)
+        else:
+            events.record(ctx, tx, "alias", "deleted", name, prompt=prompt, alias=environment)
 
 
 def heads_of(tx: Tx, project: str, environment: str, source: str = "") -> dict[str, str]:

@@ -1,6 +1,10 @@
+import json
+
 import pytest
+from sqlalchemy import select
 
 from everloop.catalog.operation import invoke
+from everloop.catalog.tables.core import facts as fact_rows
 from everloop.changes import environments, proposing, provenance, reviewing
 from everloop.changes.policies import checked_environment, effective_policy
 from everloop.core.errors import Conflict, InvalidInput, NotFound, PermissionDenied
@@ -185,3 +189,23 @@ def test_a_preview_says_what_a_change_would_need_and_writes_nothing(team):
     assert (seen.change.number, seen.blocking) == (0, ())
     assert reviewing.list_changes(team.root, reviewing.ListChanges()).changes == []
     assert team.propose("ada", sandbox).delta_id == seen.delta_id
+
+
+def told(world):
+    """What webhooks are told of aliases: event, model, alias, version."""
+    with world.root.read() as tx:
+        mine = (fact_rows.c.project == world.root.project, fact_rows.c.kind.like("registry.%"))
+        found = tx.execute(select(fact_rows.c.kind, fact_rows.c.payload).where(*mine).order_by(fact_rows.c.id)).all()
+    events = [(kind.rpartition(".")[2], json.loads(payload)) for kind, payload in found]
+    return [(action, data["name"], data["alias"], data.get("version")) for action, data in events]
+
+
+def test_webhooks_hear_which_versions_an_environment_holds(solo):
+    first, second = solo.version("model/delay"), solo.version("model/delay")
+    solo.all_through("lone", solo.proposal("lone", model__delay=first), "lone")
+    assert told(solo) == [("created", "delay", "production", "1")]
+    moved = solo.proposal("lone", model__delay=second, source__flights=solo.version("source/flights"))
+    solo.all_through("lone", moved, "lone")
+    assert told(solo)[1:] == [("created", "delay", "production", "2")]
+    solo.rollback("lone")
+    assert told(solo)[2:] == [("created", "delay", "production", "1")]

@@ -24,6 +24,8 @@ from everloop.catalog.versions import HELD
 from everloop.core.errors import NotFound
 from everloop.core.ids import PREFIX
 
+FOLLOWING = {"champion": "production", "production": "production", "staging": "staging"}
+"""Aliases and stages that say what an environment serves, and which one; others follow one of their own name."""
 PROMPT_TAG = "mlflow.prompt.is_prompt"
 """MLflow keeps prompts as registered models; searches hide them unless their filter names this tag."""
 
@@ -158,15 +160,26 @@ def version(tx: Tx, project: str, name: str, number: int) -> RegisteredVersion:
 
 
 def by_alias(tx: Tx, project: str, name: str, alias: str) -> RegisteredVersion:
-    """The version that an alias points to; raises `NotFound`."""
+    """The version that an alias points to, or the environment that it follows; raises `NotFound`."""
     model = get(tx, project, name)
     if alias.lower() == "latest" and model.latest:
         return max(model.latest, key=lambda one: one.number)
-    if alias not in model.aliases:
+    number = _followed(tx, project, model.asset, alias) or model.aliases.get(alias)
+    if number is None:
         raise NotFound(
             f"Registered model alias {alias} not found.", hint=f"{name} has: {', '.join(model.aliases) or 'none'}"
         )
-    return version(tx, project, name, model.aliases[alias])
+    return version(tx, project, name, number)
+
+
+def _followed(tx: Tx, project: str, asset: str, alias: str) -> int | None:
+    """The number that an environment holds, where the alias is the name of one, or follows it."""
+    environment = FOLLOWING.get(alias.lower(), alias)
+    held = None if "/" in environment else refs.get(tx, project, refs.env_ref(environment))
+    if held is None:
+        return None
+    live = versions.get(tx, project, held).manifest.get("entries", {}).get(f"model/{asset}")
+    return dict(versions.known_as(tx, project, live)).get(f"model/{asset}") if live else None
 
 
 def files(tx: Tx, project: str, found: RegisteredVersion) -> Mapping[str, str]:

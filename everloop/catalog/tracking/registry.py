@@ -23,8 +23,6 @@ from everloop.core.ids import object_id, short
 from everloop.core.version import Version
 
 STAGES = ("None", "Staging", "Production", "Archived")
-_PROTECTED = {"champion": "production", "production": "production", "staging": "staging"}
-"""Aliases and stages that say what an environment serves, and which one."""
 _ASSET = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -224,7 +222,7 @@ def delete_alias(tx: Tx, project: str, model: RegisteredModel, alias: str, *, ac
 
 def refuse_protected(tx: Tx, project: str, word: str) -> None:
     """Refuse to move, past its policy, an alias or stage that says what a protected environment holds."""
-    environment = _PROTECTED.get(word.lower(), word)
+    environment = registered.FOLLOWING.get(word.lower(), word)
     if environment.startswith("sandbox"):
         return
     if refs.get(tx, project, refs.env_ref(environment)) is not None:

@@ -119,7 +119,8 @@ def test_what_a_protected_environment_serves_moves_by_changes_only(served, clien
     client.create_registered_model("guarded")
     client.create_model_version("guarded", source)
     with served.catalog.write() as tx:
-        snapshot = Snapshot({}).version()
+        held = versions.find(tx, "default", "model/guarded@1").id
+        snapshot = Snapshot({"model/guarded": held}).version()
         versions.put(tx, "default", snapshot, actor="ada", at=1)
         refs.move(tx, "default", refs.env_ref("production"), old=None, new=snapshot.id, actor="ada", at=1)
     try:
@@ -133,6 +134,10 @@ def test_what_a_protected_environment_serves_moves_by_changes_only(served, clien
             with pytest.raises(RestException, match="/default/environments/production") as refused:
                 move()
             assert refused.value.error_code == "PERMISSION_DENIED"
+        for alias in ("production", "champion"):  # who only reads finds what the environment holds
+            assert client.get_model_version_by_alias("guarded", alias).version == "1"
+        with pytest.raises(RestException, match="alias staging not found"):
+            client.get_model_version_by_alias("guarded", "staging")
         client.set_registered_model_alias("guarded", "candidate", "1")
         assert client.get_model_version("guarded", "1").current_stage == "None"
     finally:
