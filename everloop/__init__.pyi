@@ -14,6 +14,7 @@ from everloop.data.evolution import Evolution as Evolution
 from everloop.data.streams.origins import Kafka as Kafka
 from everloop.data.streams.origins import Push as Push
 from everloop.data.streams.origins import RedisStream as RedisStream
+from everloop.data.trees.reading import Tree as Tree
 from everloop.features.definitions import all_of as all_of
 from everloop.features.definitions import any_of as any_of
 from everloop.features.definitions import count as count
@@ -37,6 +38,8 @@ from everloop.features.expressions import expr as expr
 from everloop.features.expressions import greatest as greatest
 from everloop.features.expressions import least as least
 from everloop.features.expressions import when as when
+from everloop.features.vectors.definitions import vector as vector
+from everloop.models.selection.definitions import select as select
 from everloop.project import Project as Project
 from everloop.serving.definitions import AllAtOnce as AllAtOnce
 from everloop.serving.definitions import Canary as Canary

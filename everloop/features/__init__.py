@@ -13,9 +13,16 @@ if TYPE_CHECKING:
     from everloop.features import online
     from everloop.features.batch import answering, history
     from everloop.features.stores import places
+    from everloop.features.vectors import nearest
 
-__all__ = ["answering", "history", "online", "places"]
-_HOMES = {"answering": "batch.answering", "history": "batch.history", "online": "online", "places": "stores.places"}
+__all__ = ["answering", "history", "nearest", "online", "places"]
+_HOMES = {
+    "answering": "batch.answering",
+    "history": "batch.history",
+    "nearest": "vectors.nearest",
+    "online": "online",
+    "places": "stores.places",
+}
 
 
 def __getattr__(name: str) -> Any:

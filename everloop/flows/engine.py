@@ -16,6 +16,7 @@ from everloop.catalog.engine import Tx
 from everloop.catalog.making import recipes
 from everloop.catalog.making.recipes import Ingredients
 from everloop.catalog.steps import StepRow
+from everloop.catalog.trees import packs
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.core.ports import Executor, Job, Outcome, RunSink
 from everloop.core.version import Version
@@ -434,5 +435,10 @@ def _before(tx: Any, project: str, asset: Asset) -> dict[str, Any] | None:
 
 
 def _placed(tx: Any, project: str, manifests: Any) -> dict[str, str]:
-    wanted = [logical for manifest in manifests for logical in logicals(manifest)]
-    return placements.resolve(tx, project, wanted) if wanted else {}
+    """Where the parts of tables lie; for a folder of files also the packs that may hold them, as `pack:<object>`."""
+    held = list(manifests)
+    wanted = [logical for manifest in held for logical in logicals(manifest)]
+    found = placements.resolve(tx, project, wanted) if wanted else {}
+    if any("media_type" in dict(manifest.get("schema_fields", ())) for manifest in held):
+        found |= {f"pack:{row.object}": row.object for row in packs.of(tx, project)}
+    return found

@@ -81,6 +81,8 @@ def _codec_name(kind: str, codecs: Mapping[str, str]) -> str:
 
 def _load(job: Job, identity: str, wanted: str, blobs: Blobs) -> Any:
     manifest = job.manifests[identity]
+    if wanted.rpartition(".")[2] == "Tree":
+        return resolve("everloop.data.trees.reading:tree_of")(manifest, blobs, job.placements)
     codec: Codec = resolve(_codec_name(str(manifest["kind"]), job.codecs))
     return adapt(codec.load(manifest, blobs, job.placements), wanted)
 

@@ -101,7 +101,7 @@ def _trained_on(fitted: Fitted, facts: Mapping[str, Any]) -> dict[str, Array]:
     """The training values of the columns that the estimator was fitted on, in its order."""
     names = names_of(fitted.estimator)
     count = getattr(fitted.estimator, "n_features_in_", None)
-    declared = list(facts.get("columns") or (names if names is not None else []))
+    declared = list(fitted.chosen or facts.get("columns") or (names if names is not None else []))
     if fitted.training is None:
         if not declared:
             raise InvalidInput(

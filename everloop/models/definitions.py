@@ -7,6 +7,7 @@ from typing import Any
 from everloop.core.clock import parse_duration
 from everloop.core.errors import DefinitionError
 from everloop.core.ids import checked_name
+from everloop.models.selection.definitions import Select
 
 COMPUTE = ("small", "medium", "large")
 """Sizes that a workspace maps to resources."""
@@ -36,6 +37,8 @@ class TrainerDef:
     compute: str = "small"
     output: str = "probability"
     """What it answers: `probability` (of class 1), `probabilities` (of each class), `class`, or `value`."""
+    select: Select | None = None
+    """Which of the service's columns the function gets; None: all."""
     place: str = ""
     """`file:line` of the definition."""
 
@@ -60,7 +63,7 @@ class TrainerDef:
 
     def manifest(self) -> dict[str, Any]:
         """The definition's manifest; the function's code is not in it (a recipe pins that)."""
-        return {
+        said = {
             "name": self.name,
             "function": f"{self.function.__module__}:{self.function.__qualname__}",
             "service": self.service,
@@ -72,6 +75,7 @@ class TrainerDef:
             "compute": self.compute,
             "output": self.output,
         }
+        return said if self.select is None else {**said, "select": self.select.manifest()}
 
 
 OUTPUTS = ("probability", "probabilities", "class", "value")

@@ -6,17 +6,20 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any, Protocol, Self
 
+from everloop.core.errors import DataError
 from everloop.models.predictor import forget
 
 HOLDOUT = "holdout"
 """The input with the rows that the function never sees."""
+SELECTION = "selection"
+"""The input that says which columns the function gets; see `selection.steps`."""
 TRANSFORMS = "transforms"
 """The input with the packed code that makes columns of a request, `{path: base64}`; it is filed beside the model."""
 EXAMPLE_ROWS = 5
@@ -48,6 +51,8 @@ class Fitted:
     """The rows that it never saw, with at least the same columns; None: it is not measured."""
     beside: Mapping[str, bytes] = field(default_factory=dict)
     """Files that belong into the model's folder, by path."""
+    chosen: Sequence[str] = ()
+    """The columns that the function got, where they are fewer than the service's; empty: all of them."""
 
 
 def train(asset: Trained, inputs: Mapping[str, Any], params: Mapping[str, Any], _facts: Mapping[str, Any]) -> Fitted:
@@ -57,10 +62,13 @@ def train(asset: Trained, inputs: Mapping[str, Any], params: Mapping[str, Any], 
     run is active inside it, and autologging keeps from saving models: the returned object is the model. Without a
     run what it logs goes nowhere.
     """
-    name, frame = next((n, value) for n, value in inputs.items() if n not in (HOLDOUT, TRANSFORMS))
+    name, frame = next((n, value) for n, value in inputs.items() if n not in (HOLDOUT, SELECTION, TRANSFORMS))
     said = asset.facts
     table = frame.collect() if hasattr(frame, "collect") else frame
-    columns = [*said["columns"], said["label"]]
+    chosen = inputs[SELECTION]["chosen"] if SELECTION in inputs else list(said["columns"])
+    if not chosen:
+        raise DataError("the selection left no column", hint="its ranking says why; loosen select= or keep= some")
+    columns = [*chosen, said["label"]]
     training = table.select(columns)
     with _active_run(asset.function):
         estimator = asset.function(**{name: training}, **params)
@@ -70,10 +78,10 @@ def train(asset: Trained, inputs: Mapping[str, Any], params: Mapping[str, Any], 
     packed = inputs.get(TRANSFORMS, {})
     beside = {path: base64.b64decode(text) for path, text in packed.items()}
     if packed:  # a worker warms up on what it will be asked, not on what the model alone takes
-        example = training.select(said["columns"]).head(EXAMPLE_ROWS)
+        example = table.select(said["columns"]).head(EXAMPLE_ROWS)
         rows = {name: [_plain(value) for value in example[name].to_list()] for name in example.columns}
         beside["transforms/example.json"] = json.dumps(rows, allow_nan=False).encode()
-    return Fitted(estimator, training, holdout.collect() if hasattr(holdout, "collect") else holdout, beside)
+    return Fitted(estimator, training, holdout.collect() if hasattr(holdout, "collect") else holdout, beside, chosen)
 
 
 def _plain(value: Any) -> Any:

@@ -14,16 +14,25 @@ from everloop.checks.definitions import RESERVED, CheckDef, ObjectiveDef
 from everloop.core.errors import DefinitionError, InvalidInput
 from everloop.core.ids import checked_name
 from everloop.core.version import Version
-from everloop.data.definitions import ORIGIN, Contract, DatasetDef, Origins, SourceDef
+from everloop.data.definitions import ORIGIN, Contract, DatasetDef, Folder, Origins, SourceDef
 from everloop.data.evolution import UNCHANGED, Evolution
 from everloop.data.expect import Expectation
 from everloop.features.definitions import Feature, FeatureServiceDef, FeatureViewDef
 from everloop.features.transforms.definitions import TransformDef, transform_of
 from everloop.features.transforms.places import root_of
+from everloop.features.vectors.definitions import EncoderDef
 from everloop.flows.assets import Asset, define, suggest, wire
 from everloop.flows.identity import closure_hash
 from everloop.models.definitions import TrainerDef
-from everloop.project.assets import Table, frame_assets, model_asset, transforms_asset
+from everloop.models.selection.definitions import Select
+from everloop.project.assets import (
+    Table,
+    encoder_asset,
+    frame_assets,
+    model_asset,
+    selection_asset,
+    transforms_asset,
+)
 from everloop.project.described import Described
 from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardrails
 from everloop.watch.definitions import Late, MonitorDef, RetrainDef, Trigger
@@ -42,6 +51,7 @@ class Project:
         """The folder from which the project's module was imported: what lies in it is the project's code."""
         self.tables: dict[str, Table] = {}
         self.views: dict[str, FeatureViewDef] = {}
+        self.encoders: dict[str, EncoderDef] = {}
         self.transforms: dict[str, TransformDef] = {}
         self.services: dict[str, FeatureServiceDef] = {}
         self.trainers: dict[str, TrainerDef] = {}
@@ -126,6 +136,31 @@ class Project:
             raise DefinitionError(f"{_place()}: {asset!r} is no definition of this project", hint="define it first")
         self.described[key] = _at_caller(lambda: Described(owner, description, labels, columns or {}))
 
+    def encoder(
+        self, *, source: Table, dim: int, column: str = "", vector: str = "embedding", batch: int = 256
+    ) -> Callable[[Callable[..., Any]], DatasetDef]:
+        """Decorate a function from a list of values to an array of vectors, `[len, dim]`: it makes a dataset.
+
+        It gets the bytes of a folder's files, or the values of `column` of a table, `batch` at a time. The dataset has
+        the key and times of the source, the vectors as float32 of fixed length, and a column for each dimension.
+        """
+
+        def declare(function: Callable[..., Any]) -> DatasetDef:
+            name = function.__name__
+            folder = isinstance(source, SourceDef) and isinstance(source.origin, Folder)
+            if folder == bool(column):
+                said = "reads files, not a column" if folder else "needs column=: its source is a table"
+                raise DefinitionError(f"{_place()}: encoder {name} {said}")
+            one = _at_caller(lambda: EncoderDef(name, function, source.name, dim, column, vector, batch))
+            key = ("path",) if folder else source.key
+            times = (None, None) if folder else (source.event_time, source.known_time)
+            made = _at_caller(lambda: DatasetDef(name, function, {"rows": self._table(source).name}, key, *times))
+            self._add("dataset", name, self.tables, made)
+            self.encoders[name] = one
+            return made
+
+        return declare
+
     def feature_view(
         self,
         name: str,
@@ -190,8 +225,12 @@ class Project:
         holdout: str = "14d",
         compute: str = "small",
         output: str = "probability",
+        select: Select | None = None,
     ) -> Callable[[Callable[..., Any]], TrainerDef]:
-        """Decorate a function from a training frame (and tunable parameters) to a fitted estimator."""
+        """Decorate a function from a training frame (and tunable parameters) to a fitted estimator.
+
+        With `select=el.select(…)` the frame holds the columns that the rule chose; the model pins the choice.
+        """
 
         def declare(function: Callable[..., Any]) -> TrainerDef:
             name = function.__name__
@@ -208,6 +247,7 @@ class Project:
                     params=asset.params,
                     compute=compute,
                     output=output,
+                    select=select,
                     place=asset.place,
                 )
             )
@@ -339,10 +379,15 @@ class Project:
             service_id=self.service_version(trainer.service).id,
             time=spine.event_time,
         )
-        return [*frame_assets(trainer, service, spine), model]
+        chosen = trainer.select
+        selection = [] if chosen is None else [selection_asset(trainer, chosen, service, spine.event_time)]
+        return [*frame_assets(trainer, service, spine), *selection, model]
 
     def _dataset_asset(self, table: DatasetDef) -> Asset:
-        return define(table.function, kind="data", name=table.name, facts={"contract": table.contract.manifest()})
+        contract = table.contract.manifest()
+        if table.name in self.encoders:
+            return encoder_asset(self.encoders[table.name], contract, self.places[f"dataset/{table.name}"])
+        return define(table.function, kind="data", name=table.name, facts={"contract": contract})
 
     def _table(self, source: Table | str) -> Table:
         name = source if isinstance(source, str) else source.name

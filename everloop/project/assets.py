@@ -3,14 +3,21 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from everloop.core.ports import Resources
 from everloop.data.definitions import DatasetDef, SourceDef
 from everloop.features.definitions import FeatureServiceDef
 from everloop.features.transforms.definitions import TransformDef
+from everloop.features.vectors.definitions import EncoderDef
 from everloop.flows.assets import Asset, define
 from everloop.models.definitions import TrainerDef
+from everloop.models.selection.definitions import Select
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from everloop.data.trees.reading import Tree
 
 Table = SourceDef | DatasetDef
 COMPUTE: Mapping[str, Resources] = {
@@ -21,6 +28,8 @@ COMPUTE: Mapping[str, Resources] = {
 """What the sizes of `compute=` mean here."""
 _FRAMES = "everloop.features.batch.frames"
 _PACK = "everloop.features.transforms.steps:pack_transforms"
+_ENCODE = "everloop.features.vectors.encoding:encode"
+_SELECT = "everloop.models.selection.steps:choose"
 _TRAIN = "everloop.models.training:train"
 
 
@@ -57,6 +66,27 @@ def frame_assets(trainer: TrainerDef, service: FeatureServiceDef, spine: Table) 
     return [build, *parts]
 
 
+def encoder_asset(encoder: EncoderDef, contract: Mapping[str, Any], place: str) -> Asset:
+    """The dataset of vectors that an encoder makes."""
+    reading = _of_rows if encoder.column else _of_files
+    return Asset(
+        f"data/{encoder.name}",
+        functools.partial(reading, encode=encoder.function),
+        {"rows": f"data/{encoder.source}"},
+        facts={"contract": contract, "encoder": encoder.manifest()},
+        runner=_ENCODE,
+        place=place,
+    )
+
+
+def _of_rows(rows: "pl.LazyFrame", encode: Callable[..., Any]) -> None:
+    """Stands for an encoder over a column of a table, which the runner calls."""
+
+
+def _of_files(rows: "Tree", encode: Callable[..., Any]) -> None:
+    """Stands for an encoder over the files of a folder."""
+
+
 def transforms_asset(service: FeatureServiceDef, place: str) -> Asset:
     """The functions of a service's transforms, packed for the models that serve with them."""
     facts = {**_said(service.transforms), "format": "json"}
@@ -87,9 +117,24 @@ def model_asset(
     )
     # both go to the codec, which measures the model and files the transforms beside it, never to the function
     beside = {"holdout": f"frame/{trainer.name}_holdout"}
+    if trainer.select is not None:
+        beside["selection"] = f"value/{trainer.name}_selection"
     if service.transforms:
         beside["transforms"] = f"value/{_packed(service)}"
     return replace(made, upstream={**made.upstream, **beside})
+
+
+def selection_asset(trainer: TrainerDef, select: Select, service: FeatureServiceDef, time: str | None) -> Asset:
+    """What chooses a model's inputs, on the training part of its frame."""
+    facts = {
+        "rule": select.manifest(),
+        "columns": list(service.columns),
+        "label": trainer.label,
+        "time": time,
+        "format": "json",
+    }
+    frame = {"frame": f"frame/{trainer.name}_training"}
+    return Asset(f"value/{trainer.name}_selection", _frame, frame, facts=facts, runner=_SELECT, place=trainer.place)
 
 
 def _packed(service: FeatureServiceDef) -> str:

@@ -14,6 +14,7 @@ _MODULES = (
     "everloop.data.sensitive.operations",
     "everloop.features.operations",
     "everloop.features.showing",
+    "everloop.features.vectors.operations",
     "everloop.flows.why.operations",
     "everloop.models.console",
     "everloop.models.registry",

@@ -1,8 +1,11 @@
 """Reading the files of a version: by path, or one after another. Every byte that is given was verified."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -12,7 +15,8 @@ from everloop.catalog import versions
 from everloop.catalog.context import Context
 from everloop.core.errors import DataError, InvalidInput, NotFound
 from everloop.core.ids import PREFIX, is_id
-from everloop.data.codec import manifest_of, paths_of, tables
+from everloop.core.ports import Blobs
+from everloop.data.codec import DataCodec, manifest_of, paths_of, tables
 from everloop.data.trees.packing.packs import CHUNK, LIST, Places, Shelf, digest_array, missing, verified
 from everloop.data.trees.paths import checked_path
 from everloop.data.trees.source import SCHEMA, shelf_of
@@ -226,6 +230,28 @@ def open_tree(ctx: Context, version: str) -> Tree:
 def open_file(ctx: Context, version: str, path: str) -> BinaryIO:
     """A stream of one file of a version. Raises `NotFound`. For many files, take `open_tree` once."""
     return open_tree(ctx, version).open(path)
+
+
+PACK = "pack:"
+"""What the keys of packs begin with among the placements that a step gets."""
+
+
+def tree_of(manifest: Mapping[str, Any], blobs: Blobs, placed: Mapping[str, str]) -> Tree:
+    """The files of a version where a step runs: `placed` names its parts and, as `pack:…`, the project's packs.
+
+    Raises `InvalidInput` for a version that is no folder.
+    """
+    if not is_tree(manifest):
+        raise InvalidInput("this is a table, not a folder of files", hint="annotate the parameter as a pl.LazyFrame")
+    table = DataCodec().load(manifest, blobs, placed).select(SCHEMA.names).collect().to_arrow().cast(SCHEMA)
+    packs = [identity for key, identity in placed.items() if key.startswith(PACK)]
+    return Tree("", "the folder", table, Shelf(blobs, packs, Path(_cache().name)))
+
+
+@cache
+def _cache() -> TemporaryDirectory[str]:
+    """Where this process keeps indexes of packs; it goes with the process."""
+    return TemporaryDirectory(prefix="everloop-packs-")
 
 
 def is_tree(manifest: Any) -> bool:

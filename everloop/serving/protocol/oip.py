@@ -15,6 +15,7 @@ import orjson
 from everloop.core.errors import InvalidInput
 from everloop.serving.columns import NUMPY, Columns, Layout, Output, Outputs
 from everloop.serving.protocol.question import Question, check_datatype, columns_of_matrix, counted, parse_json
+from everloop.serving.protocol.vectors import described, spread
 
 EXTENSIONS = ["binary_tensor_data"]
 _LENGTH = struct.Struct("<I")
@@ -33,7 +34,7 @@ def metadata(name: str, versions: Sequence[str], layout: Layout, outputs: Output
         "name": name,
         "versions": list(versions),
         "platform": "everloop",
-        "inputs": [{"name": c.name, "datatype": c.datatype, "shape": [-1]} for c in layout.columns],
+        "inputs": described(layout),
         "outputs": [{"name": o.name, "datatype": o.datatype, "shape": [-1, *o.tail]} for o in outputs],
     }
 
@@ -82,10 +83,11 @@ def _columns(inputs: list[Any], tail: memoryview, layout: Layout) -> tuple[Colum
         columns[name] = values
     if offset != len(tail):
         raise InvalidInput(f"{len(tail) - offset} bytes lie behind the last binary tensor")
+    columns = spread(columns, layout.names)
     only = next(iter(columns.values()))
     if len(columns) == 1 and only.ndim == 2 and (only.shape[1] != 1 or len(layout.names) != 1):
-        spread, _ = columns_of_matrix(only, layout)
-        return spread, counted(spread, layout)
+        whole, _ = columns_of_matrix(only, layout)
+        return whole, counted(whole, layout)
     unknown = [name for name in columns if name not in layout.names]
     if unknown:
         raise InvalidInput(f"input {unknown[0][:80]!r} is unknown", hint="the inputs are " + ", ".join(layout.names))

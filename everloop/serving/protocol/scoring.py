@@ -15,6 +15,7 @@ import orjson
 from everloop.core.errors import InvalidInput
 from everloop.serving.columns import Columns, Layout, Outputs
 from everloop.serving.protocol.question import Question, columns_of_matrix, columns_of_rows, counted, parse_json
+from everloop.serving.protocol.vectors import spread, vectors_of
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
@@ -81,7 +82,7 @@ def _from_split(value: Any, layout: Layout) -> Columns:
 def _from_any(value: Any, layout: Layout) -> Columns:
     """Columns of `inputs` or `instances`: an object of columns, objects as rows, or a matrix."""
     if isinstance(value, dict):
-        return value
+        return spread(value, layout.names)
     if not isinstance(value, list) or not value:
         raise InvalidInput("the input is not a list of rows or an object of columns")
     if isinstance(value[0], dict):
@@ -131,10 +132,17 @@ def parse_plain(body: bytes, layout: Layout) -> Question:
     if isinstance(request, list):
         columns = columns_of_rows(request, layout.names)
     elif isinstance(request, dict):
-        columns = {n: v if isinstance(v, list) else [v] for n, v in request.items() if n in layout.names}
+        known = {*layout.names, *vectors_of(layout.names)}
+        listed = {n: v if isinstance(v, list) else [v] for n, v in request.items() if n in known}
+        columns = spread({n: [v] if n not in layout.names and _flat(v) else v for n, v in listed.items()}, layout.names)
     else:
         raise InvalidInput("the body is not an object of columns", hint="the columns are " + ", ".join(layout.names))
     return Question(columns, counted(columns, layout))
+
+
+def _flat(values: list[Any]) -> bool:
+    """Whether it is one vector rather than a list of them."""
+    return bool(values) and not isinstance(values[0], list)
 
 
 def predictions(outputs: Outputs, answer: Mapping[str, np.ndarray[Any, Any]]) -> list[Any]:
