@@ -1,10 +1,9 @@
-"""Features: training frames against hand-written DuckDB, look-ups and pushes against bare LMDB.
+"""Features: training frames against hand-written DuckDB and Feast, look-ups and pushes against bare LMDB.
 
-Frames: the same questions over the same Parquet files, in CPU seconds. The floor for point features is an ASOF join,
-for windows a range join with a GROUP BY; both ignore ties and duplicates, which ours settles. Floors of the online
-store move the same bytes without looking at them. Prints a JSON object a line; exit status 1 when a target is missed.
+Frames are in `features_batch.py`. Floors of the online store move the same bytes without looking at them. Prints a
+JSON object a line; exit status 1 when a target is missed.
 
-    python benchmarks/features.py [--quick]
+    python benchmarks/features.py [--quick] [--no-peer]
 """
 
 import argparse
@@ -12,17 +11,16 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import duckdb
+import features_batch
 import numpy as np
 import polars as pl
 
-from everloop.core.clock import DAY, HOUR, SECOND
+from everloop.core.clock import SECOND
 from everloop.features import definitions as el
-from everloop.features.batch.history import history, materialize
+from everloop.features.batch.filling import materialize
 from everloop.features.definitions import Feature, FeatureServiceDef, FeatureViewDef
 from everloop.features.online import OnlineService, lookup, push
 from everloop.features.states.keys import entity_key
@@ -49,16 +47,6 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def cpu(act: Callable[[], Any], times: int) -> float:
-    """Least CPU seconds (all threads) of several runs."""
-    spent = []
-    for _ in range(times):
-        began = time.process_time()
-        act()
-        spent.append(time.process_time() - began)
-    return min(spent)
-
-
 def facts(rows: int, days: int, seed: int) -> pl.DataFrame:
     """Facts known up to two hours after they happened."""
     rng = np.random.default_rng(seed)
@@ -69,61 +57,12 @@ def facts(rows: int, days: int, seed: int) -> pl.DataFrame:
     return pl.DataFrame(columns | {"event": event, "known": known})
 
 
-def questions(rows: int, days: int) -> pl.DataFrame:
-    """Questions about both entities."""
-    rng = np.random.default_rng(9)
-    places = {name: rng.integers(0, ENTITIES, rows) for name in ("place", "other")}
-    return pl.DataFrame({"q": np.arange(rows), **places, "at": START + rng.integers(0, days * 86_400, rows) * SECOND})
-
-
 def view(name: str, entity: str, *features: Feature) -> FeatureViewDef:
     """A view over the facts."""
     return FeatureViewDef(name, "facts", entity, features, event_time="event", known_time="known", key="id")
 
 
-WINDOWS = (el.mean("x", over="3h"), el.count(over="1h"), el.sum("x", over="7d"), el.max("x", over="1d"))
-SQL_WINDOWS = (("avg(x)", 3 * HOUR), ("count(x)", HOUR), ("sum(x)", 7 * DAY), ("max(x)", DAY))
-
-
-def frames(home: Path, *, quick: bool) -> None:
-    """Point-in-time frames of four windowed views and of two point views."""
-    rows, asked, days = (60_000, 20_000, 60) if quick else (330_000, 110_000, 365)
-    source, spine = home / "facts.parquet", questions(asked, days)
-    facts(rows, days, 1).write_parquet(source)
-    spine.write_parquet(home / "spine.parquet")
-    four = [view(f"v{i}", ("place", "other")[i % 2], *WINDOWS) for i in range(4)]
-    service = FeatureServiceDef("windows", four)
-    ours = cpu(lambda: history(service, spine, {"facts": source}, at="at"), 3)
-    floor = cpu(lambda: [_range_join(home, ("place", "other")[i % 2]) for i in range(4)], 1)
-    report(f"frame: {asked} questions, {rows} facts, 4 views of 4 windows", "CPU s", ours, floor, most=1.0)
-
-    rows, asked = (200_000, 50_000) if quick else (2_000_000, 400_000)
-    facts(rows, days, 2).write_parquet(source)
-    spine = questions(asked, days)
-    spine.write_parquet(home / "spine.parquet")
-    service = FeatureServiceDef("points", [view("a", "place", el.last("x")), view("b", "other", el.last("x"))])
-    ours = cpu(lambda: history(service, spine, {"facts": source}, at="at"), 2)
-    floor = cpu(lambda: [_asof_join(home, entity) for entity in ("place", "other")], 2)
-    report(f"frame: {asked} questions, {rows} facts, 2 point views", "CPU s", ours, floor, most=2.0)
-
-
-def _range_join(home: Path, entity: str) -> None:
-    with duckdb.connect() as connection:
-        for expression, window in SQL_WINDOWS:
-            hop = el.hop_of(window)
-            connection.execute(
-                f"CREATE OR REPLACE TABLE answer AS SELECT q, {expression} AS v FROM '{home}/spine.parquet' s "
-                f"LEFT JOIN '{home}/facts.parquet' f ON f.{entity} = s.{entity} AND f.known < s.at AND f.event < s.at "
-                f"AND f.event >= (s.at - {window}) // {hop} * {hop} GROUP BY q"
-            )
-
-
-def _asof_join(home: Path, entity: str) -> None:
-    with duckdb.connect() as connection:
-        connection.execute(
-            f"CREATE TABLE answer AS SELECT q, x FROM '{home}/spine.parquet' s ASOF LEFT JOIN "
-            f"'{home}/facts.parquet' f ON f.{entity} = s.{entity} AND s.at > f.known"
-        )
+WINDOWS = features_batch.WINDOWS
 
 
 def online(home: Path, *, quick: bool) -> None:
@@ -177,9 +116,11 @@ def main() -> int:
     """Run all; 1 when a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="small sizes, for a look")
-    quick = parser.parse_args().quick
+    parser.add_argument("--no-peer", action="store_true", help="do not install Feast")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     with tempfile.TemporaryDirectory() as home:
-        frames(Path(home), quick=quick)
+        features_batch.run(Path(home), report, quick=quick, peer=not arguments.no_peer)
         online(Path(home), quick=quick)
     return 1 if missed else 0
 

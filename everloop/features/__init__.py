@@ -3,7 +3,7 @@
 `definitions` loads nothing heavy. `states` (what an entity keeps, and how values are made of it), `stores` and `online`
 load NumPy and LMDB only, so that the gateway can use them. `batch` loads DuckDB, Arrow and Polars. The modules that
 compute load on first use
-(`features.history.materialize(…)`), so that declaring operations loads none of them.
+(`features.filling.materialize(…)`), so that declaring operations loads none of them.
 """
 
 from importlib import import_module
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from everloop.features import online
-    from everloop.features.batch import answering, history
+    from everloop.features.batch import answering, cluster, filling, history
     from everloop.features.stores import places
     from everloop.features.vectors import nearest
 
-__all__ = ["answering", "history", "nearest", "online", "places"]
+__all__ = ["answering", "cluster", "filling", "history", "nearest", "online", "places"]
 _HOMES = {
     "answering": "batch.answering",
+    "cluster": "batch.cluster",
+    "filling": "batch.filling",
     "history": "batch.history",
     "nearest": "vectors.nearest",
     "online": "online",

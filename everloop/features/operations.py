@@ -200,7 +200,7 @@ def _fill(ctx: Context, environment: str, pin: tuple[str, FeatureViewDef], up_to
             hint=f"bring it up to date first: everloop refresh --env {environment}",
         )
     online = online_view(ctx, environment, identity, view)
-    done = features.history.materialize(online_store(ctx, environment), online, data.paths(ctx, version), up_to)
+    done = features.filling.materialize(online_store(ctx, environment), online, data.paths(ctx, version), up_to)
     return ViewFilled(view=view.name, version=identity, facts=done.facts, new=done.new)
 
 

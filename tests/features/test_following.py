@@ -22,7 +22,7 @@ from everloop.data.streams.consuming import Consumer
 from everloop.data.streams.decoding import JSON_LINES
 from everloop.data.streams.origins import Push
 from everloop.features import definitions as el
-from everloop.features.batch.history import materialize
+from everloop.features.batch.filling import materialize
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
 from everloop.features.following import ViewFollower
 from everloop.features.online import OnlineService, OnlineView, advance, lookup, scope_of, watermark

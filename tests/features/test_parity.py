@@ -10,7 +10,8 @@ from feature_oracle import answer
 from hypothesis import given, settings
 
 from everloop.core.errors import InvalidInput
-from everloop.features.batch.history import history, materialize
+from everloop.features.batch.filling import materialize
+from everloop.features.batch.history import history
 from everloop.features.online import OnlineService, OnlineView, lookup, push
 from everloop.features.states.keys import entity_key
 from everloop.features.states.several import FEW

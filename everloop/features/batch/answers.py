@@ -16,10 +16,11 @@ from everloop.features.batch.intervals import (
     cover_top,
     pairs,
 )
-from everloop.features.definitions import Feature, FeatureViewDef
-from everloop.features.states.columns import Ints
+from everloop.features.batch.loading import Loaded
+from everloop.features.definitions import Feature, FeatureViewDef, Filter
+from everloop.features.states.columns import Ints, Mask
 from everloop.features.states.facts import NOTHING as NO_FACT
-from everloop.features.states.facts import VALUE, Facts, Lift, lift_of, lifts_of, until
+from everloop.features.states.facts import VALUE, Lift, lift_of, lifts_of, until
 from everloop.features.states.finalise import (
     buckets,
     decimals,
@@ -41,16 +42,19 @@ Counted = tuple[Ints, Ints, Ints]
 """Different (question, key), and how often each occurs."""
 Order = tuple[Ints, Ints, list[Any]]
 PAIRS_AT_ONCE = 4_000_000
+STEPS = 50
 
 
 class Answers:
-    """Answers of one view over facts in the order of (code, event time, id); what features share is made once."""
+    """Answers of one view over the facts of some entities; what features share is made once."""
 
-    def __init__(self, view: FeatureViewDef, questions: Questions, code: Ints, facts: Facts) -> None:
+    def __init__(self, view: FeatureViewDef, questions: Questions, loaded: Loaded) -> None:
         """Nothing is computed yet."""
-        self._view, self._questions, self._code, self._facts = view, questions, code, facts
+        self._view, self._questions, self._loaded = view, questions, loaded
+        self._texts = loaded.facts.texts
         self._lifts: tuple[Lift, ...] = lifts_of(view)
-        self._first = questions.after(code, facts.starts)
+        self._starts: Ints | None = None
+        self._newest: dict[Filter | None, tuple[Ints, Mask]] = {}
         self._ends: dict[tuple[int | None, int], Ints] = {}
         self._parts: dict[tuple[Any, ...], tuple[Ints, ...]] = {}
 
@@ -60,14 +64,17 @@ class Answers:
 
     def _seen(self, feature: Feature, *, nulls: bool = False) -> tuple[Ints, Ints, Ints, Ints]:
         """Facts that some question sees and that have a value: rows, first question, after the last, words."""
+        code, facts = self._loaded.sorted()
         reach = (feature.window, feature.hop)
         if reach not in self._ends:
-            ends = until(feature.window, feature.hop, self._facts.event)
-            self._ends[reach] = self._questions.since(self._code, ends)
-        flags, words = self._facts.lifted[self._lifts.index(lift_of(feature))]
+            ends = until(feature.window, feature.hop, facts.event)
+            self._ends[reach] = self._questions.since(code, ends)
+        flags, words = facts.lifted[self._lifts.index(lift_of(feature))]
         there = (flags != NO_FACT) if nulls else (flags == VALUE)
-        rows = np.flatnonzero(there & (self._first < self._ends[reach]))
-        return rows, self._first[rows], self._ends[reach][rows], words[rows]
+        if self._starts is None:
+            self._starts = self._questions.after(code, facts.starts)
+        rows = np.flatnonzero(there & (self._starts < self._ends[reach]))
+        return rows, self._starts[rows], self._ends[reach][rows], words[rows]
 
     def _shared(self, what: str, feature: Feature, make: Callable[[], tuple[Ints, ...]]) -> tuple[Ints, ...]:
         key = (what, lift_of(feature), feature.window, feature.hop)
@@ -139,21 +146,56 @@ class Answers:
 
     def kept(self, feature: Feature) -> Answer:
         """Oldest and newest."""
+        if feature.function == "last":
+            found = self._stepped(feature)
+            if found is not None:
+                return found
         rows, first, end, _ = self._seen(feature, nulls=True)
         sign = 1 if feature.function == "last" else -1
         best = sign * cover_max(len(self._questions), first, end, sign * rows)
-        flags, words = self._facts.lifted[self._lifts.index(lift_of(feature))]
+        flags, words = self._loaded.sorted()[1].lifted[self._lifts.index(lift_of(feature))]
         there = best != NOTHING
         there[there] = flags[best[there]] == VALUE
-        return _values(feature, words[np.where(there, best, 0)] if len(words) else best, there, self._facts.texts)
+        return _values(feature, words[np.where(there, best, 0)] if len(words) else best, there, self._texts)
+
+    def _stepped(self, feature: Feature) -> Answer | None:
+        """The newest fact, stepping back from the newest by event time over those that are not known yet or filtered.
+
+        None when that takes more than `STEPS` steps: facts that are known much later are the other way's.
+        """
+        facts, order, asked = self._loaded.facts, self._loaded.order, self._questions
+        flags, words = facts.lifted[self._lifts.index(lift_of(feature))]
+        if feature.where not in self._newest:
+            at = self._loaded.newest_before(asked.code, asked.at)
+            there = np.zeros(len(asked), bool)
+            left, steps = np.flatnonzero(at >= 0), 0
+            while len(left):
+                rows = order[at[left]]
+                mine = self._loaded.code[rows] == asked.code[left]
+                left, rows = (left, rows) if mine.all() else (left[mine], rows[mine])
+                seen = (facts.starts[rows] < asked.at[left]) & (flags[rows] != NO_FACT)
+                there[left[seen]] = True
+                left = left[~seen]
+                at[left] -= 1
+                left = left[at[left] >= 0]
+                steps += 1
+                if steps > STEPS and len(left):
+                    return None
+            self._newest[feature.where] = np.where(there, order[np.where(there, at, 0)] if len(order) else 0, 0), there
+        rows, there = self._newest[feature.where]
+        there = there.copy()
+        there[there] = flags[rows[there]] == VALUE
+        if feature.window is not None:
+            there[there] = facts.event[rows[there]] >= asked.at[there] - feature.window
+        return _values(feature, words[rows] if len(words) else rows, there, self._texts)
 
     def several(self, feature: Feature) -> Answer:
         """The newest few."""
         rows, first, end, _ = self._seen(feature)
         best = cover_top(len(self._questions), first, end, rows, feature.size)
-        _, words = self._facts.lifted[self._lifts.index(lift_of(feature))]
+        _, words = self._loaded.sorted()[1].lifted[self._lifts.index(lift_of(feature))]
         held = best != NOTHING
-        found = _values(feature, words[best[held]], np.ones(int(held.sum()), bool), self._facts.texts).tolist()
+        found = _values(feature, words[best[held]], np.ones(int(held.sum()), bool), self._texts).tolist()
         return _lists(found, held.sum(axis=1))
 
     def histogram(self, feature: Feature) -> Answer:
@@ -174,7 +216,7 @@ class Answers:
         answer: Answer = np.empty(count, np.int64 if feature.function == "distinct" else object)
         if feature.function == "quantile":
             answer = np.full(count, np.nan)
-        order = _order_of(feature, words, self._facts.texts)
+        order = _order_of(feature, words, self._texts)
         for low, high, question, which in pairs(count, first, end, PAIRS_AT_ONCE):
             found = _counted(question - low, keys[which])
             answer[low:high] = _FINISH[feature.function](feature, high - low, found, order)

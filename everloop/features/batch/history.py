@@ -1,4 +1,4 @@
-"""Batch: point-in-time training frames, and filling the online store from a dataset version.
+"""Batch: point-in-time training frames.
 
 A frame answers each question (entity, time) with what was known then; it has as many rows as the spine.
 
@@ -6,26 +6,22 @@ DuckDB reads the facts of the entities that are asked for; `intervals` answers e
 the values. Order of rows, threads and splits of the sources cannot change a bit of the result.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import repeat
-from pathlib import Path
 
 import duckdb
 import numpy as np
 import polars as pl
 
-from everloop.core.clock import Micros
 from everloop.core.errors import DataError
-from everloop.core.ports import OnlineStore
 from everloop.features.batch.answers import Answer, Answers
 from everloop.features.batch.intervals import Questions, by_entity_and_time
-from everloop.features.batch.scan import Scan, engine, entity_kind, quoted
+from everloop.features.batch.loading import Loaded, load
+from everloop.features.batch.scan import Paths, Scan, engine, entity_kind, quoted
 from everloop.features.definitions import FOREVER, Feature, FeatureServiceDef, FeatureViewDef, Output
-from everloop.features.online import OnlineView, Pushed, advance, push_facts
 from everloop.features.states.columns import Ints
-from everloop.features.states.facts import Facts, atoms_of, lifts_of
+from everloop.features.states.facts import atoms_of
 
-Paths = str | Path | Sequence[str | Path]
 DTYPES: dict[Output, pl.DataType] = {
     "integer": pl.Int64(),
     "number": pl.Float64(),
@@ -36,7 +32,7 @@ DTYPES: dict[Output, pl.DataType] = {
 }
 """What a feature's column in a frame is."""
 _CODE = "everloop_entity_code"
-FACTS_AT_ONCE = 4_000_000
+FACTS_AT_ONCE = 5_500_000
 """Facts held in memory at a time (about 30 bytes each and 9 more for each column); more go entity by entity."""
 
 
@@ -56,7 +52,7 @@ def history(
     0.0 for sum, null for all others; so does a null entity. Raises `DataError` when a column is missing, a time
     is null, or types do not fit.
     """
-    _check(service, spine, sources, at)
+    check(service, spine, sources, at)
     times = _times(spine, at)
     columns: list[pl.Series] = []
     with engine(threads, memory) as connection:
@@ -65,31 +61,8 @@ def history(
     return spine.with_columns(columns)
 
 
-def materialize(
-    store: OnlineStore,
-    view: OnlineView,
-    paths: Paths,
-    up_to: Micros,
-    *,
-    threads: int | None = None,
-    memory: str = "1GB",
-) -> Pushed:
-    """Push every fact of the Parquet files that was known before `up_to`, then move the watermark there.
-
-    May be repeated, may overlap with `push` and may stop half-way: facts that are there already change nothing.
-    Returns the facts read, how many were new, and entities touched, summed over batches.
-    """
-    read = new = touched = 0
-    with engine(threads, memory) as connection:
-        batches = Scan(connection, view.view, paths).known(up_to) if paths else ()
-        for facts, columns in batches:
-            done = push_facts(store, view, facts, columns)
-            read, new, touched = read + done.facts, new + done.new, touched + done.entities
-    advance(store, view, up_to)
-    return Pushed(read, new, touched)
-
-
-def _check(service: FeatureServiceDef, spine: pl.DataFrame, sources: Mapping[str, Paths], at: str) -> None:
+def check(service: FeatureServiceDef, spine: pl.DataFrame, sources: Mapping[str, Paths], at: str) -> None:
+    """Refuse questions that cannot be answered (`DataError`): a column or source that is missing or there twice."""
     for name in (at, *service.entities):
         if name not in spine.columns:
             raise DataError(
@@ -139,8 +112,8 @@ def _answer_into(whole: list[Answer], scan: Scan, view: FeatureViewDef, spine: p
     code, at = codes[order], times[order]
     for low, high in _ranges(scan, _join(view), len(asked)):
         first, end = np.searchsorted(code, [low, high])
-        part = Questions.of(code[first:end], at[first:end])
-        answers = Answers(view, part, *_load(scan, view, part, low, high))
+        part = Questions(code[first:end], at[first:end])
+        answers = Answers(view, part, _load(scan, view, part, low, high))
         for values, feature in zip(whole, view.features, strict=True):
             values[order[first:end]] = answers.of(feature)
     scan.connection.unregister("asked")
@@ -192,40 +165,11 @@ def _ranges(scan: Scan, join: str, entities: int) -> list[tuple[int, int]]:
     return [*ranges, (low, entities)]
 
 
-def _load(scan: Scan, view: FeatureViewDef, questions: Questions, low: int, high: int) -> tuple[Ints, Facts]:
+def _load(scan: Scan, view: FeatureViewDef, questions: Questions, low: int, high: int) -> Loaded:
     if not len(questions):
-        return _distinct([], [], view)
-    earliest, latest = int(questions.times[0]), int(questions.times[-1])
+        return load(view, iter(()))
+    earliest, latest = int(questions.at.min()), int(questions.at.max())
     reach = max(FOREVER if f.window is None else f.window + f.hop for f in atoms_of(view))
     since = None if reach >= FOREVER else earliest - reach
     join = _join(view) + f" AND asked.{_CODE} >= {low} AND asked.{_CODE} < {high}"
-    codes, batches = [], []
-    for code, facts, _ in scan.asked(join, f"asked.{_CODE}", since=since, before=latest):
-        codes.append(code)
-        batches.append(facts)
-    return _distinct(codes, batches, view)
-
-
-def _distinct(codes: list[Ints], batches: list[Facts], view: FeatureViewDef) -> tuple[Ints, Facts]:
-    """All batches as one, each fact once, in the order of entity, event time and id: the last one is the newest."""
-    nothing = np.empty(0, np.int64)
-    code = np.concatenate([nothing, *codes])
-    lifted = tuple(
-        (
-            np.concatenate([np.empty(0, np.uint8), *(b.lifted[i][0] for b in batches)]),
-            np.concatenate([nothing, *(b.lifted[i][1] for b in batches)]),
-        )
-        for i in range(len(lifts_of(view)))
-    )
-    texts = {word: text for b in batches for word, text in b.texts.items()}
-    facts = Facts(
-        np.concatenate([nothing, *(b.event for b in batches)]),
-        np.concatenate([nothing, *(b.starts for b in batches)]),
-        np.concatenate([np.empty(0, np.uint64), *(b.id for b in batches)]),
-        lifted,
-        texts,
-    )
-    order = by_entity_and_time(code, facts.event, facts.id)
-    once = np.ones(len(order), bool)
-    once[1:] = (np.diff(code[order]) != 0) | (np.diff(facts.id[order]) != 0)
-    return code[order[once]], facts.take(order[once])
+    return load(view, scan.asked(join, f"asked.{_CODE}", since=since, before=latest))

@@ -12,65 +12,66 @@ these down level by level, a sparse table run backwards: O(facts + questions log
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from everloop.features.definitions import FOREVER
-from everloop.features.states.columns import Ints, Words
+from everloop.features.states.columns import Ints
 
 NOTHING = -(2**63)
 """What `cover_max` answers where no fact reaches; smaller than every lifted value."""
 
 
-@dataclass(frozen=True, slots=True)
 class Questions:
-    """Questions sorted by (code, time), ready to be searched."""
+    """Questions sorted by (code, time), ready to be searched; what a search needs is made by the first one."""
 
-    code: Ints
-    at: Ints
-    times: Ints
-    """Distinct times, ascending."""
-    place: Ints
-    """Rank in (code, time) order, as one integer a question."""
-
-    @classmethod
-    def of(cls, code: Ints, at: Ints) -> "Questions":
-        """Prepare questions that are sorted by (code, time) already."""
-        times = np.unique(at)
-        return cls(code, at, times, code * (len(times) + 1) + np.searchsorted(times, at))
+    def __init__(self, code: Ints, at: Ints) -> None:
+        """Take questions that are sorted by (code, time) already."""
+        self.code, self.at = code, at
+        self._times: Ints | None = None
+        self._place: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.at)
 
     def after(self, code: Ints, time: Ints) -> Ints:
         """Index of the first question of each code that is asked later than each time."""
-        return self._find(code, np.searchsorted(self.times, time, side="right"))
+        return self._find(code, time, "right")
 
     def since(self, code: Ints, time: Ints) -> Ints:
         """Index of the first question of each code that is asked at or after each time."""
-        return self._find(code, np.searchsorted(self.times, time, side="left"))
+        return self._find(code, time, "left")
 
-    def _find(self, code: Ints, rank: Ints) -> Ints:
-        return np.searchsorted(self.place, code * (len(self.times) + 1) + rank)
+    def _find(self, code: Ints, time: Ints, side: Literal["left", "right"]) -> Ints:
+        if self._times is None or self._place is None:
+            self._times = np.unique(self.at)
+            rank = np.searchsorted(self._times, self.at)
+            self._place = self.code * (len(self._times) + 1) + rank
+        return np.searchsorted(self._place, code * (len(self._times) + 1) + np.searchsorted(self._times, time, side))
 
 
-def by_entity_and_time(code: Ints, time: Ints, ties: Words | None = None) -> Ints:
-    """The order by (code, time, tie-break), fast where code and time fit into one integer."""
-    span = int(time.max()) - int(time.min()) + 1 if len(time) else 1
-    if len(code) and (int(code.max()) + 1) * span >= 2**63:
-        return np.lexsort((time, code) if ties is None else (ties, time, code))
-    both = code * span + (time - time.min(initial=FOREVER))
-    order = np.argsort(both)
-    if ties is None:
-        return order
-    ranked = both[order]
-    same = ranked[1:] == ranked[:-1]
-    # Only the runs of equal (code, time) are sorted again; they stay where they are.
-    places = np.flatnonzero(np.r_[same, False] | np.r_[False, same])
-    tied = order[places]
-    order[places] = tied[np.lexsort((ties[tied], both[tied]))]
-    return order
+class Ranked(NamedTuple):
+    """(code, time) as one integer each: `code * span + time - low`."""
+
+    places: Ints
+    low: int
+    span: int
+    """One more than the latest time needs, so that a question later than all has a place of its code."""
+
+
+def rank(code: Ints, time: Ints) -> Ranked | None:
+    """One integer for each (code, time), in the same order; None where they do not fit into 64 bits."""
+    low = int(time.min()) if len(time) else 0
+    span = int(time.max()) - low + 2 if len(time) else 2
+    if len(code) and (int(code.max()) + 2) * span >= 2**63:
+        return None
+    return Ranked(code * span + (time - low), low, span)
+
+
+def by_entity_and_time(code: Ints, time: Ints) -> Ints:
+    """The order by (code, time), fast where both fit into one integer."""
+    ranked = rank(code, time)
+    return np.lexsort((time, code)) if ranked is None else np.argsort(ranked.places)
 
 
 def cover_count(questions: int, first: Ints, end: Ints) -> Ints:

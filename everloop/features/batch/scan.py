@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from everloop.core.clock import Micros
 from everloop.core.errors import DataError, DefinitionError
+from everloop.features.batch.loading import Batch
 from everloop.features.definitions import FeatureViewDef
 from everloop.features.states.columns import Column, Ints
-from everloop.features.states.facts import Facts, atoms_of, facts_of
+from everloop.features.states.facts import Facts, atoms_of, facts_of, key_words
 
+Paths = str | Path | Sequence[str | Path]
 ROWS_AT_ONCE = 250_000
 _ZONED = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
 _TIMES = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", *_ZONED, "DATE")
@@ -39,11 +41,15 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def parquet(paths: str | Path | Sequence[str | Path]) -> str:
+def listed(paths: Paths) -> list[str]:
+    """One path or several, as texts."""
+    return [str(paths)] if isinstance(paths, str | Path) else [str(p) for p in paths]
+
+
+def parquet(paths: Paths) -> str:
     """An SQL table expression over Parquet files."""
-    several = [paths] if isinstance(paths, str | Path) else list(paths)
-    listed = ", ".join("'" + str(p).replace("'", "''") + "'" for p in several)
-    return f"read_parquet([{listed}], union_by_name = true)"
+    files = ", ".join("'" + path.replace("'", "''") + "'" for path in listed(paths))
+    return f"read_parquet([{files}], union_by_name = true)"
 
 
 def column_types(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
@@ -65,9 +71,7 @@ def entity_kind(dtype: str) -> str:
 class Scan:
     """Facts of one view in one set of Parquet files."""
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, view: FeatureViewDef, paths: str | Path | Sequence[str | Path]
-    ) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, view: FeatureViewDef, paths: Paths) -> None:
         """Check that the view's columns are there and have a usable type; reads no rows."""
         if not view.event_time:
             raise DefinitionError(f"feature view {view.name} has no event time", hint="call validate(dataset) first")
@@ -84,30 +88,38 @@ class Scan:
         self._fields = {name: self._field(name) for name in view.columns}
         self._event, self._known = self._time(view.event_time), self._time(view.known_time or view.event_time)
 
-    def asked(
-        self, join: str, code: str, *, since: Micros | None, before: Micros
-    ) -> Iterator[tuple[Ints, Facts, Mapping[str, Column]]]:
-        """Batches of (code, facts, columns) of event time >= `since`, event and known time < `before`.
+    def asked(self, join: str, code: str, *, since: Micros | None, before: Micros) -> Iterator[Batch]:
+        """Batches of facts of event time >= `since`, event and known time < `before`; ids are not made.
 
         `join` and `code` are SQL: what to join `s` (the source) with, and the integer to give with each fact.
         """
         wanted = [f"{self._event} >= {since}"] if since is not None else []
-        return self._facts(join, code, [*wanted, f"{self._event} < {before}", f"{self._known} < {before}"])
+        wanted += [f"{self._event} < {before}", f"{self._known} < {before}"]
+        for codes, columns in self._columns(join, code, wanted):
+            facts, _ = facts_of(self._view, columns, ids=False)
+            known = columns[self._view.known_time or self._view.event_time].values
+            yield Batch(codes, facts, known, key_words(self._view, columns))
 
-    def known(self, before: Micros) -> Iterator[tuple[Facts, Mapping[str, Column]]]:
-        """Batches of (facts, columns) of known time < `before`."""
-        return ((facts, columns) for _, facts, columns in self._facts("", "0::BIGINT", [f"{self._known} < {before}"]))
+    def known(self, before: Micros, *, since: Micros | None = None) -> Iterator[tuple[Facts, Mapping[str, Column]]]:
+        """Batches of (facts, columns) of known time < `before`, not before `since`, those of an entity together."""
+        wanted = [f"{self._known} < {before}"]
+        wanted += [f"{self._known} >= {since}"] if since is not None else []
+        order = "ORDER BY " + ", ".join(f"s.{quoted(name)}" for name in self._view.entity)
+        for _, columns in self._columns("", "0::BIGINT", wanted, order):
+            yield facts_of(self._view, columns)[0], columns
 
-    def _facts(self, join: str, code: str, wanted: Sequence[str]) -> Iterator[tuple[Ints, Facts, Mapping[str, Column]]]:
+    def _columns(
+        self, join: str, code: str, wanted: Sequence[str], order: str = ""
+    ) -> Iterator[tuple[Ints, Mapping[str, Column]]]:
         there = [f"{self._event} IS NOT NULL", f"{self._known} IS NOT NULL"]
         fields = ", ".join(f"{sql} AS c{i}" for i, sql in enumerate(self._fields.values()))
-        sql = f"SELECT {code} AS code, {fields} FROM {self._table} s {join} WHERE {' AND '.join([*there, *wanted])}"  # noqa: S608 - names are quoted
+        where = " AND ".join([*there, *wanted])
+        sql = f"SELECT {code} AS code, {fields} FROM {self._table} s {join} WHERE {where} {order}"  # noqa: S608 - names are quoted
         try:
             reader: pa.RecordBatchReader = self.connection.sql(sql).to_arrow_reader(ROWS_AT_ONCE)
             for batch in reader:
                 columns = {name: _column(batch.column(f"c{i}")) for i, name in enumerate(self._fields)}
-                facts, _ = facts_of(self._view, columns)
-                yield _column(batch.column("code")).values, facts, columns
+                yield _column(batch.column("code")).values, columns
         except duckdb.Error as error:
             raise DataError(
                 f"feature view {self._view.name}: source {self._view.source} cannot be read: {error}",
@@ -172,4 +184,4 @@ def _column(array: pa.Array) -> Column:
     values = array.fill_null(0).to_numpy(zero_copy_only=False) if array.null_count else array.to_numpy()
     if values.dtype.kind == "f":
         valid &= ~np.isnan(values)
-    return Column(values.astype(np.int64) if values.dtype.kind == "i" else values, valid)
+    return Column(values.astype(np.int64, copy=False) if values.dtype.kind == "i" else values, valid)

@@ -76,7 +76,8 @@ class Facts:
     def take(self, rows: Any) -> "Facts":
         """The facts that a mask or an index array names."""
         lifted = tuple((m[rows], v[rows]) for m, v in self.lifted)
-        return Facts(self.event[rows], self.starts[rows], self.id[rows], lifted, self.texts)
+        ids = self.id[rows] if len(self.id) else self.id  # none where they are made later
+        return Facts(self.event[rows], self.starts[rows], ids, lifted, self.texts)
 
 
 def lift_of(feature: Feature) -> Lift:
@@ -100,8 +101,8 @@ def lifts_of(view: FeatureViewDef) -> tuple[Lift, ...]:
     return tuple(dict.fromkeys(lift_of(atom) for atom in atoms_of(view)))
 
 
-def facts_of(view: FeatureViewDef, columns: Mapping[str, Column]) -> tuple[Facts, Mask]:
-    """Facts of the rows that can ever count, and which rows these are.
+def facts_of(view: FeatureViewDef, columns: Mapping[str, Column], *, ids: bool = True) -> tuple[Facts, Mask]:
+    """Facts of the rows that can ever count, and which rows these are; without `ids` for who makes them later.
 
     A row without an event time or without a known time (not known yet) is left out. Raises `DataError`
     when a value does not fit the feature's scale or type.
@@ -116,14 +117,18 @@ def facts_of(view: FeatureViewDef, columns: Mapping[str, Column]) -> tuple[Facts
     passing: dict[Filter | None, Mask] = {None: np.ones(len(event.values), bool)}
     lifted = tuple(_lift(view, lift, columns, passing, texts) for lift in lifts_of(view))
     starts = np.maximum(event.values, known.values)
-    return Facts(event.values, starts, ids_of(view, columns, lifted), lifted, texts), kept
+    made = ids_of(event.values, known.values, key_words(view, columns), lifted) if ids else np.empty(0, np.uint64)
+    return Facts(event.values, starts, made, lifted, texts), kept
 
 
-def ids_of(view: FeatureViewDef, columns: Mapping[str, Column], lifted: Sequence[tuple[Flags, Ints]]) -> Words:
+def key_words(view: FeatureViewDef, columns: Mapping[str, Column]) -> tuple[Words, ...]:
+    """Words of the key columns that are no times."""
+    return tuple(_key_word(columns[name]) for name in view.key if name not in (view.event_time, view.known_time))
+
+
+def ids_of(event: Ints, known: Ints, keys: Sequence[Words], lifted: Sequence[tuple[Flags, Ints]]) -> Words:
     """Ids of facts: a hash of their times, key columns and what was lifted of them."""
-    event, known = columns[view.event_time], columns[view.known_time or view.event_time]
-    parts = [_bits(event.values), _bits(known.values)]
-    parts += [_key_word(columns[name]) for name in view.key if name not in (view.event_time, view.known_time)]
+    parts = [_bits(event), _bits(known), *keys]
     for flags, word in lifted:
         parts.append(np.where(flags == VALUE, _bits(word), np.where(flags == NULL, _NULL_WORD, _NOTHING_WORD)))
     return _hash(parts)
@@ -178,17 +183,19 @@ def _lift(
         passing[lift.where] = _passes(view, lift.where, columns)
     mask = passing[lift.where]
     if lift.how == "one":
-        return mask.astype(np.uint8), np.ones(len(mask), np.int64)
+        return mask.view(np.uint8), np.ones(len(mask), np.int64)
     column = columns[lift.column]
     if lift.how == "key":
         there = mask & column.valid
-        return there.astype(np.uint8), np.where(there, _mixed(_key_word(column)).view(np.int64), 0)
+        return there.view(np.uint8), np.where(there, _mixed(_key_word(column)).view(np.int64), 0)
     if lift.how == "scaled":
         _must_be_numbers(view, lift, column)
         there = mask & column.valid
-        return there.astype(np.uint8), np.where(there, _scaled(view, lift, column), 0)
+        return there.view(np.uint8), np.where(there, _scaled(view, lift, column), 0)
     words = _value_words(view, lift, column, texts)
-    flags = np.where(mask, np.where(column.valid, VALUE, NULL), NOTHING).astype(np.uint8)
+    if lift.where is None and column.valid.all():
+        return mask.view(np.uint8), words
+    flags = np.where(mask, np.where(column.valid, np.uint8(VALUE), np.uint8(NULL)), np.uint8(NOTHING))
     return flags, np.where(flags == VALUE, words, 0)
 
 

@@ -1,0 +1,70 @@
+"""A real Ray of two nodes on this machine."""
+
+import polars as pl
+import pytest
+from feature_cases import START
+
+from everloop.core.clock import HOUR
+from everloop.core.errors import InvalidInput, Unavailable
+from everloop.features import definitions as el
+from everloop.features.batch.history import history
+from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
+
+ray = pytest.importorskip("ray")
+
+from ray.cluster_utils import Cluster as Nodes  # noqa: E402 - only where Ray is installed
+
+from everloop.features.batch.cluster import Cluster, history_across  # noqa: E402
+
+
+def view_of(name, entity):
+    features = (el.count(over="1d"), el.stddev("x", over="12d"), el.last("kind", kind="text"), el.last_k("x", 3))
+    return FeatureViewDef(name, "facts", entity, features, event_time="event", known_time="known", key="id")
+
+
+SERVICE = FeatureServiceDef("s", [view_of("one", "place"), view_of("two", ("place", "kind"))])
+
+
+@pytest.fixture
+def asked(tmp_path):
+    event = [START + i * HOUR for i in range(400)]
+    facts = {"id": range(400), "place": [i % 7 for i in range(400)], "kind": ["ab"[i % 2] for i in range(400)]}
+    facts |= {
+        "x": [i * 0.37 % 5 for i in range(400)],
+        "event": event,
+        "known": [e + i % 3 * HOUR for i, e in enumerate(event)],
+    }
+    path = tmp_path / "facts.parquet"
+    pl.DataFrame(facts).write_parquet(path)
+    spine = {
+        "q": range(90),
+        "place": [i % 9 if i % 10 else None for i in range(90)],
+        "kind": ["ab"[i % 2] for i in range(90)],
+    }
+    return pl.DataFrame(spine | {"at": [START + i * 5 * HOUR for i in range(90)]}), {"facts": path}
+
+
+@pytest.mark.slow
+def test_two_nodes_give_the_bytes_of_one_machine(asked):
+    spine, sources = asked
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        nodes.add_node(num_cpus=1)
+        nodes.wait_for_nodes()
+        found = history_across(Cluster(nodes.address, parts=5), SERVICE, spine, sources, at="at")
+        assert found.equals(history(SERVICE, spine, sources, at="at"))
+    finally:
+        nodes.shutdown()
+
+
+def test_a_cluster_is_named_and_answers(asked):
+    spine, sources = asked
+    with pytest.raises(InvalidInput):
+        history_across(Cluster("auto"), SERVICE, spine, sources, at="at")
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_an_error(asked):
+    spine, sources = asked
+    with pytest.raises(Unavailable):
+        history_across(Cluster("127.0.0.1:1"), SERVICE, spine, sources, at="at")
