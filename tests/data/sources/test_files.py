@@ -283,6 +283,36 @@ def test_credentials_of_a_bucket(context_of, sqlite_catalog, s3, tmp_path):
     assert "secret-of" not in str(error.problem())
 
 
+def test_google_and_azure(context_of, sqlite_catalog, s3, tmp_path):
+    """Google's list and objects are spoken as S3's are, so the same server answers; of Azure only what refuses."""
+    account = {
+        "gcs_base_url": s3.url,
+        "disable_oauth": True,
+        "client_email": "",
+        "private_key": "",
+        "private_key_id": "",
+    }
+    google = {"service_account_key": json.dumps(account), "allow_http": True}
+    azure = {"account_name": "acc", "account_key": "c2VjcmV0LW9mLXRoZS1sYWtl", "endpoint": s3.url, "allow_http": True}
+    ctx = context_of(sqlite_catalog, bindings={"google": google, "azure": azure, "wrong": {"account_key": "%%"}})
+    for name in ("a", "b"):
+        s3.client.put_object(Bucket=s3_server.BUCKET, Key=f"g/{name}.csv", Body=CSV, ACL="public-read")
+    source = SourceDef("x", Files(f"gs://{s3_server.BUCKET}/g/*.csv", binding="google"))
+    found = data.capture(ctx, source, root=tmp_path)
+    assert (found.rows, found.new) == (6, True)
+    assert not data.capture(ctx, source, root=tmp_path).read
+    none = Files(f"gs://{s3_server.BUCKET}/h/*.csv", binding="google")
+    refused(ctx, none, NotFound, "no file matches", root=tmp_path)
+    s3.expired = True
+    try:
+        for pattern, binding in ((f"gs://{s3_server.BUCKET}/g/*.csv", "google"), ("az://box/in/*.csv", "azure")):
+            error = refused(ctx, Files(pattern, binding=binding), Unavailable, "refuses us", root=tmp_path)
+            assert "c2VjcmV0" not in str(error.problem())
+    finally:
+        s3.expired = False
+    refused(ctx, Files("az://box/in/*.csv", binding="wrong"), Unavailable, "fails", root=tmp_path)
+
+
 # --- the web
 
 

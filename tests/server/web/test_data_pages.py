@@ -78,7 +78,7 @@ def test_failing_rows_are_taken_away_masked(http, wards):
 
 def test_who_owns_it_and_what_its_columns_mean(http, wards):
     text = http("eve", timeout=120).get("/shop/data/wards").text
-    for words in ("Owned by ops", "Wards of the hospital", "care", "Beds that can be used"):
+    for words in ("owned by ops", "Wards of the hospital", "care", "Beds that can be used"):
         assert words in text
 
 
