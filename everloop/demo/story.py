@@ -121,6 +121,7 @@ class Year:
         teller, grace = self.teller, self.turn.grace
         sealed = self.turn.run_task("predictions.seal", {})
         teller.say(f"the year's predictions are sealed into {len(sealed['delay'])} dataset versions")
+        self._compare()
         teller.chapter(
             "5. Going back", "An environment is a pointer: rolling back is one compare-and-swap, and history answers."
         )
@@ -171,6 +172,16 @@ class Year:
         self.teller.figures[:] = [f for f in self.teller.figures if not f[0].startswith("replayed")]
         self.teller.note("replayed requests, failed", f"{self.asked:,}, {self.failed}")
         self.teller.note("replayed facts into online features", f"{self.facts:,}")
+
+    def _compare(self) -> None:
+        """What was served all year must be what batch computes, bit for bit."""
+        with self.teller.doing("a sample of what was served, computed again in batch"):
+            wanted = {"environment": "production", "start": _month_start(FIRST), "sample": 2000}
+            compared = self.turn.run_task("features.parity", wanted)["delay"]
+        self.teller.say(f"replay parity: {compared['summary']}")
+        values, different = int(compared["values"]), int(compared["different"])
+        equal = 100 * (values - different) / values if values else 0.0
+        self.teller.note("replay parity", f"{equal:.4g} % of {values:,} served values equal batch")
 
     def _tell_windows(self, ticked: dict[str, Any]) -> None:
         self.teller.say(f"{len(ticked['evaluated'])} windows evaluated")

@@ -20,7 +20,7 @@ from everloop.features.states.decode import Decoder, decoder_of
 from everloop.features.states.facts import Facts, facts_of
 from everloop.features.states.keys import entity_key, entity_keys
 from everloop.features.states.layout import Layout, layout_of, records
-from everloop.features.states.merge import merge
+from everloop.features.states.merge import merge, windowed
 from everloop.features.states.packing import pack, pack_spent, unpack
 from everloop.features.states.several import columns_at
 
@@ -155,12 +155,13 @@ def _merge_into(
     facts: tuple[Ints, Ints, Ints],
     texts: Mapping[int, str],
 ) -> int:
-    (stored,) = store.read([(view.space, [kind + name for kind in (_STATE, _SPENT) for name in names])])
+    kinds = (_STATE, _SPENT) if windowed(view.layout) else (_STATE,)  # nothing is spent without windows
+    (stored,) = store.read([(view.space, [kind + name for kind in kinds for name in names])])
     batch = unpack(view.layout, stored[: len(names)], stored[len(names) :])
     new = merge(view.layout, batch, facts, texts)
-    states, spent = pack(view.layout, batch), pack_spent(batch)
-    items = [(_STATE + name, state) for name, state in zip(names, states, strict=True)]
-    items += [(_SPENT + name, ids) for name, ids in zip(names, spent, strict=True)]
+    items = [(_STATE + name, state) for name, state in zip(names, pack(view.layout, batch), strict=True)]
+    if len(kinds) > 1:
+        items += [(_SPENT + name, ids) for name, ids in zip(names, pack_spent(batch), strict=True)]
     changed = [item for item, before in zip(items, stored, strict=True) if item[1] != (before or b"")]
     if changed:
         store.write(view.space, changed)

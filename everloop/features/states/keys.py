@@ -12,6 +12,8 @@ from everloop.features.states.columns import Column
 
 _HASHED = b"h"
 _LONGEST = 400
+_SHORT = 90
+"""A text of fewer characters has fewer bytes than the longest key."""
 
 
 def entity_key(values: Sequence[Any]) -> bytes | None:
@@ -37,4 +39,15 @@ def entity_keys(columns: Sequence[Column]) -> list[bytes | None]:
         if column.valid.any() and column.values.dtype.kind != "i":
             raise DataError("an entity column holds numbers with a point", hint="an entity is text or an integer")
         listed.append(column.listed())
+    if len(listed) == 1:
+        return [_alone(value) for value in listed[0]]
     return [entity_key(values) for values in zip(*listed, strict=True)]
+
+
+def _alone(value: Any) -> bytes | None:
+    """`entity_key` of one value; most are whole numbers or short texts."""
+    if type(value) is int:
+        return b"i%d" % value
+    if type(value) is str and len(value) < _SHORT:
+        return b"s" + value.encode()
+    return entity_key((value,))

@@ -69,8 +69,9 @@ def _parity(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
         endpoints = list(rollouts.of(tx, ctx.project, payload["environment"]))
     told = {}
     for name in endpoints:
-        found = invoke(ctx, compare, Parity(endpoint=name, environment=payload["environment"]))
-        told[name] = found.summary
+        wanted = {"sample": payload.get("sample", 1000), "start": payload.get("start")}
+        found = invoke(ctx, compare, Parity(endpoint=name, environment=payload["environment"], **wanted))
+        told[name] = {"summary": found.summary, "state": found.state, **found.figures}
     return told
 
 
