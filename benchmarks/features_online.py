@@ -56,7 +56,7 @@ from everloop.serving.rollout.entries import service_of
 from everloop.serving.table import Table
 from everloop.store import DirectoryStore
 
-FEAST = "feast[redis]==0.65.0"
+FEAST = "feast[redis]==0.67.0"
 SCOPE = scope_of("shop", "production")
 POINT: tuple[Feature, ...] = (el.last("x", ttl="30d"),)
 KINDS = {"point": POINT, "windowed": frames.WINDOWS}
@@ -83,9 +83,10 @@ def times(rows, count):
     for i in range(count):
         entities = [{"place": (i + n) % 1000, "other": (i * 7 + n) % 1000} for n in range(rows)]
         began = time.perf_counter_ns()
-        answer = store.get_online_features(features=["a:x", "b:x"], entity_rows=entities).to_dict()
+        answer = store.get_online_features(features=["a:x", "b:x"], entity_rows=entities,
+                                           full_feature_names=True).to_dict()
         spent.append(time.perf_counter_ns() - began)
-    assert all(v is not None for v in answer["x"]), answer
+    assert all(v is not None for values in answer.values() for v in values), answer
     return sorted(spent)
 times(1, 20)
 one, many = times(1, asked), times(100, max(20, asked // 10))
@@ -341,7 +342,11 @@ def feast(home: Path, arrived: pl.DataFrame, url: str, asked: int, seconds: floa
 
     def body(n: int) -> bytes:
         return json.dumps(
-            {"features": ["a:x", "b:x"], "entities": {"place": [n % 1000], "other": [n * 7 % 1000]}}
+            {
+                "features": ["a:x", "b:x"],
+                "full_feature_names": True,
+                "entities": {"place": [n % 1000], "other": [n * 7 % 1000]},
+            }
         ).encode()
 
     try:

@@ -29,7 +29,7 @@ from everloop.models import predictor
 from everloop.serving import revision as revisions
 from everloop.serving import table as tables
 from everloop.serving.rollout import entries as revision_entries
-from everloop.serving.rollout.filling import Filling
+from everloop.serving.rollout.filling import Filling, with_key_types
 from everloop.serving.rollout.observe import Observer
 from everloop.serving.rollout.state import Event, Plan, Rollout, step
 from everloop.serving.rollout.trust import refusal
@@ -229,6 +229,7 @@ class Controller:
             self._files(ctx, row.manifest, manifests)
             scope = scope_of(ctx.project, environment)
             entry = self._made(Version("revision", row.name, row.manifest), row.number, manifests, scope)
+            entry = with_key_types(ctx, environment, entry)
             self._entries[ctx.project, environment, identity] = entry
         return revision_entries.weighted(entry, weight)
 

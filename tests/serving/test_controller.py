@@ -31,6 +31,7 @@ from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardra
 from everloop.serving.ingest import ingest
 from everloop.serving.reading import seal, window
 from everloop.serving.rollout import filling
+from everloop.serving.table import Revision
 
 START = 1_400_000_000_000_000
 
@@ -295,6 +296,25 @@ def test_predictions_with_features_are_logged_ingested_labelled_and_traced(shop,
     assert {origin.role for origin in trace.origins} >= {"endpoint", "model:champion", "service", "view:load"}
     with pytest.raises(NotFound):
         invoke(ctx, "predictions.get", operations.PredictionQuery(id="nobody"))
+
+
+def test_whole_numbers_among_the_keys_are_taken_as_such(shop):
+    view = FeatureViewDef("seen", "clicks", ("user", "page"), (count(over="3h"),), event_time="at", key=("id",))
+    version = Version("view", "seen", view.manifest())
+    entry = Revision(
+        "b3:1", 1, 100, "m", "f", [["x", "FP64"]], [["user", "BYTES"], ["page", "BYTES"], ["x", "FP64"]], {}
+    )
+    service = {"views": {"seen": version.id}, "order": ["seen"], "request": ["x"], "entities": ["user", "page"]}
+    lookup = tables.Lookup("inputs", service, {version.id: view.manifest()}, "shop/production", ["user", "page"])
+    entry = msgspec.structs.replace(entry, lookup=lookup)
+    assert filling.with_key_types(shop.ctx, "production", entry) == entry  # nobody knows the data yet
+    fields = {"schema_fields": [["user", "int64"], ["page", "large_string"], ["id", "int64"]]}
+    held = Version("data", "clicks", fields)
+    with shop.ctx.write() as tx:
+        versions.put(tx, "shop", held, actor="ada", at=START)
+        refs.move(tx, "shop", "head/production/clicks", old=None, new=held.id, actor="ada", at=START)
+    typed = filling.with_key_types(shop.ctx, "production", entry)
+    assert typed.caller == [["user", "INT64"], ["page", "BYTES"], ["x", "FP64"]]
 
 
 def test_the_table_lists_who_may_ask_beyond_loopback(shop):

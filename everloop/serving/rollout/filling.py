@@ -13,7 +13,7 @@ from everloop.data.sensitive.masking import hidden_of
 from everloop.features.online import OnlineService, scope_of, watermarks
 from everloop.features.operations import online_store
 from everloop.serving.rollout.entries import service_of
-from everloop.serving.table import Lookup, Service
+from everloop.serving.table import Lookup, Revision, Service
 
 TASK = "features.fill"
 _AGAIN: Micros = MINUTE
@@ -54,6 +54,23 @@ class Filling:
             found = _services(ctx, environment, snapshot) if snapshot else []
             self.looked[ctx.project, environment] = (wall, snapshot, found)
         return found
+
+
+def with_key_types(ctx: Context, environment: str, entry: Revision) -> Revision:
+    """The entry with whole numbers as such among the entity keys: a key of another type would find nothing, silently.
+
+    The type is that of the column in the data that the environment holds; without data a key is text.
+    """
+    if entry.lookup is None:
+        return entry
+    whole: set[str] = set()
+    with ctx.read() as tx:
+        for view in entry.lookup.views.values():
+            head = refs.get(tx, ctx.project, refs.head_ref(environment, view["source"]))
+            fields = versions.get(tx, ctx.project, head).manifest.get("schema_fields", []) if head else []
+            whole |= {name for name, kind in fields if name in view["entity"] and "int" in kind}
+    caller = [[name, "INT64" if kind == "BYTES" and name in whole else kind] for name, kind in entry.caller]
+    return msgspec.structs.replace(entry, caller=caller)
 
 
 def _services(ctx: Context, environment: str, snapshot: str) -> list[Service]:
