@@ -44,7 +44,7 @@ from everloop.data.streams.decoding import JSON_LINES
 from everloop.data.streams.inbox import InboxWriter, inbox
 from everloop.data.streams.origins import Push
 from everloop.features import definitions as el
-from everloop.features.batch.history import materialize
+from everloop.features.batch.filling import materialize
 from everloop.features.definitions import Feature, FeatureServiceDef, FeatureViewDef
 from everloop.features.following import ViewFollower, columns_of_table
 from everloop.features.online import OnlineService, OnlineView, advance, find, lift, push, push_facts, scope_of
