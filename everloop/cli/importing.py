@@ -1,7 +1,9 @@
 """Import: experiments of other trackers come over, once or again."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +11,9 @@ import typer
 from everloop.cli.output import output
 from everloop.cli.session import session
 from everloop.client import connect
+from everloop.core.errors import InvalidInput
+from everloop.features.importing.asking import described
+from everloop.features.importing.feast import translated
 from everloop.models.importing.copying import Plan
 from everloop.models.importing.importing import import_from
 from everloop.models.importing.opening import Origin, open_source
@@ -102,6 +107,23 @@ def import_neptune(
     """The Parquet files of the public neptune-exporter."""
     origin = Origin("neptune", folder, (files,) if files else (), scale=step_scale)
     _import(origin, _plan(experiments, runs, dry_run=dry_run, files=not no_files, again=again))
+
+
+@imports.command("feast")
+def import_feast(
+    repo: Annotated[Path, typer.Argument(help="The folder with feature_store.yaml.")],
+    *,
+    into: Annotated[Path, typer.Option("--into", help="The project's file to write.")] = Path("features.py"),
+    python: Annotated[str, typer.Option("--python", help="An interpreter that has Feast.")] = sys.executable,
+) -> None:
+    """A Feast repository's definitions, as a project's file; the report says what did not come over."""
+    if into.exists():
+        raise InvalidInput(f"{into} is there already", hint="--into names another file")
+    found = translated(described(repo, python), repo.resolve().name)
+    into.write_text(found.text)
+    report = {"written": str(into), "missed": [{"what": m.what, "why": m.why} for m in found.missed]}
+    lines = [f"wrote {into}", "not brought over, or not quite:", *(f"  {m.what}: {m.why}" for m in found.missed)]
+    output.show(report, "\n".join(lines))
 
 
 def _plan(
