@@ -22,8 +22,8 @@ LONG_AGO = GRACE + DAY
 
 
 @pytest.fixture
-def ctx(tmp_path):
-    settings = Settings(home=tmp_path / "home", project="shop")
+def ctx(tmp_path, catalog_url):
+    settings = Settings(home=tmp_path / "home", project="shop", database=catalog_url)
     initialise(settings, "ada", "team", tmp_path)
     with Workspace.open(settings) as opened:
         yield opened.system()

@@ -77,7 +77,8 @@ def decoded(content):
     return ""
 
 
-def test_a_subject_goes_from_every_version_and_from_the_disk(context, tmp_path, monkeypatch):
+def test_a_subject_goes_from_every_version_and_from_the_disk(each_context, tmp_path, monkeypatch):
+    context = each_context
     ids = three_versions(context, monkeypatch)
     before = [data.read(context, i).collect() for i in ids]
     assert [t.filter(pl.col("customer") == KEY).height for t in before] == [6, 6, 0]
@@ -146,9 +147,9 @@ def test_a_hold_stops_an_erasure_until_it_is_released(context, monkeypatch, on):
     assert erasing.erase(context, KEY).figures["rows"] >= 6
 
 
-def test_who_is_no_steward_may_not_erase(context_of, sqlite_catalog):
+def test_who_is_no_steward_may_not_erase(context_of, catalog):
     with pytest.raises(PermissionDenied):
-        invoke(context_of(sqlite_catalog, roles=["contributor"]), "data.erase", Erase(subject=KEY))
+        invoke(context_of(catalog, roles=["contributor"]), "data.erase", Erase(subject=KEY))
 
 
 CHILD = """
@@ -175,7 +176,7 @@ for module, name in ((rewriting, "_record"), (rewriting, "_store"), (erasing, "_
                      (erasing, "scrub"), (rewriting, "_redact_manifests")):
     setattr(module, name, dying(getattr(module, name)))
 key = SigningKey.from_pem((home / "key.pem").read_bytes())
-ctx = Context(Actor.of("ada", grants=["* */*@*#*"]), "flights", SystemClock(), Catalog.open(home / "catalog.db"),
+ctx = Context(Actor.of("ada", grants=["* */*@*#*"]), "flights", SystemClock(), Catalog.open({url!r}),
               DirectoryStore(home / "objects"), key, home=home)
 erasing.erase(ctx, {key!r})
 """
@@ -186,7 +187,7 @@ def test_killed_anywhere_it_is_resumed_and_nothing_is_unreadable_in_between(cont
     ids = three_versions(context, monkeypatch)
     rows = [data.read(context, i).collect().filter(pl.col("customer") != KEY) for i in ids]
     (tmp_path / "key.pem").write_bytes(context.key.to_pem())
-    program = CHILD.format(path=sys.path, home=str(tmp_path), after=after, key=KEY)
+    program = CHILD.format(path=sys.path, home=str(tmp_path), after=after, key=KEY, url=context.catalog.url)
     killed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     for i, table in zip(ids, rows, strict=True):

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 
 import polars as pl
 import pytest
@@ -65,7 +67,8 @@ def test_what_was_tampered_with_or_is_about_another_does_not_hold():
         proofs.check(gap, "person-7", KEY.public)
 
 
-def test_a_model_answers_for_its_frame_before_and_after_an_erasure(context):
+def test_a_model_answers_for_its_frame_before_and_after_an_erasure(each_context):
+    context = each_context
     table = pl.DataFrame({"customer": [f"c{i}" for i in range(50)], "n": range(50), "label": [0, 1] * 25})
     contract = Contract.of(("customer", "n"), tags={"customer": "subject"})
     frame = edit(context, "churn_frame", table, "append", "sandbox/ada/x", contract=contract).id
@@ -83,3 +86,39 @@ def test_a_model_answers_for_its_frame_before_and_after_an_erasure(context):
     assert proofs.check(committing.proof(context, early, "c7"), "c7", context.key.public).redacted == ()
     found = proofs.check(committing.proof(context, late, "c7"), "c7", context.key.public)
     assert (found.read, found.redacted) == (False, (receipt.erasure,))
+
+
+ALONE = """
+import json, sys
+from pathlib import Path
+from everloop.core.signing import VerifyKey
+from everloop.data.erasure import proofs
+proof, key, subject = sys.argv[1:]
+answer = proofs.check(json.loads(Path(proof).read_text()), subject, VerifyKey.from_pem(Path(key).read_bytes()))
+loaded = [name for name in ("sqlalchemy", "pyarrow", "polars", "obstore") if name in sys.modules]
+print(json.dumps([answer.read, answer.model, loaded]))
+"""
+
+
+def test_a_proof_is_checked_by_a_process_that_has_the_file_and_the_public_key_alone(context, tmp_path):
+    table = pl.DataFrame({"customer": [f"c{i}" for i in range(9)], "n": range(9)})
+    contract = Contract.of(("customer", "n"), tags={"customer": "subject"})
+    frame = edit(context, "churn_frame", table, "append", "sandbox/ada/x", contract=contract).id
+    model = Version("model", "churn", {"flavor": "x", "frame": frame}, (("frame", frame),))
+    with context.write() as tx:
+        versions.put(tx, context.project, model, actor="ada", at=1)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "verify.pem").write_bytes(context.key.public.to_pem())
+
+    def asked(about, subject, **changed):
+        said = {**committing.proof(context, model.id, about), **changed}
+        (alone / "proof.json").write_text(json.dumps(said))
+        words = [sys.executable, "-I", "-c", ALONE, "proof.json", "verify.pem", subject]
+        return subprocess.run(words, cwd=alone, env={}, check=False, capture_output=True, text=True)
+
+    for subject, read in (("c7", True), ("c77", False)):
+        assert json.loads(asked(subject, subject).stdout) == [read, model.id, []]
+    for wrong in (asked("c7", "c8"), asked("c77", "c77", shown=[])):
+        assert wrong.returncode == 1
+        assert "CorruptObject" in wrong.stderr

@@ -20,6 +20,12 @@ HERE = "sandbox/ada/x"
 
 
 @pytest.fixture
+def context(each_context):
+    """On each database in turn."""
+    return each_context
+
+
+@pytest.fixture
 def four(context):
     contract = Contract.of("id", tags={"who": "personal"})
     made = []
