@@ -110,6 +110,10 @@ class Outcome:
     cpu_seconds: float
     peak_memory: int
     output: str = ""
+    reads: Mapping[str, str] = field(default_factory=dict)
+    """What the step read that its code does not say, with digests (see `flows.witness`)."""
+    seen: Mapping[str, Any] = field(default_factory=dict)
+    """The code and the runtime as the step's process saw them, where its job asked for that (`facts["describe"]`)."""
 
 
 @dataclass(frozen=True, slots=True)

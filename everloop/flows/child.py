@@ -97,6 +97,8 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
         "placements": outcome.saved.placements,
         "rests": outcome.saved.rests,
         "measured": [outcome.seconds, outcome.cpu_seconds, outcome.peak_memory],
+        "reads": outcome.reads,
+        "seen": outcome.seen,
     }
 
 
@@ -105,9 +107,8 @@ def outcome_from_json(raw: Mapping[str, Any], output: str) -> Outcome:
     kind, name, manifest, inputs = raw["version"]
     version = Version(kind, name, manifest, tuple((role, identity) for role, identity in inputs))
     seconds, cpu_seconds, memory = raw["measured"]
-    return Outcome(
-        Saved(version, raw["metrics"], raw["placements"], raw["rests"]), seconds, cpu_seconds, memory, output
-    )
+    saved = Saved(version, raw["metrics"], raw["placements"], raw["rests"])
+    return Outcome(saved, seconds, cpu_seconds, memory, output, raw["reads"], raw["seen"])
 
 
 def error_to_json(error: EverloopError) -> dict[str, Any]:

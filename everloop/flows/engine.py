@@ -4,6 +4,7 @@ Downstream keys are made of output ids, never of upstream keys: an edit that giv
 a killed run had finished is in the catalog, so a new run repeats only the step that was in flight.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -13,13 +14,15 @@ from typing import Any, Literal
 from everloop.catalog import facts, placements, steps, versions
 from everloop.catalog.context import Context
 from everloop.catalog.engine import Tx
-from everloop.catalog.making import recipes
+from everloop.catalog.making import leaks, recipes
+from everloop.catalog.making.leaks import Leak
 from everloop.catalog.making.recipes import Ingredients
 from everloop.catalog.steps import StepRow
 from everloop.catalog.trees import packs
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.core.ports import Executor, Job, Outcome, RunSink
 from everloop.core.version import Version
+from everloop.flows import witness
 from everloop.flows.assets import Asset, suggest
 from everloop.flows.flight import alone
 from everloop.flows.identity import Runtime, closure_hash, project_tree, recipe, runner_identity, runtime
@@ -56,6 +59,8 @@ class Done:
     seconds: float
     run: str
     """The tracking run that made it; empty for steps that are not tracked."""
+    leaks: tuple[str, ...] = ()
+    """What it read that nobody had declared (`file:rates.csv`); the output is reused while all of it is the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +272,11 @@ class _Run:
     def _reuse(self, asset: Asset, key: str) -> Done | None:
         with self.ctx.read() as tx:
             row = steps.lookup(tx, self.ctx.project, key)
+            found = leaks.of(tx, self.ctx.project, key) if row is None else ()
+        leak = next((one for one in found if self._still(asset, one)), None)
+        with self.ctx.read() as tx:
+            if row is None and leak is not None:
+                row = steps.made(tx, self.ctx.project, [leak.output]).get(leak.output)
             if row is None or row.output is None:
                 return None
             manifest = versions.manifests(tx, self.ctx.project, [row.output]).get(row.output)
@@ -281,7 +291,12 @@ class _Run:
         )
         self._put_code(asset)
         self.progress(asset.key, "reused", 0.0)
-        return Done(asset.key, key, row.output, True, 0.0, row.run)
+        return Done(asset.key, key, row.output, True, 0.0, row.run, tuple(leak.reads) if leak else ())
+
+    def _still(self, asset: Asset, leak: Leak) -> bool:
+        """Whether everything that an execution read beside its recipe is as it was."""
+        variables = self.executor.environ(asset.key) if hasattr(self.executor, "environ") else os.environ
+        return witness.now(leak.reads, self.origin.root, variables) == leak.reads
 
     def _execute(self, asset: Asset, key: str, inputs: Mapping[str, str]) -> Done:
         self._put_code(asset)
@@ -315,9 +330,9 @@ class _Run:
             self._end_run(run, "KILLED", {})
             raise
         observed.ended(outcome)
-        self._record(replace(row, at=self.ctx.now()), outcome)
+        read = self._record(replace(row, at=self.ctx.now()), outcome)
         self.progress(asset.key, "done", outcome.seconds)
-        return Done(asset.key, key, outcome.saved.version.id, False, outcome.seconds, run)
+        return Done(asset.key, key, outcome.saved.version.id, False, outcome.seconds, run, tuple(read))
 
     def _end_run(self, run: str, status: str, metrics: Mapping[str, float], tx: Any = None) -> None:
         if self.runs is not None and run:
@@ -366,14 +381,20 @@ class _Run:
             run=run,
         )
 
-    def _record(self, row: StepRow, outcome: Outcome) -> None:
-        """One transaction: the version with its lineage, its placements, step and end of the run, or none of them."""
+    def _record(self, row: StepRow, outcome: Outcome) -> Mapping[str, str]:
+        """One transaction: the version with its lineage, its placements, step and end of the run, or none of them.
+
+        Returns what the step read that its recipe does not hold; it is then marked, and keyed on that too.
+        """
+        made_of = self._made_of.pop(row.recipe)
+        read = witness.undeclared(outcome.reads, made_of.parts)
         made = outcome.saved.version
         lineage = dict.fromkeys([*made.inputs, *row.inputs.items(), ("code", row.code), ("runtime", row.runtime)])
         version = Version(made.kind, made.name, made.manifest, tuple(lineage))
         finished = replace(
             row,
             output=version.id,
+            status="leaky" if read else "done",
             digest=str(made.manifest.get("digest", "")),
             seconds=outcome.seconds,
             cpu_seconds=outcome.cpu_seconds,
@@ -385,9 +406,12 @@ class _Run:
                 self._tell(tx, version.name, numbered.number, row.run)
             placements.put(tx, self.ctx.project, outcome.saved.placements)
             placements.rest(tx, self.ctx.project, outcome.saved.rests)
-            recipes.put(tx, self.ctx.project, row.recipe, self._made_of.pop(row.recipe))
+            recipes.put(tx, self.ctx.project, row.recipe, made_of)
+            if read:
+                leaks.put(tx, self.ctx.project, row.recipe, Leak(read, version.id), at=self.ctx.wall())
             steps.record(tx, self.ctx.project, finished)
             self._end_run(row.run, "FINISHED", outcome.saved.metrics, tx)
+        return read
 
     def _tell(self, tx: Tx, name: str, number: int, run: str) -> None:
         """Facts of a model's new version, and of its name when it is the first, as webhooks hear them."""

@@ -19,6 +19,9 @@ from everloop.core.errors import DefinitionError, EverloopError, InvalidInput
 from everloop.core.ports import Blobs, Codec, Job, Outcome
 from everloop.flows.assets import Asset, suggest
 from everloop.flows.failure import step_failed
+from everloop.flows.identity import closure_hash, runner_identity, runtime
+from everloop.flows.identity.runtime import THREAD_VARIABLES
+from everloop.flows.witness import watching
 
 
 def perform(asset: Asset, job: Job, blobs: Blobs) -> Outcome:
@@ -30,7 +33,7 @@ def perform(asset: Asset, job: Job, blobs: Blobs) -> Outcome:
     codec = codec_of(asset, job.codecs)
     began, cpu = time.perf_counter(), time.process_time()
     try:
-        with _seeded(job.recipe), _environment(job.env):
+        with _seeded(job.recipe), _environment(job.env), watching(job.root, _aside(job), _held(job)) as watch:
             value = call(asset, inputs, job.params, job.facts)
     except StopIteration as error:  # must not end a generator of ours
         raise step_failed(job.step, error) from None
@@ -42,7 +45,31 @@ def perform(asset: Asset, job: Job, blobs: Blobs) -> Outcome:
     facts = {**asset.facts, **job.facts, "inputs": dict(job.inputs), "params": dict(job.params), "step": job.step}
     facts["manifests"] = dict(job.manifests)
     saved = codec.save(value, asset.name, blobs, facts)
-    return Outcome(saved, seconds, cpu_seconds, peak_memory())
+    seen = _seen(asset, job) if job.facts.get("describe") else {}
+    return Outcome(saved, seconds, cpu_seconds, peak_memory(), reads=watch.reads, seen=seen)
+
+
+def _aside(job: Job) -> tuple[str, ...]:
+    """Where the platform itself reads while a step runs."""
+    return (job.blobs,) if "://" not in job.blobs else ()
+
+
+def _held(job: Job) -> frozenset[str]:
+    """Variables that the platform sets, or that the recipe holds as threads."""
+    return frozenset(job.env) | frozenset(THREAD_VARIABLES)
+
+
+def _seen(asset: Asset, job: Job) -> dict[str, Any]:
+    """The step's code and runtime from within its process: what really ran, whatever anybody believes."""
+    assert asset.function is not None
+    closure, runner, here = closure_hash(asset.function, job.root), runner_identity(asset.runner), runtime()
+    return {
+        "parts": dict(closure.parts),
+        "packages": here.restricted({*closure.packages, *runner.packages}),
+        "runtime": dict(here.version.manifest),
+        "runner": f"{asset.runner} {runner.digest}",
+        "hash_seed": os.environ.get("PYTHONHASHSEED", ""),
+    }
 
 
 def call(asset: Asset, inputs: Mapping[str, Any], params: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:

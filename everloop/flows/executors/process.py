@@ -21,6 +21,16 @@ from everloop.store import access
 
 _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "CUDA_VISIBLE_DEVICES")
 
+_FIXED = {
+    "PYTHONHASHSEED": "0",
+    "PYTHONSAFEPATH": "1",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "TZ": "UTC",
+    "LC_ALL": "C.UTF-8",
+    "SOURCE_DATE_EPOCH": "0",
+}
+
 
 class ProcessExecutor:
     """Runs each job in `python -m everloop.flows.child`, alone in its process group.
@@ -59,6 +69,10 @@ class ProcessExecutor:
                 with self._lock:
                     self._running.pop(job.recipe or job.step, None)
             return self._outcome(job, child, said, prints.tail(), timed_out=timed_out)
+
+    def environ(self, _step: str) -> Mapping[str, str]:
+        """The variables that a step would see if it ran now, those of its own job aside."""
+        return _given()
 
     def cancel(self, recipe: str) -> bool:
         """Kill the child of a job, by its recipe key; False when there is none."""
@@ -163,17 +177,11 @@ class ProcessExecutor:
 
 def clean_environment(job: Job) -> dict[str, str]:
     """Every variable that the child of `job` sees: those that open the object store are among them."""
-    kept = access(job.blobs, os.environ) | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    fixed = {
-        "PYTHONHASHSEED": "0",
-        "PYTHONSAFEPATH": "1",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "TZ": "UTC",
-        "LC_ALL": "C.UTF-8",
-        "SOURCE_DATE_EPOCH": "0",
-    }
-    return {**kept, **fixed, **thread_environment(int(job.resources.cores)), **job.env}
+    return {**access(job.blobs, os.environ), **_given(), **thread_environment(int(job.resources.cores)), **job.env}
+
+
+def _given() -> dict[str, str]:
+    return {**{name: os.environ[name] for name in _PASSED_ON if name in os.environ}, **_FIXED}
 
 
 def _error(raw: Mapping[str, Any], output: str) -> EverloopError:

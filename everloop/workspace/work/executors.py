@@ -1,5 +1,6 @@
 """Where steps run: tables and frames in this process, models in a child of their own."""
 
+import os
 from collections.abc import Mapping
 
 from everloop.core.ports import Blobs, Executor, Job, Observer, Outcome
@@ -26,6 +27,10 @@ class ByKind:
     def isolates(self, step: str) -> bool:
         """Whether a step (its key) gets a process of its own, with threads and seeds of its own."""
         return step.startswith("model/")
+
+    def environ(self, step: str) -> Mapping[str, str]:
+        """The variables that a step would see if it ran now."""
+        return self._apart.environ(step) if self.isolates(step) else os.environ
 
     def run(self, job: Job, observer: Observer | None = None) -> Outcome:
         """Run it; see `core.ports.Executor`."""
