@@ -12,7 +12,7 @@ from everloop.changes.ancestry import snapshot_of
 from everloop.core.errors import InvalidInput, NotFound, PolicyRefused
 from everloop.core.grants import ROLES
 from everloop.core.ids import checked_name
-from everloop.core.policy import Policy
+from everloop.core.policy import TIERS, Policy
 from everloop.core.snapshot import Delta
 from everloop.core.version import split_key
 
@@ -104,6 +104,8 @@ def read_policy(manifest: Mapping[str, Any]) -> Policy:
         )
     if policy.found not in ("wait", "tag"):
         raise PolicyRefused(f"the policy says found={policy.found!r}", hint="wait|tag")
+    if policy.reproduced and policy.reproduced not in TIERS[:-1]:
+        raise PolicyRefused(f"the policy says reproduced={policy.reproduced!r}", hint="one of " + ", ".join(TIERS[:-1]))
     unknown = sorted({*policy.roles, *policy.tags.values()} - set(ROLES))
     if unknown:
         raise PolicyRefused(f"the policy asks for the role {unknown[0]!r}", hint="one of " + ", ".join(sorted(ROLES)))

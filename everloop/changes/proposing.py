@@ -20,6 +20,7 @@ from everloop.changes.heads.contracts import definitions_in, definitions_of, hea
 from everloop.changes.policies import check_delta, checked_environment, effective_policy, head_of, is_sandbox
 from everloop.changes.standing import Standing, standing
 from everloop.changes.views import ChangeView, change_view
+from everloop.checks import reproduced
 from everloop.checks.request import TASK, CheckRequest
 from everloop.core.errors import Conflict, InvalidInput
 from everloop.core.grants import Target
@@ -226,11 +227,22 @@ def open_change(tx: Tx, project: str, number: int) -> Change:
 def enqueue_checks(ctx: Context, number: int, *, again: bool = False) -> int:
     """Make a task for every check that `Standing.pending` names; returns how many are wanted."""
     with ctx.read() as tx:
-        wanted = standing(tx, ctx.project, rows.get(tx, ctx.project, number)).pending(again=again)
-    if wanted:
+        now = standing(tx, ctx.project, rows.get(tx, ctx.project, number))
+    wanted = now.pending(again=again)
+    if wanted or now.policy.policy.reproduced:
         with ctx.write() as tx:
             _enqueue(ctx, tx, wanted)
+            _reproduce(ctx, tx, now)
     return len(wanted)
+
+
+def _reproduce(ctx: Context, tx: Tx, now: Standing) -> None:
+    """Have workers reproduce the models of which the policy wants that, unless they have."""
+    for key in reproduced.missing(tx, ctx.project, now.delta, now.policy.policy.reproduced):
+        body = {"version": now.delta[key][1]}
+        tasks.enqueue(
+            tx, ctx.project, reproduced.TASK, body, actor=ctx.actor.name, now=ctx.wall(), dedupe=str(body["version"])
+        )
 
 
 def _enqueue(ctx: Context, tx: Tx, wanted: Sequence[CheckRequest]) -> None:
@@ -301,6 +313,8 @@ def open_new(ctx: Context, change: Change, *, enqueue: bool) -> ChangeView:
         payload = {"title": change.title, "target": change.target, "delta": change.delta_id, "reverts": change.reverts}
         facts.append(tx, ctx.project, ctx.fact("change.proposed", f"#{change.number}", payload))
         if enqueue:  # in the same transaction: a change that came through a crash has its checks
-            _enqueue(ctx, tx, standing(tx, ctx.project, change).pending(again=False))
+            now = standing(tx, ctx.project, change)
+            _enqueue(ctx, tx, now.pending(again=False))
+            _reproduce(ctx, tx, now)
     with ctx.read() as tx:
         return change_view(tx, ctx.project, change.number)

@@ -27,6 +27,7 @@ from everloop.changes.environments import heads_of
 from everloop.changes.heads.contracts import heads_among, proposed_heads
 from everloop.changes.policies import InForce, head_of, policy_in
 from everloop.changes.requirements import Required, required_checks, surroundings
+from everloop.checks import reproduced
 from everloop.checks.request import TASK, CheckRequest, request_key
 from everloop.core.ids import manifest_id
 from everloop.core.policy import Approval, CheckState, Decision, Subject, decide
@@ -148,7 +149,8 @@ def standing(tx: Tx, project: str, change: Change) -> Standing:
     subject = Subject(identity, policy.id, evidence_digest(checks), frozenset(change.authors))
     approvals = tuple(rows.approvals_of(tx, project, change.number))
     tags = tags_of_delta(tx, project, delta) if policy.policy.tags else frozenset()
-    decision = decide(policy.policy, subject, tuple(c.state for c in checks), tuple(_bound(a) for a in approvals), tags)
+    wanted = (*(c.state for c in checks), *reproduced.states(tx, project, delta, policy.policy.reproduced))
+    decision = decide(policy.policy, subject, wanted, tuple(_bound(a) for a in approvals), tags)
     blocking = [
         *(f"{key} was changed in {change.target} meanwhile" for key in conflicts),
         *(["nothing is left to change"] if not delta else []),

@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from everloop.cli.output import Steps, output
 from everloop.cli.session import session
 from everloop.core.errors import InvalidInput
 from everloop.core.ports import Line
 from everloop.flows.engine import Origin, State
+from everloop.flows.reproduce import Now
 from everloop.server.local import loopback_server
 from everloop.workspace.build import Built, Request, build, refresh
 from everloop.workspace.direct import user_name
@@ -19,7 +21,7 @@ from everloop.workspace.home import bind
 from everloop.workspace.opened import Workspace
 from everloop.workspace.operations import load_operations
 from everloop.workspace.work.executors import ByKind
-from everloop.workspace.work.reproducing import reproduce_version
+from everloop.workspace.work.reproducing import mirror_wheels, reproduce_version
 
 Sandbox = Annotated[str, typer.Option("--on", help="The sandbox to build on; by default your own.")]
 
@@ -53,12 +55,16 @@ def run(
         with output.progress("planning") as steps:
             built = _build(workspace, request, steps)
     rows = [
-        {"step": d.step, "version": d.output, "seconds": d.seconds, "reused": d.reused} for d in built.results.steps
+        {"step": d.step, "version": d.output, "seconds": d.seconds, "reused": d.reused, "leaks": d.leaks}
+        for d in built.results.steps
     ]
     if output.as_json:
         output.show({"environment": built.environment, "snapshot": built.snapshot, "steps": rows})
         return
     output.rows(rows, ["step", "version", "seconds", "reused"], empty="nothing to do")
+    for done in built.results.steps:
+        if done.leaks:
+            output.say(f"[yellow]{done.step} read what it does not declare:[/] {escape(', '.join(done.leaks))}")
     output.say(f"[bold]{built.environment}[/] holds it; propose it with: everloop propose {built.environment}")
 
 
@@ -83,11 +89,44 @@ def refresh_data(
     output.rows(rows, ["dataset", "version", "expectations"], empty="no datasets")
 
 
-def reproduce(version: Annotated[str, typer.Argument(help="model/delay, model/delay@7, or an id.")]) -> None:
-    """Run the recorded recipe again in a clean process and compare what comes out, byte by byte."""
+def reproduce(
+    version: Annotated[str, typer.Argument(help="model/delay, model/delay@7, or an id.")],
+    *,
+    here: Annotated[
+        bool, typer.Option("--here", help="In the environment of this process, whatever the record says.")
+    ] = False,
+    tree: Annotated[
+        bool, typer.Option("--working-tree", help="With the code of this folder: what would come out now?")
+    ] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="parameter=value, in place of the recorded one.")
+    ] = None,
+    mirror: Annotated[bool, typer.Option("--mirror", help="First keep the wheels that it needs in the store.")] = False,
+    judge: Annotated[
+        bool,
+        typer.Option("--judge", help="Have a worker do it and record the signed verdict, which a policy can ask for."),
+    ] = False,
+) -> None:
+    """Run the recorded recipe again in a clean process and compare what comes out, byte by byte.
+
+    Code, inputs and parameters are those of the record; its environment is made again by uv where it is not this one.
+    """
+    if judge:
+        with session.client() as client:
+            found = client.call("checks.reproduce", version=version)
+        output.show(found, f"task {found.id} is {found.state}; `everloop tasks` shows its result")
+        return
     with opened() as (workspace, _), output.progress(f"reproducing {version}"):
-        verdict = reproduce_version(session.context(workspace), version)
-    text = f"[bold]{verdict.tier}[/] in {verdict.seconds:.1f} s" + "".join(f"\n  differs: {f}" for f in verdict.factors)
+        ctx = session.context(workspace)
+        if mirror:
+            kept, count = mirror_wheels(ctx, version)
+            output.say(f"{count} wheels are kept as {kept}")
+        params = _parameters([f"it.{one}" for one in set_ or []]).get("it", {})
+        now = Now(root=session.root if tree else None, params=params)
+        verdict = reproduce_version(ctx, version, here=here, now=now)
+    text = f"[bold]{verdict.tier}[/] in {verdict.seconds:.1f} s" + "".join(
+        f"\n  differs: {escape(factor)}" for factor in verdict.factors
+    )
     output.show(verdict, text)
     if not verdict.same:
         raise typer.Exit(1)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Mode = Literal["solo", "team"]
+TIERS = ("bit", "canonical", "functional", "numeric", "statistical", "different")
+"""How closely a version came out again, nearest first (see `flows.reproduce`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,15 @@ class Policy:
     """Which data is scanned for personal data: every new version, its free text too, or what somebody asks for."""
     found: Literal["wait", "tag"] = "wait"
     """Whether what a scan for personal data finds waits for a person, or is a tag at once."""
+    reproduced: str = ""
+    """How closely a worker must have reproduced every model that a change brings: a tier; empty: not at all."""
 
     def manifest(self) -> dict[str, Any]:
         """The manifest of the policy's version; fields that came later are there where they say something."""
         later: dict[str, Any] = {"tags": dict(self.tags)} if self.tags else {}
         later |= {"scan": self.scan} if self.scan != "new" else {}
         later |= {"found": self.found} if self.found != "wait" else {}
+        later |= {"reproduced": self.reproduced} if self.reproduced else {}
         return {
             "mode": self.mode,
             "approvals": self.approvals,
@@ -58,6 +63,7 @@ class Policy:
             tags=dict(manifest.get("tags", {})),
             scan=manifest.get("scan", "new"),
             found=manifest.get("found", "wait"),
+            reproduced=manifest.get("reproduced", ""),
         )
 
 

@@ -295,7 +295,8 @@ class _Run:
 
     def _still(self, asset: Asset, leak: Leak) -> bool:
         """Whether everything that an execution read beside its recipe is as it was."""
-        variables = self.executor.environ(asset.key) if hasattr(self.executor, "environ") else os.environ
+        variables = dict(self.executor.environ(asset.key) if hasattr(self.executor, "environ") else os.environ)
+        variables |= self.options.environ(asset.key, "") if self.options.environ else {}
         return witness.now(leak.reads, self.origin.root, variables) == leak.reads
 
     def _execute(self, asset: Asset, key: str, inputs: Mapping[str, str]) -> Done:

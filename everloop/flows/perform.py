@@ -33,7 +33,11 @@ def perform(asset: Asset, job: Job, blobs: Blobs) -> Outcome:
     codec = codec_of(asset, job.codecs)
     began, cpu = time.perf_counter(), time.process_time()
     try:
-        with _seeded(job.recipe), _environment(job.env), watching(job.root, _aside(job), _held(job)) as watch:
+        with (
+            _seeded(job.recipe),
+            _environment(job.env),
+            watching(job.root, _aside(job), frozenset(THREAD_VARIABLES)) as watch,
+        ):
             value = call(asset, inputs, job.params, job.facts)
     except StopIteration as error:  # must not end a generator of ours
         raise step_failed(job.step, error) from None
@@ -52,11 +56,6 @@ def perform(asset: Asset, job: Job, blobs: Blobs) -> Outcome:
 def _aside(job: Job) -> tuple[str, ...]:
     """Where the platform itself reads while a step runs."""
     return (job.blobs,) if "://" not in job.blobs else ()
-
-
-def _held(job: Job) -> frozenset[str]:
-    """Variables that the platform sets, or that the recipe holds as threads."""
-    return frozenset(job.env) | frozenset(THREAD_VARIABLES)
 
 
 def _seen(asset: Asset, job: Job) -> dict[str, Any]:

@@ -8,8 +8,9 @@ Measured: forests trained with `n_jobs` 1, 2 and 4 have one digest and three pic
 
 import copyreg
 import json
+import operator
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -154,8 +155,35 @@ def _of_torch(estimator: Any) -> Any:
     return ["torch", repr(estimator), state]
 
 
+def _of_onnx(model: Any) -> Any:
+    """The protocol buffer less what says who made it; the sets of operators are listed in the order of a set."""
+    copy = type(model)()
+    copy.CopyFrom(model)
+    for said in ("producer_name", "producer_version", "doc_string"):
+        copy.ClearField(said)
+    for graph in _graphs(copy.graph):
+        graph.ClearField("doc_string")
+        for item in (*graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
+            item.ClearField("doc_string")
+    for listed, by in (("opset_import", "domain"), ("metadata_props", "key")):
+        held = sorted(getattr(copy, listed), key=operator.attrgetter(by))
+        del getattr(copy, listed)[:]
+        getattr(copy, listed).extend(held)
+    return ["onnx", copy.SerializeToString(deterministic=True)]
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """A graph and those within its nodes (branches, loops)."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+                yield from _graphs(inner)
+
+
 _NATIVE: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("xgboost", _of_xgboost),
     ("lightgbm", _of_lightgbm),
     ("torch", _of_torch),
+    ("onnx", _of_onnx),
 )

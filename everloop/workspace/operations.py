@@ -32,6 +32,7 @@ _MODULES = (
     "everloop.models.tracking.views",
     "everloop.checks.card_facts",
     "everloop.checks.record",
+    "everloop.checks.reproduced",
     "everloop.changes.access",
     "everloop.changes.environments",
     "everloop.changes.heads.proposing",

@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import pytest
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
@@ -57,3 +58,25 @@ def test_padding_between_the_fields_of_a_record_does_not_count():
     second["a"], second["b"] = 0, 0
     assert bytes_of_second.any()
     assert canonical_digest(first) == canonical_digest(second)
+
+
+def graph(opsets, **said):
+    helper = onnx.helper
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], doc_string=said.get("note", ""))
+    weights = helper.make_tensor("w", onnx.TensorProto.FLOAT, [2, 1], [1.0, said.get("weight", 2.0)])
+    values = [
+        helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in (("x", [None, 2]), ("y", [None, 1]))
+    ]
+    made = helper.make_graph([node], "g", values[:1], values[1:], [weights])
+    listed = [helper.make_operatorsetid(domain, version) for domain, version in opsets]
+    return helper.make_model(made, opset_imports=listed, producer_version=said.get("version", "1"))
+
+
+def test_onnx_is_known_by_its_graph():
+    opsets = [("", 17), ("ai.onnx.ml", 3)]
+    plain = graph(opsets)
+    again = graph(opsets[::-1], version="2", note="said by somebody")
+    assert plain.SerializeToString() != again.SerializeToString()
+    assert canonical_digest(plain) == canonical_digest(again)
+    assert canonical_digest(plain) != canonical_digest(graph(opsets, weight=2.5))
+    assert plain.producer_version == "1"  # looked at, not changed

@@ -40,6 +40,8 @@ class Distribution:
     """Top-level names that it provides."""
     requires: tuple[str, ...]
     """Normalised names that it needs, extras aside."""
+    folder: Path
+    """Its metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ def _read(folder: Path) -> Distribution:
             imports.add(path.partition(".")[0])
     requires = tuple(_requirements(_text(folder / "METADATA")))
     digest = object_id("\n".join(sorted(lines)).encode())
-    return Distribution(_normal(name), version, digest, tuple(sorted(imports)), requires)
+    return Distribution(_normal(name), version, digest, tuple(sorted(imports)), requires, folder)
 
 
 def _requirements(metadata: str) -> Iterable[str]:

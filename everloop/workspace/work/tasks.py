@@ -40,6 +40,10 @@ def _retrain(ctx: Context, payload: Mapping[str, Any], uri: str) -> Any:
     return work.retraining.retrain(ctx, payload, tracking_uri=uri)
 
 
+def _reproduce(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
+    return work.reproducing.judge(ctx, str(payload["version"])).model_dump(mode="json")
+
+
 def _refresh(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
     return work.refreshing.refresh_live(ctx, payload)
 
@@ -89,6 +93,7 @@ def _sweep(ctx: Context, _payload: Mapping[str, Any], _uri: str) -> Any:
 
 HANDLERS: Mapping[str, Handler] = {
     "checks.run": _check,
+    "flow.reproduce": _reproduce,
     "flow.retrain": _retrain,
     "data.refresh": _refresh,
     "predictions.seal": _seal,
