@@ -97,6 +97,8 @@ class Options:
     """Environment variables of a step, from its key and its tracking run."""
     code: Version | None = None
     """The code version to record; None: the working tree of the project."""
+    seed: int | None = None
+    """Seeds `random` and numpy in every step, inside the recipe; None: each step's seed comes from its recipe."""
 
 
 def run(
@@ -234,7 +236,7 @@ class _Run:
             closure.parts,
             environment.restricted({*closure.packages, *runner.packages}),
             {name: manifest[name] for name in HOST},
-            {**asset.facts, **self.options.bound.get(asset.key, {})},
+            {**asset.facts, **self.options.bound.get(asset.key, {}), **self._seed()},
             {
                 "step": asset.key,
                 "runner": f"{asset.runner} {runner.digest}",
@@ -253,6 +255,9 @@ class _Run:
         )
         self._made_of[key] = made_of
         return key
+
+    def _seed(self) -> dict[str, int]:
+        return {} if self.options.seed is None else {"seed": self.options.seed}
 
     def _finish(self, done: Done) -> None:
         self.done[done.step] = done
@@ -352,6 +357,7 @@ class _Run:
             "runtime": self.runtime_of(asset).version.id,
             "recipe": key,
             "before": before,
+            **self._seed(),
         }
         return Job(
             step=asset.key,
@@ -428,8 +434,11 @@ class _Run:
         """Make sure that code and runtime are in the catalog before a row names them."""
         many = [v for v in (self.code, self.runtime_of(asset).version) if v.id not in self._put]
         if many:
-            with self.ctx.write() as tx:
-                versions.put_many(tx, self.ctx.project, many, actor=self.ctx.actor.name, at=self.ctx.now())
+            with self.ctx.read() as tx:  # writing a runtime's hundred packages down costs more than a look
+                there = versions.labels(tx, self.ctx.project, [version.id for version in many])
+            if missing := [version for version in many if version.id not in there]:
+                with self.ctx.write() as tx:
+                    versions.put_many(tx, self.ctx.project, missing, actor=self.ctx.actor.name, at=self.ctx.now())
             self._put.update(version.id for version in many)
 
 

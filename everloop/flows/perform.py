@@ -34,7 +34,7 @@ def perform(asset: Asset, job: Job, blobs: Blobs) -> Outcome:
     began, cpu = time.perf_counter(), time.process_time()
     try:
         with (
-            _seeded(job.recipe),
+            _seeded(job),
             _environment(job.env),
             watching(job.root, _aside(job), frozenset(THREAD_VARIABLES)) as watch,
         ):
@@ -144,9 +144,9 @@ def _annotation(asset: Asset, parameter: str) -> str:
 
 
 @contextmanager
-def _seeded(recipe: str) -> Iterator[None]:
-    """Seed `random` and numpy's global generator from the step's key, and put their state back after."""
-    seed = int(recipe.removeprefix("b3:")[:8] or "0", 16)
+def _seeded(job: Job) -> Iterator[None]:
+    """Seed `random` and numpy's global generator, from the step's key unless it is told; put their state back after."""
+    seed = int(job.facts.get("seed", int(job.recipe.removeprefix("b3:")[:8] or "0", 16)))
     state = random.getstate()
     numpy = sys.modules.get("numpy")
     numpy_state = numpy.random.get_state() if numpy is not None else None
