@@ -78,12 +78,15 @@ def of_output(tx: Tx, project: str, identity: str) -> list[StepRow]:
 
 
 def made(tx: Tx, project: str, outputs: Collection[str]) -> dict[str, StepRow]:
-    """The latest execution that made each of these versions, by version; those that no step made are left out."""
+    """The first execution that made each of these versions, by version; those that no step made are left out.
+
+    Later ones may have made the same of something else: experiments with mixtures of two recipes do.
+    """
     found: dict[str, StepRow] = {}
     wanted = sorted(set(outputs))
     for start in range(0, len(wanted), _CHUNK):
         mine = (steps.c.project == project, steps.c.output.in_(wanted[start : start + _CHUNK]))
-        query = select(steps).where(*mine, steps.c.cached.is_(False)).order_by(steps.c.id)
+        query = select(steps).where(*mine, steps.c.cached.is_(False)).order_by(steps.c.id.desc())
         found.update((row.output, _row(row)) for row in tx.execute(query))
     return found
 

@@ -72,6 +72,9 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "endpoints": "Endpoints as wanted and as observed.",
         "alarms": "Alarms of monitors.",
     },
+    "bisect": {
+        "bisect": "What a metric lost by: factors of two versions swapped, run again, their shares with intervals.",
+    },
     "why": {
         "why": "Every difference between two versions of anything, walked through their lineage to its roots.",
     },

@@ -216,7 +216,8 @@ class _Run:
         """A runtime; read once a run."""
         threads = max(1, int(cores)) if isolated else None
         if threads not in self._runtimes:
-            self._runtimes[threads] = runtime(threads)
+            sees = getattr(self.executor, "runtime", None)  # another interpreter has other packages
+            self._runtimes[threads] = sees(threads) if sees is not None else runtime(threads)
         return self._runtimes[threads]
 
     def params(self, asset: Asset) -> dict[str, Any]:

@@ -24,10 +24,15 @@ def checkout(ctx: Context, snapshot: str, module: str) -> Origin:
         if key is None:
             raise NotFound("this snapshot holds no code", hint="build it with `everloop run`, which records the code")
         manifest = versions.get(tx, ctx.project, entries[key]).manifest
-    folder = ctx.home / "code" / short(entries[key])
+    folder = written(ctx, manifest, ctx.home / "code" / short(entries[key]))
+    return Origin(folder, module, key.removeprefix("code/"))
+
+
+def written(ctx: Context, manifest: Mapping[str, Any], folder: Path) -> Path:
+    """The files of a code version in a folder, which is made once."""
     if not folder.is_dir():
         _write(ctx, manifest, folder)
-    return Origin(folder, module, key.removeprefix("code/"))
+    return folder
 
 
 def project_of(ctx: Context, snapshot: str, module: str) -> tuple[Project, Origin]:

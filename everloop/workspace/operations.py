@@ -15,6 +15,7 @@ _MODULES = (
     "everloop.features.operations",
     "everloop.features.showing",
     "everloop.features.vectors.operations",
+    "everloop.flows.bisect.operations",
     "everloop.flows.why.operations",
     "everloop.models.console",
     "everloop.models.registry",

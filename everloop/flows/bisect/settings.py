@@ -41,6 +41,8 @@ class Sides:
     players: tuple[str, ...]
     equal: Mapping[str, str]
     """Factors that are not players, with the reason."""
+    needed: frozenset[str] | None = None
+    """Distributions that the steps of either side need; None where that was not recorded."""
 
 
 def sides(ctx: Context, good: str, bad: str) -> Sides:
@@ -57,7 +59,9 @@ def sides(ctx: Context, good: str, bad: str) -> Sides:
                 equal[factor] = reason
             else:
                 players.append(factor)
-    return Sides(step, first, second, tuple(players), equal)
+    packages = [one.packages for one in (used, others) if one.packages is not None]
+    needed = frozenset().union(*packages) if len(packages) == 2 else None
+    return Sides(step, first, second, tuple(players), equal, needed)
 
 
 def mixed(good: Setting, bad: Setting, swapped: Collection[str]) -> Setting:

@@ -4,6 +4,7 @@ Versions are exact and nothing is resolved, so that with a warm cache it takes a
 those of the record is not believed but compared: the step's process says which digests it sees.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,13 +12,16 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import everloop
 from everloop.core.errors import Unavailable
 from everloop.core.ids import manifest_id, short
+from everloop.core.version import Version
 from everloop.flows.identity import Runtime, runtime
+from everloop.flows.identity.runtime import Distribution, thread_environment
 
 _TIMEOUT = 600
 _OURS = "everloop"
@@ -83,6 +87,46 @@ def rebuild(home: Path, python: str, lock: Mapping[str, str], wheels: Path | Non
         if fresh.exists():
             shutil.rmtree(fresh, ignore_errors=True)
     return interpreter
+
+
+@lru_cache(maxsize=16)
+def seen_by(python: str, threads: int) -> Runtime:
+    """The runtime as another interpreter sees itself, for steps of `threads` threads. Raises `Unavailable`."""
+    try:
+        done = subprocess.run(  # noqa: S603 - an interpreter of ours, a program of ours
+            [python, "-P", "-c", _DESCRIBE],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=True,
+            env={**os.environ, **thread_environment(threads)},
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Unavailable(f"{python} does not tell what it sees: {error}", hint="remove home/environments") from None
+    raw = json.loads(done.stdout)
+    known = {
+        one["name"]: Distribution(
+            one["name"],
+            one["version"],
+            one["digest"],
+            tuple(one["imports"]),
+            tuple(one["requires"]),
+            Path(one["folder"]),
+        )
+        for one in raw["distributions"]
+    }
+    providers = {name: tuple(held) for name, held in raw["providers"].items()}
+    return Runtime(Version("runtime", "python", raw["manifest"]), known, providers)
+
+
+_DESCRIBE = """
+import json
+from dataclasses import asdict
+from everloop.flows.identity import runtime
+r = runtime()
+known = [{**asdict(d), "folder": str(d.folder)} for d in r.distributions.values()]
+print(json.dumps({"manifest": dict(r.version.manifest), "distributions": known, "providers": dict(r.providers)}))
+"""
 
 
 def uv() -> str:

@@ -39,7 +39,7 @@ def reproduce_version(ctx: Context, spec: str, *, here: bool = False, now: Now |
     with ctx.read() as tx:
         row = versions.find(tx, ctx.project, spec)
         made = steps.made(tx, ctx.project, [row.id]).get(row.id)
-        module = _module(tx, ctx.project, made.step if made else "")
+        module = module_of(tx, ctx.project, made.step if made else "")
     python = sys.executable if here or made is None else _python(ctx, made)
     executor = ProcessExecutor(python)
     try:
@@ -130,7 +130,7 @@ def other_rows(ctx: Context, manifest: Mapping[str, Any], placed: Mapping[str, s
             yield f"rows of part {short(part['logical'])} are not those that were recorded"
 
 
-def _module(tx: Any, project: str, step: str) -> str:
+def module_of(tx: Any, project: str, step: str) -> str:
     """The module that defines a step: its trainer's or dataset's function says it, or any trainer's."""
     kind, _, name = step.partition("/")
     definition = {"model": "trainer", "data": "dataset"}.get(kind, "")

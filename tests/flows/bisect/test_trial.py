@@ -7,7 +7,16 @@ import time
 import pytest
 from trial import FACTOR, PLANTED, World, planted, strength
 
+from everloop.catalog.operation import invoke
+from everloop.core.errors import Conflict
+from everloop.flows.bisect import answer, operations
+from everloop.flows.bisect.game import attribute
+from everloop.flows.bisect.inside import narrowed
+from everloop.flows.bisect.operations import OfEvidence, Question, RecordAnswer
+from everloop.flows.bisect.running import Budget, Runs
+from everloop.flows.bisect.settings import sides
 from everloop.flows.bisect.student import quantile
+from everloop.workspace.codecs import CODECS
 
 
 def judge(context, folder, number, what):
@@ -35,6 +44,50 @@ def test_a_planted_regression_is_put_down_to_its_factor(context, tmp_path, what)
     assert right, (found, players)
     assert players.equal.keys() >= {"evaluation"}
     assert runs.count.reused > 0  # what does not depend on the swapped factor is not run again
+
+
+@pytest.mark.parametrize(
+    ("what", "factor", "items"),
+    [("changed parameter", "parameters", ("value/model.threshold",)), ("changed helper", "code", ("rules.py",))],
+)
+def test_it_is_found_inside_its_factor(context, tmp_path, what, factor, items):
+    world = World(context, tmp_path, 3, (what,))
+    try:
+        good, bad = world.make()
+        found = sides(context, good, bad)
+        mixtures = Runs(context, found.step, "accuracy", world.load, codecs=CODECS)
+        ends = [mixtures(side, 1) for side in (found.good, found.bad)]
+        inside = narrowed(context, found, factor, mixtures, ends[1] - ends[0])
+    finally:
+        world.close()
+    assert (inside.items, inside.reason) == (items, "one item")
+    assert inside.effect.excludes_zero
+
+
+def test_a_spent_budget_stops_and_goes_on_when_asked_again(context, tmp_path):
+    world = World(context, tmp_path, 3, ("changed parameter",))
+    try:
+        good, bad = world.make()
+        found = sides(context, good, bad)
+        few = Runs(context, found.step, "accuracy", world.load, codecs=CODECS, budget=Budget(runs=5))
+        with pytest.raises(Conflict, match="budget of 5 runs"):
+            few.values(found, range(1, 4))
+        rest = Runs(context, found.step, "accuracy", world.load, codecs=CODECS)
+        rest.values(found, range(1, 4))
+        again = Runs(context, found.step, "accuracy", world.load, codecs=CODECS)
+        values = again.values(found, range(1, 4))
+    finally:
+        world.close()
+    assert 0 < few.count.run <= 7
+    assert again.count.run == 0
+    answered = attribute(values, found.players)
+    told = answer.manifest(answer.Asked(good, bad, "accuracy", 3), found, answered, {}, again.count)
+    recorded = invoke(context, operations.record, RecordAnswer(name="value.model", found=told))
+    shown = invoke(context, operations.show, OfEvidence(version=recorded.evidence))
+    assert shown.found["contributions"][0]["factors"] == ["parameters"]
+    assert "parameters" in shown.text
+    planned = invoke(context, operations.plan, Question(good=good, bad=bad, metric="accuracy"))
+    assert (planned.runs, planned.combinations) == (6 * planned.combinations, 2 ** len(found.players))
 
 
 def wilson(hits, trials, level=0.95):

@@ -156,6 +156,14 @@ class World:
         return Loaded(assets, Origin(self.roots[code], "flow"), LocalExecutor(assets, self.ctx.store))
 
     def load(self, code, runtime):
+        if code not in self.codes:  # a mixture of files
+            with self.ctx.read() as tx:
+                files = versions.get(tx, self.ctx.project, code).manifest["files"]
+            self.codes[code] = code
+            self.roots[code] = self.folder / f"{self.number}-{len(self.roots)}"
+            self.roots[code].mkdir()
+            for name, identity in files.items():
+                (self.roots[code] / name).write_bytes(self.ctx.store.get(identity))
         return self._loaded(self.codes[code], self.runtimes[runtime])
 
     def explain(self):
