@@ -21,7 +21,7 @@ from everloop.flows.engine import Origin
 from everloop.flows.executors.process import ProcessExecutor
 from everloop.flows.identity import Runtime, runtime
 from everloop.flows.reproducing import environment
-from everloop.project import load_project
+from everloop.project.loading import load_project
 from everloop.workspace.code import written
 from everloop.workspace.codecs import CODECS
 from everloop.workspace.work.executors import ByKind
