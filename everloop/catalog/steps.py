@@ -91,6 +91,13 @@ def made(tx: Tx, project: str, outputs: Collection[str]) -> dict[str, StepRow]:
     return found
 
 
+def of_recipe(tx: Tx, project: str, recipe: str) -> StepRow | None:
+    """The first execution of a recipe that gave something, leaky ones too; None when there is none."""
+    made = (steps.c.project == project, steps.c.recipe == recipe, steps.c.output.is_not(None))
+    row = tx.execute(select(steps).where(*made, steps.c.cached.is_(False)).order_by(steps.c.id).limit(1)).first()
+    return None if row is None else _row(row)
+
+
 def of_run(tx: Tx, project: str, run: str) -> list[StepRow]:
     """The steps of a run, in their order."""
     return [

@@ -76,6 +76,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "bisect": "What a metric lost by: factors of two versions swapped, run again, their shares with intervals.",
     },
     "why": {
+        "cache": "What is reused, and why something was not.",
         "why": "Every difference between two versions of anything, walked through their lineage to its roots.",
     },
     "tracking": {

@@ -3,15 +3,32 @@
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.text import Text
 
 from everloop.cli.output import output
 from everloop.cli.session import session
 
+cache = typer.Typer(help="What is reused, and why something was not.", no_args_is_help=True)
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
     app.command()(why)
+    app.add_typer(cache, name="cache")
+
+
+@cache.command("explain")
+def explain(step: Annotated[str, typer.Argument(help="model/delay, or a name that only one kind has.")]) -> None:
+    """Which part of a step's recipe changed, so that it ran again; and what it read that nobody declared."""
+    with session.client() as client:
+        found = client.call("cache.explain", step=step)
+    lines = [f"{change.part}: {change.text}" for change in found.changes]
+    if not lines:
+        lines = ["it ran once" if not found.old else "nothing that is recorded differs"]
+    lines += [f"reads undeclared: {name}" for name in found.leaks]
+    lines += [f"pinned by how it is made: {name}" for name in found.opaque]
+    output.show(found, escape("\n".join(lines)))
 
 
 def why(
