@@ -30,7 +30,7 @@ from everloop.server.web.views import (
     people,
     versions,
 )
-from everloop.server.web.views.explaining import why
+from everloop.server.web.views.explaining import bisect, why
 from everloop.server.web.views.tracking import compare, curves, files, run, table, traces
 from everloop.server.web.visit import OpenContext, Visit
 
@@ -65,6 +65,7 @@ PAGES: tuple[tuple[str, Page], ...] = (
     ("/lineage/{spec:path}", versions.lineage),
     ("/versions/{spec:path}", versions.show),
     ("/why", why.show),
+    ("/bisect/{spec:path}", bisect.show),
     ("/data", data.index),
     ("/data/{name}", data.show),
     ("/data/{name}/failing", data.failing),
