@@ -10,7 +10,7 @@ from everloop.cli.output import output
 from everloop.cli.session import session
 from everloop.flows.bisect.operations import SEEDS, Question
 from everloop.flows.bisect.running import Budget
-from everloop.workspace.work.bisecting import bisect as bisect_versions
+from everloop.workspace.bisecting import bisect as bisect_versions
 
 
 def add_to(app: typer.Typer) -> None:
