@@ -163,9 +163,21 @@ def _left(ctx: Context, subject: Subject, found: "Places") -> list[str]:
     """What still holds the key, and why: said as it is, without the key."""
     said = [line for place in (*found.before, *found.after) if isinstance(place, Leaving) for line in place.left()]
     said += catalogued.left(ctx, subject.mentions)
+    said += _in_warehouses(ctx, subject)
     if not subject.words:
         said.append("free text was not searched: the key is so short that other things are written like it (--text)")
     return [subject.mentions.without(line) for line in said]
+
+
+def _in_warehouses(ctx: Context, subject: Subject) -> list[str]:
+    """Results that are pinned in a user's warehouse and have a column that may hold the subject."""
+    pinned = {
+        (pin["binding"], f"{pin['schema']}.{pin['table']}")
+        for manifest in manifests_of_tables(ctx).values()
+        if (pin := manifest.get("external"))
+        and not {name for name, _ in manifest["schema_fields"]}.isdisjoint(subject.columns)
+    }
+    return [f"{table} in the warehouse {binding}: yours to change or drop" for binding, table in sorted(pinned)]
 
 
 def _remove(ctx: Context, identities: Iterable[str]) -> list[str]:

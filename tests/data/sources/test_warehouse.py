@@ -7,6 +7,7 @@ from everloop.catalog import versions
 from everloop.core.errors import Conflict, DataError, InvalidInput, NotFound
 from everloop.data import SourceDef, editing, expect
 from everloop.data.definitions import Query
+from everloop.data.erasure import erasing
 
 DAILY = "select day, count(*) as flights, avg(delay)::float8 as delay, max(note) as note from flights group by day"
 
@@ -124,3 +125,13 @@ def test_bindings_that_are_no_warehouse(warehouse):
             data.capture(warehouse.ctx, SourceDef("x", Query(binding, "select 1 as a")))
     with pytest.raises(InvalidInput, match="where the result stays"):
         Query("w", "select 1", keep="elsewhere")
+
+
+def test_an_erasure_says_what_stays_in_the_warehouse(warehouse):
+    ctx = warehouse.ctx
+    data.capture(ctx, SourceDef("notes", Query("w", "select id, note from flights", keep="warehouse"), key="id"))
+    data.capture(ctx, SourceDef("daily", Query("w", DAILY, keep="warehouse"), key="day"))
+    left = erasing.erase(ctx, "7", columns=("id",)).figures["left"]
+    (table,) = [line for line in left if "warehouse" in line]
+    assert table.startswith("everloop.")
+    assert "in the warehouse w: yours to change or drop" in table
