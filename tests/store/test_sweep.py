@@ -1,6 +1,8 @@
 """Sweeping: a state machine against a dictionary of ages, and the race with a put."""
 
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -53,6 +55,33 @@ def test_foreign_files_are_left_alone(store):
     os.utime(stranger, (1, 1))
     store.sweep(lambda _: False, GRACE)
     assert stranger.exists()
+
+
+WRITER = """
+import os, random, sys, time
+from everloop.store import DirectoryStore
+
+store, until, rounds = DirectoryStore(sys.argv[1]), time.monotonic() + 2, 0
+while time.monotonic() < until:
+    content = b"%d %d" % (os.getpid(), random.randrange(8))
+    identity = store.put(content)  # new, or renewed while the sweep looks at it
+    assert store.get(identity) == content
+    os.utime(store.path(identity), (1, 1))  # from now on it may go
+    rounds += 1
+print(rounds)
+"""
+
+
+def test_what_other_processes_put_while_a_sweep_runs_is_there(store):
+    command = [sys.executable, "-c", WRITER, str(store.root)]
+    writers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    removed = 0
+    while any(writer.poll() is None for writer in writers):
+        removed += len(store.sweep(lambda _: False, GRACE).removed)
+    rounds = [int(writer.communicate()[0] or 0) for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert min(rounds) > 20
+    assert removed > 20
 
 
 class SweepAgainstADictionary(RuleBasedStateMachine):
