@@ -107,10 +107,8 @@ def reproduce(
         typer.Option("--judge", help="Have a worker do it and record the signed verdict, which a policy can ask for."),
     ] = False,
 ) -> None:
-    """Run the recorded recipe again in a clean process and compare what comes out, byte by byte.
-
-    Code, inputs and parameters are those of the record; its environment is made again by uv where it is not this one.
-    """
+    """Run the recorded recipe again in a clean process and compare what comes out, byte by byte."""
+    # code, inputs and parameters are those of the record; its environment is made again by uv where it is not this one
     if judge:
         with session.client() as client:
             found = client.call("checks.reproduce", version=version)

@@ -30,11 +30,8 @@ def bisect(
     max_seconds: Annotated[float | None, typer.Option("--max-seconds", help="Stop after so many seconds.")] = None,
     inside: Annotated[bool, typer.Option(help="Narrow inside the factor that lost most.")] = True,
 ) -> None:
-    """Run mixtures of two versions and put the change of a metric down to data, code, parameters and environment.
-
-    Shares are Shapley values of the change under re-execution, with intervals from paired seeds. What was run is
-    cached, so that a stopped bisection goes on when it is asked again.
-    """
+    """What a metric lost by: factors of two versions swapped, run again, their shares with intervals."""
+    # what was run is cached: a stopped bisection goes on when it is asked again
     with session.client() as client:
         found = client.call("bisect.plan", good=good, bad=bad, metric=metric, seeds=seeds)
     if plan:

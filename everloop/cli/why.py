@@ -36,10 +36,8 @@ def why(
     new: Annotated[str, typer.Argument(help="The same of the other one.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown, with the hunks of code.")] = False,
 ) -> None:
-    """Every difference between two versions of anything, walked through their lineage to its roots.
-
-    Manifests are read, never rows. What both lineages share is not followed: nothing above it can matter.
-    """
+    """Every difference between two versions of anything, walked through their lineage to its roots."""
+    # manifests are read, never rows; what both lineages share is not followed: nothing above it can matter
     with session.client() as client:
         found = client.call("lineage.why", old=old, new=new)
     output.show(found, _coloured(found.markdown if markdown else found.text))

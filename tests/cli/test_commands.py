@@ -54,7 +54,6 @@ ASKED = [
     ["audit", "--kind", "audit.*"],
     ["features", "list"],
     ["features", "show", "place_outcomes"],
-    ["features", "parity", "comeback", "--past"],
     ["env", "list"],
     ["runs", "list", "comeback"],
     ["env", "show", "production"],
@@ -124,6 +123,10 @@ def test_what_a_run_printed_and_used(everloop):
     assert everloop("runs", "logs", "0" * 32)[0] == 4
 
 
+def test_an_endpoint_that_was_never_replayed_has_no_past_parity(everloop):
+    assert everloop("features", "parity", "comeback", "--past", "--json") == (0, "[]\n", "")
+
+
 def test_any_program_is_a_run(everloop):
     script = "import os, sys; print(os.environ['MLFLOW_TRACKING_TOKEN']); print('said', file=sys.stderr); sys.exit(3)"
     code, out, err = everloop("track", "--experiment", "mine", sys.executable, "-c", script)
@@ -131,7 +134,8 @@ def test_any_program_is_a_run(everloop):
     assert err.startswith("said\nrun ")
     (run,) = json.loads(everloop("runs", "list", "mine", "--json")[1])
     assert run["status"] == "FAILED"
-    assert run["metrics"]["system/disk_usage_percentage"] > 0
+    metrics = json.loads(everloop("runs", "show", run["id"], "--json")[1])["run"]["metrics"]
+    assert metrics["system/disk_usage_percentage"] > 0
     lines = json.loads(everloop("runs", "logs", run["id"], "--json")[1])["lines"]
     assert sorted((line["stream"], line["text"]) for line in lines) == [("err", "said"), ("out", "***")]
     assert everloop("track", "no-such-program")[0] == 2
