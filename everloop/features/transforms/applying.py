@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
 from everloop.core.errors import DataError, EverloopError
 from everloop.features.transforms.definitions import TransformDef
 from everloop.features.transforms.typed import Typed, typed
@@ -45,7 +47,8 @@ def _called(one: TransformDef, given: Mapping[str, Typed]) -> Any:
         raise DataError(f"transform {one.name} has no code here", hint="load it with its model")
     try:
         if one.style == "arrays":
-            return one.function(**{name: column.array() for name, column in given.items()})
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # nulls are NaN: no news
+                return one.function(**{name: column.array() for name, column in given.items()})
         polars = import_module("polars")  # only authors who use it load it into a model worker
 
         return one.function(polars.DataFrame([column.series(name) for name, column in given.items()]))
