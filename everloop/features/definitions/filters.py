@@ -51,8 +51,8 @@ class Where:
 
 
 @dataclass(frozen=True, slots=True)
-class AllOf:
-    """Passes when every part passes."""
+class _Joined:
+    """Filters that are joined to one."""
 
     parts: "tuple[Filter, ...]"
 
@@ -65,6 +65,11 @@ class AllOf:
     def expressions(self) -> dict[str, Node]:
         """What is computed for it, by name."""
         return {name: node for p in self.parts for name, node in p.expressions.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf(_Joined):
+    """Passes when every part passes."""
 
     def manifest(self) -> dict[str, Any]:
         """Canonical-JSON-ready."""
@@ -72,20 +77,8 @@ class AllOf:
 
 
 @dataclass(frozen=True, slots=True)
-class AnyOf:
+class AnyOf(_Joined):
     """Passes when at least one part passes."""
-
-    parts: "tuple[Filter, ...]"
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The columns of the source that it reads."""
-        return tuple(c for p in self.parts for c in p.reads)
-
-    @property
-    def expressions(self) -> dict[str, Node]:
-        """What is computed for it, by name."""
-        return {name: node for p in self.parts for name, node in p.expressions.items()}
 
     def manifest(self) -> dict[str, Any]:
         """Canonical-JSON-ready."""
