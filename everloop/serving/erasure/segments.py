@@ -4,8 +4,7 @@ A closed segment is written anew beside the old one and renamed over it. In the 
 appending, frames are overwritten by one write each; the gateway appends behind them.
 """
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import msgspec
 from everloop.catalog.context import Context
 from everloop.catalog.operating import predictions
 from everloop.core.errors import CorruptObject
+from everloop.data.erasure.overwriting import overwrite
 from everloop.serving import log
 from everloop.serving.columns import NUMPY, Layout, outputs_from
 
@@ -78,7 +78,7 @@ def erase_from_segment(
                 raise CorruptObject(f"a frame of {path.name} cannot be erased in its place", hint="everloop verify")
             changed[start] = frame
     if changed:
-        _overwrite(path, content, changed, newest=newest)
+        overwrite(path, content, changed, growing=newest)
     return gone, count
 
 
@@ -140,22 +140,3 @@ def _mask(text: str) -> str:
 def _plain(value: object) -> list[list[Any]]:
     found: list[list[Any]] = msgspec.msgpack.decode(value) if isinstance(value, msgspec.Raw) else value  # type: ignore[assignment]
     return found
-
-
-def _overwrite(path: Path, content: bytes, changed: Mapping[int, bytes], *, newest: bool) -> None:
-    if newest:
-        descriptor = os.open(path, os.O_WRONLY)
-        try:
-            for start, frame in changed.items():
-                os.pwrite(descriptor, frame, start)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        return
-    whole = bytearray(content)
-    for start, frame in changed.items():
-        whole[start : start + len(frame)] = frame
-    half = path.with_suffix(".half")
-    half.write_bytes(whole)
-    half.chmod(0o600)
-    half.replace(path)

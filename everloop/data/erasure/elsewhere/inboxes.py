@@ -8,7 +8,6 @@ overwritten by one write each. What a consumer had read before comes into a vers
 
 import gzip
 import io
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from everloop.catalog import tasks
 from everloop.catalog.context import Context
 from everloop.catalog.operating import feeds
 from everloop.core.errors import DataError
+from everloop.data.erasure.overwriting import overwrite
 from everloop.data.erasure.subjects import Subject, rows_about
 from everloop.data.streams import inbox
 from everloop.data.streams.decoding import ARROW, unpacked
@@ -91,22 +91,8 @@ def erase_from_file(path: Path, subject: Subject) -> tuple[int, int]:
         if found:
             changed[start] = inbox.framed(fresh.header, fresh.body, frame.end - start)
         start = frame.end
-    if changed and finished:
-        whole = bytearray(content)
-        for at, frame_bytes in changed.items():
-            whole[at : at + len(frame_bytes)] = frame_bytes
-        half = path.with_suffix(".half")
-        half.write_bytes(whole)
-        half.chmod(0o600)
-        half.replace(path)
-    elif changed:
-        descriptor = os.open(path, os.O_WRONLY)
-        try:
-            for at, frame_bytes in changed.items():
-                os.pwrite(descriptor, frame_bytes, at)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    if changed:
+        overwrite(path, content, changed, growing=not finished)
     return count, start
 
 
