@@ -4,6 +4,7 @@ import threading
 from contextlib import contextmanager
 
 import boto3
+import httpx2
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
@@ -47,6 +48,7 @@ def serving():
     app.client = boto3.client(
         "s3", endpoint_url=app.url, region_name="us-east-1", aws_access_key_id="key", aws_secret_access_key="secret"
     )
+    httpx2.post(f"{app.url}/moto-api/reset").raise_for_status()  # what it stores is the process's, not the server's
     app.client.create_bucket(Bucket=BUCKET)
     try:
         yield app
