@@ -5,7 +5,7 @@ cannot reach it under a name of its own (DNS rebinding). Any other address deman
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from everloop.core.errors import NotAuthenticated, PermissionDenied
 from everloop.core.settings import is_loopback
@@ -36,16 +36,31 @@ class Door:
         origin = headers.get(b"origin")
         if origin is not None and origin.partition(b"://")[2] != host:
             raise PermissionDenied("a page of another site may not ask", hint="call from your own server")
+        self.check_token(headers, table, project)
+
+    def check_token(self, headers: Mapping[bytes, bytes], table: Table | None, project: str) -> None:
+        """Raise `NotAuthenticated` or `PermissionDenied` for who needs a token that reaches `project` and has none.
+
+        All that is checked for callers that no page of a browser can be: those of gRPC.
+        """
         if not self._local:
-            self._check_token(headers.get(b"authorization", b""), table, project)
+            reached = self._projects(headers.get(b"authorization", b""), table)
+            if project and project not in reached and "*" not in reached:
+                raise PermissionDenied(f"the token does not reach project {project[:80]!r}")
+
+    def reach(self, headers: Mapping[bytes, bytes], table: Table | None) -> Callable[[str], bool]:
+        """Which projects' endpoints this caller may ask; raises `NotAuthenticated`."""
+        if self._local:
+            return lambda _project: True
+        reached = self._projects(headers.get(b"authorization", b""), table)
+        return lambda project: project in reached or "*" in reached
 
     @staticmethod
-    def _check_token(authorization: bytes, table: Table | None, project: str) -> None:
+    def _projects(authorization: bytes, table: Table | None) -> list[str]:
         scheme, _, token = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or not token:
             raise NotAuthenticated("a token is needed here", hint="Authorization: Bearer <token>")
         projects = table.tokens.get(hashlib.sha256(token.strip()).hexdigest()) if table else None
         if projects is None:
             raise NotAuthenticated("the token is not known", hint="it may have expired; make another")
-        if project and project not in projects and "*" not in projects:
-            raise PermissionDenied(f"the token does not reach project {project[:80]!r}")
+        return projects

@@ -143,6 +143,7 @@ class Predictions:
 
     async def _wait(self, asked: Asked, live: Live, *, last: bool) -> None:
         """Wait for a worker that starts; a fallback that is warm does not wait, unless this is the `last` try."""
+        live.wake()
         if not last and not asked.pinned and asked.route.instead(live, warm=True) is not None:
             raise Unavailable(live.process.problem or "the model worker is starting")
         left = self._deadline(asked) - time.monotonic()

@@ -14,6 +14,7 @@ from typing import Any
 from everloop.core.errors import EverloopError, NotFound
 from everloop.core.signing import VerifyKey
 from everloop.serving import table as tables
+from everloop.serving.columns import Layout, Outputs
 from everloop.serving.gateway.stats import Counters
 from everloop.serving.gateway.workers import ModelProcess
 from everloop.serving.table import Revision, Route, Table
@@ -30,6 +31,48 @@ class Live:
     revision: Revision
     process: ModelProcess
     counters: Counters
+
+    @property
+    def caller(self) -> Layout:
+        """The columns that a caller sends."""
+        return self.process.caller_inputs
+
+    @property
+    def shown(self) -> Outputs:
+        """The outputs that a caller sees; empty until it was warm once."""
+        return self.process.shown
+
+    @property
+    def example(self) -> dict[str, list[Any]]:
+        """Columns to show how it is asked; empty when there is no example."""
+        return self.revision.example
+
+    @property
+    def state(self) -> str:
+        """`ready`, `starting`, `failed` or `asleep`."""
+        return self.process.state
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers at once."""
+        return self.process.ready.is_set()
+
+    @property
+    def reason(self) -> str:
+        """Why it is not ready; empty while it starts."""
+        return "it was unloaded; the next question wakes it" if self.state == "asleep" else self.process.problem
+
+    def wake(self) -> None:
+        """Start what sleeps."""
+        self.process.wake()
+
+    async def become_ready(self, seconds: float) -> bool:
+        """Wait until it answers, or cannot."""
+        return await self.process.become_ready(seconds)
+
+    async def sleep(self) -> None:
+        """End its worker once it answered what it was asked; the next question wakes it."""
+        await self.process.sleep(_DRAIN_SECONDS)
 
 
 @dataclass(slots=True)
@@ -190,7 +233,7 @@ class Fleet:
     @property
     def ready(self) -> bool:
         """Whether every endpoint can answer."""
-        return all(route.champion.process.ready.is_set() for route in self.routes.values() if route.live)
+        return all(route.champion.state in ("ready", "asleep") for route in self.routes.values() if route.live)
 
     def told(self) -> dict[str, Any]:
         """What is live and what was counted, as JSON."""

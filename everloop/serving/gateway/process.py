@@ -30,6 +30,8 @@ from everloop.serving.gateway.fleet import Fleet
 from everloop.serving.gateway.lookups import Lookups
 from everloop.serving.gateway.passing import hand
 from everloop.serving.gateway.passing.carry import Carrier
+from everloop.serving.gateway.rpc.splice import Switchboard, switched
+from everloop.serving.gateway.speaking.asking import Desk
 from everloop.serving.table import write_atomically
 
 _TELL_SECONDS = 0.5
@@ -69,10 +71,10 @@ async def tell(fleet: Fleet, lookups: Lookups, path: Path, started: str) -> None
         await asyncio.sleep(_TELL_SECONDS)
 
 
-def _config(app: Gateway, carrier: Carrier) -> uvicorn.Config:
+def _config(app: Gateway, carrier: Carrier, switchboard: Switchboard) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=carrier.protocol(),
+        http=switched(carrier.protocol(), switchboard.take),
         ws="none",
         lifespan="off",
         log_level="error",
@@ -96,8 +98,10 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     # the secret goes before any model's process is started: it is not theirs
     carrier = Carrier(arguments.server, os.environ.pop(hand.VARIABLE, ""))
     door, predictions = Door(listening.getsockname()[0]), Predictions(appender, nonce, features.read)
-    app = Gateway(fleet, predictions, lookups, door, carrier if arguments.server else None)
-    server = Server(_config(app, carrier))
+    switchboard = Switchboard()
+    switchboard.desk = desk = Desk(fleet, predictions, door)
+    app = Gateway(desk, lookups, carrier if arguments.server else None)
+    server = Server(_config(app, carrier, switchboard))
     loop = asyncio.get_running_loop()
 
     def end() -> None:
@@ -129,6 +133,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await switchboard.close()
         await fleet.close()
         (home / "stats" / f"{arguments.name}.json").unlink(missing_ok=True)
         appender.close()

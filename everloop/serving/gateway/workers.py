@@ -68,6 +68,7 @@ class ModelProcess:
         self._asked: dict[int, tuple[asyncio.Future[wire.Frame], float]] = {}
         self._next = 0
         self._retired = False
+        self._asleep = False
         self._delay = _FIRST_DELAY
         self._ready_at = 0.0
         self._heard = 0.0
@@ -80,8 +81,25 @@ class ModelProcess:
 
     @property
     def state(self) -> str:
-        """`ready`, `starting` or `failed`."""
+        """`ready`, `starting`, `failed` or `asleep`."""
+        if self._asleep:
+            return "asleep"
         return "ready" if self.ready.is_set() else "failed" if self.problem else "starting"
+
+    def wake(self) -> None:
+        """Start the process of a worker that sleeps."""
+        if self._asleep:
+            self._asleep = False
+            self._delay = 0.0
+            self._healing = asyncio.get_running_loop().create_task(self._heal())
+
+    async def sleep(self, drain_seconds: float) -> None:
+        """Let it answer what it was asked, then end its process; `wake` starts another."""
+        if self._asleep or self._retired:
+            return
+        await self._drained(drain_seconds)
+        self._asleep = True
+        self._end()
 
     async def start(self) -> None:
         """Start a process and send it its setup; `ready` is set once it is warm."""
@@ -171,7 +189,7 @@ class ModelProcess:
                 future.set_exception(Unavailable(_LOST, hint="it is being restarted; try again"))
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
-        if not self._retired:
+        if not self._retired and not self._asleep:
             self._delay = _FIRST_DELAY if healthy else min(self._delay * 2, _MOST_DELAY)
             self._healing = asyncio.get_running_loop().create_task(self._heal())
 
@@ -179,23 +197,31 @@ class ModelProcess:
         await asyncio.sleep(self._delay)
         if self._process is not None:
             await asyncio.to_thread(self._process.wait)
-        if not self._retired:
-            self.restarts += 1
+        if not self._retired and not self._asleep:
+            self.restarts += self._delay > 0  # to wake is no restart
             await self.start()
 
     async def retire(self, drain_seconds: float) -> None:
         """Let it answer what it was asked, then end it."""
-        end = time.monotonic() + drain_seconds
+        await self._drained(drain_seconds)
+        self._retired = True
+        self._end()
+        if self._process is not None:
+            try:
+                await asyncio.to_thread(self._process.wait, 2)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+
+    async def _drained(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
         while self._asked and time.monotonic() < end:  # noqa: ASYNC110 - an event on the hot path would cost more
             await asyncio.sleep(0.02)
-        self._retired = True
+
+    def _end(self) -> None:
+        self.ready.clear()
         if self._healing is not None:
             self._healing.cancel()
         if self._link is not None:
             self._link.transport.close()
         if self._process is not None:
             self._process.terminate()
-            try:
-                await asyncio.to_thread(self._process.wait, 2)
-            except subprocess.TimeoutExpired:
-                self._process.kill()

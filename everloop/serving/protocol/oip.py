@@ -17,7 +17,7 @@ from everloop.serving.columns import NUMPY, Columns, Layout, Output, Outputs
 from everloop.serving.protocol.question import Question, check_datatype, columns_of_matrix, counted, parse_json
 from everloop.serving.protocol.vectors import described, spread
 
-EXTENSIONS = ["binary_tensor_data"]
+EXTENSIONS = ["binary_tensor_data", "model_repository"]
 _LENGTH = struct.Struct("<I")
 _JSON = orjson.OPT_SERIALIZE_NUMPY
 Array = np.ndarray[Any, Any]
@@ -83,6 +83,11 @@ def _columns(inputs: list[Any], tail: memoryview, layout: Layout) -> tuple[Colum
         columns[name] = values
     if offset != len(tail):
         raise InvalidInput(f"{len(tail) - offset} bytes lie behind the last binary tensor")
+    return of_tensors(columns, layout)
+
+
+def of_tensors(columns: Columns, layout: Layout) -> tuple[Columns, int]:
+    """One-dimensional columns of the tensors that a caller named, and their rows; raises `InvalidInput`."""
     columns = spread(columns, layout.names)
     only = next(iter(columns.values()))
     if len(columns) == 1 and only.ndim == 2 and (only.shape[1] != 1 or len(layout.names) != 1):
@@ -121,7 +126,7 @@ def _tensor(tensor: Any, tail: memoryview) -> tuple[str, Array, int]:
         return name, values.reshape(shape), 0
     if type(size) is not int or not 0 <= size <= len(tail):
         raise InvalidInput(f"input {name!r}: binary_data_size is not within the body")
-    return name, _from_binary(name, datatype, tail[:size], count).reshape(shape), size
+    return name, from_binary(name, datatype, tail[:size], count).reshape(shape), size
 
 
 def _from_json(name: str, datatype: str, data: Any, count: int) -> Array:
@@ -144,10 +149,11 @@ def _from_json(name: str, datatype: str, data: Any, count: int) -> Array:
             array = np.array([np.nan if v is None else float(v) for v in flat])
     if array.dtype.kind not in "biuf" or array.size != count:
         raise InvalidInput(f"input {name!r}: data is not {count} values of {datatype}", hint="check shape and datatype")
-    return _exactly(name, array.reshape(-1), datatype)
+    return exactly(name, array.reshape(-1), datatype)
 
 
-def _exactly(name: str, array: Array, datatype: str) -> Array:
+def exactly(name: str, array: Array, datatype: str) -> Array:
+    """The array as `datatype`; raises `InvalidInput` when a value does not fit."""
     dtype = NUMPY[datatype]
     with np.errstate(invalid="ignore", over="ignore"):
         cast = array.astype(dtype)
@@ -168,7 +174,8 @@ def _flattened(name: str, data: list[Any]) -> list[Any]:
     return flat
 
 
-def _from_binary(name: str, datatype: str, raw: memoryview, count: int) -> Array:
+def from_binary(name: str, datatype: str, raw: memoryview, count: int) -> Array:
+    """The values of a binary tensor, flat; raises `InvalidInput`."""
     if datatype != "BYTES":
         dtype = NUMPY[datatype]
         if len(raw) != count * dtype.itemsize:
@@ -242,7 +249,7 @@ def answer_body(
         array = answer[output.name]
         entry: dict[str, Any] = {"name": output.name, "shape": list(array.shape), "datatype": output.datatype}
         if raw or output.datatype == "FP16":
-            tail = _to_binary(array, output.datatype)
+            tail = to_binary(array, output.datatype)
             entry["parameters"] = {"binary_data_size": len(tail)}
             tails.append(tail)
         else:
@@ -258,7 +265,8 @@ def answer_body(
     return b"".join([encoded, *tails]), len(encoded)
 
 
-def _to_binary(array: Array, datatype: str) -> bytes:
+def to_binary(array: Array, datatype: str) -> bytes:
+    """The bytes of an array as a binary tensor."""
     if datatype != "BYTES":
         return array.astype(NUMPY[datatype], copy=False).tobytes()
     texts = [("" if v is None else str(v)).encode() for v in array.reshape(-1).tolist()]

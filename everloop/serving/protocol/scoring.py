@@ -1,7 +1,8 @@
 """MLflow's scoring protocol (`/invocations`) and plain JSON by column names (`/predict`).
 
 Source: mlflow 3, `mlflow/pyfunc/scoring_server`. Exactly one of `dataframe_split`, `dataframe_records`,
-`instances`, `inputs`; CSV; columns that the endpoint does not know are dropped, as MLflow does.
+`instances`, `inputs`; CSV; Parquet. Columns that the endpoint does not know are dropped, and so are `params`, for no
+model here declares any: as MLflow does.
 """
 
 import csv
@@ -13,10 +14,12 @@ import numpy as np
 import orjson
 
 from everloop.core.errors import InvalidInput
+from everloop.serving import protocol
 from everloop.serving.columns import Columns, Layout, Outputs
 from everloop.serving.protocol.question import Question, columns_of_matrix, columns_of_rows, counted, parse_json
 from everloop.serving.protocol.vectors import spread, vectors_of
 
+PARQUET = "application/vnd.apache.parquet"
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
@@ -40,12 +43,16 @@ def parse_invocation(body: bytes, content_type: str, layout: Layout) -> Question
     for parameter in filter(None, (p.strip().lower() for p in parameters.split(";"))):
         if parameter.replace(" ", "").replace('"', "") not in ("charset=utf-8", "charset=utf8"):
             raise UnknownMediaType(f"content type parameter {parameter[:40]!r} is unknown", hint="charset=utf-8")
+    if kind == PARQUET:
+        return Question(*protocol.arrow.read_parquet(body, layout))
     if kind == "text/csv":
         columns = _from_csv(body, layout)
     elif kind == "application/json":
         columns = _from_forms(parse_json(body), layout)
     else:
-        raise UnknownMediaType(f"content type {kind[:80]!r} is not read here", hint="send application/json or text/csv")
+        raise UnknownMediaType(
+            f"content type {kind[:80]!r} is not read here", hint=f"send application/json, text/csv or {PARQUET}"
+        )
     return Question(columns, counted(columns, layout))
 
 

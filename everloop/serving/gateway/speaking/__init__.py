@@ -1,0 +1,1 @@
+"""What the gateway says over HTTP, a module for each protocol."""

@@ -1,0 +1,71 @@
+"""From the headers of a request to who answers it, whichever protocol carried it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from everloop.core.clock import Micros, parse_time
+from everloop.core.errors import InvalidInput
+from everloop.serving.gateway.access import Door
+from everloop.serving.gateway.answer import Answered, Asked, Predictions
+from everloop.serving.gateway.fleet import Fleet, Live, LiveRoute
+from everloop.serving.gateway.speaking.replies import Header
+from everloop.serving.protocol.question import Question
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every protocol needs to answer."""
+
+    fleet: Fleet
+    predictions: Predictions
+    door: Door
+
+    async def answer(
+        self,
+        route: LiveRoute,
+        question: Question,
+        headers: Mapping[bytes, bytes],
+        *,
+        protocol: str,
+        started: float,
+        pinned: str,
+    ) -> Answered:
+        """Predict and log; raises what `Predictions.answer` raises."""
+        at: Micros = 0
+        stamp = headers.get(b"everloop-time")
+        if stamp is not None:
+            at = self._event_time(stamp.decode("latin-1"))
+        sticky = headers.get(b"everloop-sticky", b"")
+        return await self.predictions.answer(Asked(route, question, at, sticky, pinned, protocol, started))
+
+    def _event_time(self, text: str) -> Micros:
+        table = self.fleet.table
+        if table is None or not table.replay:
+            raise InvalidInput("Everloop-Time is refused here", hint="only a replay workspace takes its time from it")
+        try:
+            return int(text) if text.isascii() and text.isdigit() else parse_time(text)
+        except ValueError:
+            raise InvalidInput(f"Everloop-Time {text[:60]!r} is no time", hint="ISO 8601, or microseconds") from None
+
+
+def taking(route: LiveRoute, pinned: str) -> Live:
+    """The revision whose columns a question is read by."""
+    return route.pinned(pinned) if pinned else route.champion
+
+
+def pinned_by(headers: Mapping[bytes, bytes]) -> str:
+    """The revision that the caller insists on; empty mostly."""
+    return headers.get(b"everloop-revision", b"").decode("latin-1")
+
+
+def marks(answered: Answered) -> tuple[Header, ...]:
+    """What an answer says of itself in its headers."""
+    told: list[Any] = [(b"everloop-revision", answered.live.revision.id.encode())]
+    if answered.id:
+        told.append((b"everloop-prediction-id", answered.id.encode()))
+    if answered.fallback:
+        told.append((b"everloop-fallback", b"true"))
+    if answered.stale:
+        told.append((b"everloop-stale", ", ".join(answered.stale).encode()))
+    return tuple(told)
