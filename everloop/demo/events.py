@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from everloop.core.clock import HOUR, Micros
+from everloop.core.clock import HOUR, SECOND, Micros
 from everloop.demo.arrivals import Arrivals
 from everloop.project import Project
 
@@ -39,15 +41,20 @@ class Month:
     """One month of the year, made from the project's own definitions of its datasets."""
 
     def __init__(self, project: Project, arrivals: Arrivals, month: int, questions: int) -> None:
-        """Compute the month's events; `questions` flights are asked about, drawn at random with a fixed seed."""
+        """Compute the month's events; `questions` flights are asked about, drawn at random with a fixed seed.
+
+        Facts are those that become known from the month's first minute on: also of flights of the month before that
+        were then in the air. They were in that month's file, but nobody could know them yet.
+        """
         flights = arrivals.flights.filter(pl.col("month") == month).lazy()
-        weather = arrivals.weather.filter(pl.col("month") == month).lazy()
+        airborne = arrivals.flights.filter(pl.col("month").is_between(month - 1, month)).lazy()
+        weather = arrivals.weather.filter(pl.col("month").is_between(month - 1, month)).lazy()
         airports = arrivals.airports.lazy()
         made = {name: project.tables[name].function for name in ("departures", "takeoffs", "landings", "weather")}  # type: ignore[union-attr]
         self.facts = {
-            "takeoffs": _timed(made["takeoffs"](flights, airports), "known_at"),
-            "landings": _timed(made["landings"](flights, airports), "landed_at"),
-            "weather": _timed(made["weather"](weather), "known_at"),
+            "takeoffs": _timed(made["takeoffs"](airborne, airports), "known_at", month_start(month)),
+            "landings": _timed(made["landings"](airborne, airports), "landed_at", month_start(month)),
+            "weather": _timed(made["weather"](weather), "known_at", month_start(month)),
         }
         departures: pl.DataFrame = made["departures"](flights, airports).collect()
         self.asked = departures.sample(min(questions, departures.height), seed=_SEED + month).sort("scheduled_at")
@@ -74,12 +81,17 @@ class Month:
             yield Block(start * BLOCK, known, due)
 
 
-def _timed(table: pl.LazyFrame, known: str) -> pl.DataFrame:
-    """A dataset's rows with times as microseconds, by the block in which each becomes known."""
+def month_start(month: int) -> Micros:
+    """Midnight in New York on the first of a month of 2013."""
+    return int(datetime(2013, month, 1, tzinfo=ZoneInfo("America/New_York")).timestamp() * SECOND)
+
+
+def _timed(table: pl.LazyFrame, known: str, since: Micros) -> pl.DataFrame:
+    """A dataset's rows with times as microseconds, by the block in which each becomes known, `since` then."""
     schema = table.collect_schema()
     times = [name for name, dtype in schema.items() if isinstance(dtype, pl.Datetime)]
     whole = table.with_columns(pl.col(times).dt.epoch("us"))
-    return whole.with_columns(block=pl.col(known) // BLOCK).sort(known).collect()
+    return whole.filter(pl.col(known) >= since).with_columns(block=pl.col(known) // BLOCK).sort(known).collect()
 
 
 def _rows(table: pl.DataFrame) -> list[dict[str, Any]]:

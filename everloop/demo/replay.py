@@ -10,7 +10,7 @@ import orjson
 
 from everloop.client import Client
 from everloop.core.clock import Micros, iso
-from everloop.demo.events import BLOCK, Block, Question
+from everloop.demo.events import BLOCK, Block, Month, Question
 from everloop.demo.stage import PROJECT, Stage
 
 _AT_ONCE = 8
@@ -41,6 +41,12 @@ class Player:
     def play(self, blocks: Sequence[Block]) -> Played:
         """Play blocks in order and say what was done."""
         return asyncio.run(self._play(blocks))
+
+    def feed(self, month: Month, *, until: Micros) -> None:
+        """Push what becomes known before `until`; its replay pushes it again, which changes nothing."""
+        for block in month.blocks():
+            if block.start < until:
+                asyncio.run(self._push(block, Played()))
 
     def ask(self, questions: Sequence[Question]) -> Played:
         """Only ask, at the questions' times."""

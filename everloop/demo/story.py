@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from everloop.core.clock import DAY, Micros, iso, parse_time
+from everloop.core.clock import DAY, HOUR, Micros, iso
 from everloop.core.ids import short
 from everloop.demo.arrivals import Arrivals
-from everloop.demo.events import Month
+from everloop.demo.events import Month, month_start
 from everloop.demo.mishaps import broken_revision, wrong_unit
 from everloop.demo.replay import Played, Player
 from everloop.demo.stage import ADA, Stage, day
@@ -66,7 +66,7 @@ class Year:
             "Capture what arrived, join features as they were known then, train, check, have it approved, roll out.",
         )
         delivered = self.arrivals.deliver(range(1, 5))
-        self.stage.set_time(_month_start(5))
+        self.stage.set_time(month_start(5))
         teller.say(f"{delivered:,} flights and their weather arrived as files")
         with teller.doing("capture, datasets, point-in-time frame, training in a child process"):
             built = turn.build("sandbox/ada/first", message="First model")
@@ -89,7 +89,7 @@ class Year:
     def month(self, month: int, questions: int) -> None:
         """Replay a month; then let the monitors look, and do what they lead to."""
         teller = self.teller
-        name = iso(_month_start(month))[:7]
+        name = iso(month_start(month))[:7]
         teller.chapter(
             f"2. {name} is replayed", "Every event feeds the online features when it is known; labels come at landing."
         )
@@ -113,6 +113,7 @@ class Year:
         self.teller.chapter("4. Two mishaps", "One that review must stop, one that only traffic shows.")
         wrong_unit(self.turn)
         month = Month(self.turn.project, self.arrivals, MISHAPS_BEFORE, 900)
+        self.player.feed(month, until=self.stage.workspace.clock.now() + HOUR)
         played = broken_revision(self.turn, self.player, month.asked, self.stage.workspace.clock.now())
         self._count(played)
 
@@ -176,7 +177,7 @@ class Year:
     def _compare(self) -> None:
         """What was served all year must be what batch computes, bit for bit."""
         with self.teller.doing("a sample of what was served, computed again in batch"):
-            wanted = {"environment": "production", "start": _month_start(FIRST), "sample": 2000}
+            wanted = {"environment": "production", "start": month_start(FIRST), "sample": 2000}
             compared = self.turn.run_task("features.parity", wanted)["delay"]
         self.teller.say(f"replay parity: {compared['summary']}")
         values, different = int(compared["values"]), int(compared["different"])
@@ -247,7 +248,3 @@ def _metric(turn: Turn, name: str) -> str:
 
 def _by_key(live: Any) -> dict[str, str]:
     return {key: live.labels.get(identity, identity) for key, identity in live.entries.items()}
-
-
-def _month_start(month: int) -> Micros:
-    return parse_time(f"2013-{month:02}-01T00:00:00-05:00")

@@ -55,6 +55,7 @@ class ColumnLineage:
     project: str
     _made: dict[str, Columns] = field(default_factory=dict)
     _newest: dict[str, VersionRow | None] = field(default_factory=dict)
+    _versions: dict[str, VersionRow] = field(default_factory=dict)
 
     def columns(self, row: VersionRow) -> Columns:
         """Column -> what it is made from, for a version of a kind that has columns; empty for another."""
@@ -65,7 +66,13 @@ class ColumnLineage:
 
     def row(self, ref: ColumnRef) -> VersionRow | None:
         """The version that a reference means."""
-        return versions.get(self.tx, self.project, ref.version) if ref.version else None
+        return self.version(ref.version) if ref.version else None
+
+    def version(self, identity: str) -> VersionRow:
+        """A version by its id: a table of unknown making asks for each input once for each pair of columns."""
+        if identity not in self._versions:
+            self._versions[identity] = versions.get(self.tx, self.project, identity)
+        return self._versions[identity]
 
     def newest(self, kind: str, name: str) -> VersionRow | None:
         """The newest version of a name."""
@@ -80,7 +87,7 @@ class ColumnLineage:
     def inputs(self, row: VersionRow) -> list[tuple[str, VersionRow]]:
         """What a version was made from directly, by role."""
         edges = versions.upstream(self.tx, self.project, row.id, 1)
-        return [(edge.role, versions.get(self.tx, self.project, edge.from_id)) for edge in edges]
+        return [(edge.role, self.version(edge.from_id)) for edge in edges]
 
 
 def names_of(row: VersionRow) -> tuple[str, ...]:
@@ -198,7 +205,7 @@ def _read(part: Mapping[str, Any] | None) -> list[str]:
 def _of_service(lineage: ColumnLineage, row: VersionRow) -> Columns:
     found: dict[str, tuple[Made, ...]] = dict.fromkeys(row.manifest.get("request", ()), ())
     for name in row.manifest.get("order", ()):
-        view = versions.get(lineage.tx, lineage.project, row.manifest["views"][name])
+        view = lineage.version(row.manifest["views"][name])
         for column in view.manifest["entity"]:
             found[column] = (*found.get(column, ()), Made(ColumnRef("view", name, column, view.id), "copy"))
         for feature in view.manifest["features"]:
@@ -221,7 +228,7 @@ def _of_model(lineage: ColumnLineage, row: VersionRow) -> Columns:
     service = manifest.get("service")
     if not isinstance(service, str) or not is_id(service):  # a model from elsewhere: nothing is known of its inputs
         return {}
-    asked = versions.get(lineage.tx, lineage.project, service)
+    asked = lineage.version(service)
     read = dict(_of_service(lineage, asked))
     trainer = lineage.newest("trainer", str(manifest.get("trainer") or row.name))
     tables = [] if trainer is None else [trainer.manifest.get("spine", "")]
@@ -239,7 +246,7 @@ def _of_model(lineage: ColumnLineage, row: VersionRow) -> Columns:
 
 def _every_table(lineage: ColumnLineage, row: VersionRow) -> tuple[Made, ...]:
     edges = versions.upstream(lineage.tx, lineage.project, row.id, _DEPTH)
-    rows = (versions.get(lineage.tx, lineage.project, i) for i in dict.fromkeys(e.from_id for e in edges))
+    rows = (lineage.version(i) for i in dict.fromkeys(e.from_id for e in edges))
     return tuple(
         Made(ColumnRef("data", r.name, column, r.id), "unknown")
         for r in rows
@@ -271,7 +278,7 @@ def _of_revision(lineage: ColumnLineage, row: VersionRow) -> Columns:
     found: dict[str, tuple[Made, ...]] = {}
     pinned = [row.manifest["service"]] if row.manifest.get("service") else []
     for identity in (*pinned, *row.manifest.get("models", {}).values()):
-        version = versions.get(lineage.tx, lineage.project, identity)
+        version = lineage.version(identity)
         for name, made in _through(version, lineage.columns(version)).items():
             found[name] = (*found.get(name, ()), *made)
     return found

@@ -19,13 +19,22 @@ from everloop.flows.executors.prints import Prints
 from everloop.flows.identity.runtime import thread_environment
 from everloop.store import access
 
-_PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "CUDA_VISIBLE_DEVICES")
+_PASSED_ON = (
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "SSL_CERT_FILE",
+    "CUDA_VISIBLE_DEVICES",
+    "PYTHONDONTWRITEBYTECODE",  # theirs to say: an installer that compiles nothing leaves it to the first import,
+    "PYTHONPYCACHEPREFIX",  # and a child that kept nothing would compile its libraries anew at every step
+)
 
 _FIXED = {
     "PYTHONHASHSEED": "0",
     "PYTHONSAFEPATH": "1",
     "PYTHONUNBUFFERED": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
     "TZ": "UTC",
     "LC_ALL": "C.UTF-8",
     "SOURCE_DATE_EPOCH": "0",

@@ -9,7 +9,8 @@ from everloop.catalog import refs, tasks, versions
 from everloop.catalog.context import Actor, Context
 from everloop.core.clock import MINUTE, SECOND, Micros
 from everloop.core.snapshot import Snapshot
-from everloop.data.sensitive.masking import hidden_of
+from everloop.data.sensitive.masking import hidden
+from everloop.data.sensitive.tags import Tagging
 from everloop.features.online import OnlineService, scope_of, watermarks
 from everloop.features.operations import online_store
 from everloop.serving.rollout.entries import service_of
@@ -79,9 +80,12 @@ def _services(ctx: Context, environment: str, snapshot: str) -> list[Service]:
         rows = [versions.get(tx, ctx.project, i) for key, i in sorted(entries.items()) if key.startswith("service/")]
         views = {identity for row in rows for identity in row.manifest["views"].values()}
         manifests: Mapping[str, Mapping[str, object]] = versions.manifests(tx, ctx.project, views)
+        tagging = Tagging(tx, ctx.project)
+        tags = [tagging.columns(row) for row in rows]
     anybody = ctx.as_actor(Actor.of("gateway", "viewer", kind="service"))
     made = []
-    for row in rows:
+    for row, carried in zip(rows, tags, strict=True):
         service = service_of(ctx.project, row.name, row.manifest, manifests, scope_of(ctx.project, environment))
-        made.append(msgspec.structs.replace(service, masked=sorted(hidden_of(anybody, row, environment))))
+        masked = hidden(anybody, row.kind, row.name, environment, carried)
+        made.append(msgspec.structs.replace(service, masked=sorted(masked)))
     return made
