@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, bindparam, insert, select
+from sqlalchemy import Row, bindparam, func, insert, select
 
 from everloop.catalog.engine import Tx
 from everloop.catalog.tables.core import steps
@@ -69,6 +69,41 @@ def lookup(tx: Tx, project: str, recipe: str) -> StepRow | None:
     """The latest successful execution of a recipe; None when it has to be run."""
     row = tx.execute(_LOOKUP, {"p": project, "r": recipe}).first()
     return None if row is None else _row(row)
+
+
+def lookup_many(tx: Tx, project: str, recipes: Collection[str]) -> dict[str, StepRow]:
+    """The latest successful execution of each of these recipes that has one."""
+    found: dict[str, StepRow] = {}
+    wanted = sorted(set(recipes))
+    for start in range(0, len(wanted), _CHUNK):
+        mine = (steps.c.project == project, steps.c.recipe.in_(wanted[start : start + _CHUNK]))
+        query = select(steps).where(*mine, steps.c.status == "done", steps.c.cached.is_(False)).order_by(steps.c.id)
+        found.update((row.recipe, _row(row)) for row in tx.execute(query))
+    return found
+
+
+def newest(tx: Tx, project: str, keys: Collection[str], depth: int) -> list[tuple[int, StepRow]]:
+    """The latest `depth` successful executions of each of these steps, numbered in the order of writing."""
+    found: list[tuple[int, StepRow]] = []
+    wanted = sorted(set(keys))
+    place = func.row_number().over(partition_by=steps.c.step, order_by=steps.c.id.desc()).label("place")
+    for start in range(0, len(wanted), _CHUNK):
+        mine = (steps.c.project == project, steps.c.step.in_(wanted[start : start + _CHUNK]))
+        ranked = select(steps, place).where(*mine, steps.c.status == "done", steps.c.cached.is_(False)).subquery()
+        query = select(ranked).where(ranked.c.place <= depth)
+        found += [(row.id, _row(row)) for row in tx.execute(query)]
+    return found
+
+
+def since(tx: Tx, project: str, keys: Collection[str], number: int) -> list[tuple[int, StepRow]]:
+    """Executions of these steps that gave something and were written after a number."""
+    query = select(steps).where(steps.c.project == project, steps.c.id > number, steps.c.cached.is_(False))
+    return [(row.id, _row(row)) for row in tx.execute(query.where(steps.c.output.is_not(None))) if row.step in keys]
+
+
+def last(tx: Tx) -> int:
+    """The number that was written last."""
+    return int(tx.execute(select(func.max(steps.c.id))).scalar() or 0)
 
 
 def of_output(tx: Tx, project: str, identity: str) -> list[StepRow]:

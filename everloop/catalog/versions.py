@@ -35,13 +35,6 @@ HELD = and_(
 """A join of names and numbers: the number is of the name as it is held now, not of an earlier incarnation."""
 
 # Built once: building a statement costs more than running it.
-_NUMBER_OF = select(numbers.c.number).where(
-    numbers.c.project == bindparam("p"),
-    numbers.c.kind == bindparam("k"),
-    numbers.c.name == bindparam("n"),
-    numbers.c.incarnation == bindparam("i"),
-    numbers.c.version == bindparam("v"),
-)
 _COUNT_UP = (
     update(name_rows)
     .where(
@@ -121,10 +114,7 @@ def put_many(tx: Tx, project: str, many: Iterable[Version], *, actor: str, at: M
         ],
     )
     _connect(tx, project, listed)
-    # the rows of names are locked in one order, so that two writers cannot wait for each other
-    order = sorted(range(len(listed)), key=lambda index: listed[index].key)
-    numbered = {index: _number(tx, project, listed[index], actor=actor, at=at) for index in order}
-    return [numbered[index] for index in range(len(listed))]
+    return _number(tx, project, listed, actor=actor, at=at)
 
 
 def get(tx: Tx, project: str, identity: str) -> VersionRow:
@@ -282,21 +272,43 @@ def _connect(tx: Tx, project: str, many: list[Version]) -> None:
     tx.execute(insert_into(tx, edges).on_conflict_do_nothing(), list(wanted.values()))
 
 
-def _number(tx: Tx, project: str, version: Version, *, actor: str, at: Micros) -> Numbered:
-    """Give the next number under the name, unless the version has one; the name's row is locked by the update."""
-    first = {"project": project, "kind": version.kind, "name": version.name}
-    made = insert_into(tx, name_rows).values(**first, incarnation=1, last=0, retired=False)
-    locked = made.on_conflict_do_update(index_elements=list(first), set_={"last": name_rows.c.last})
-    name = tx.execute(locked.returning(name_rows.c.incarnation, name_rows.c.last, name_rows.c.retired)).one()
-    incarnation, last = (name.incarnation + 1, 0) if name.retired else (name.incarnation, name.last)
-    asked = {"p": project, "k": version.kind, "n": version.name, "i": incarnation, "v": version.id}
-    number = tx.execute(_NUMBER_OF, asked).scalar()
-    if number is not None:
-        return Numbered(version.id, version.kind, version.name, number, incarnation, new=False)
-    tx.execute(_COUNT_UP, {"p": project, "k": version.kind, "n": version.name, "i": incarnation, "l": last + 1})
-    row = {**first, "incarnation": incarnation, "number": last + 1, "version": version.id, "at": at, "actor": actor}
-    tx.execute(_GIVE, row)
-    return Numbered(version.id, version.kind, version.name, last + 1, incarnation, new=True)
+def _number(tx: Tx, project: str, listed: list[Version], *, actor: str, at: Micros) -> list[Numbered]:
+    """Give the next number under its name to each version that has none there, in the given order.
+
+    The rows of names are locked in one order, so that two writers cannot wait for each other. The number of statements
+    does not grow with the number of versions.
+    """
+    keys = sorted({(version.kind, version.name) for version in listed})
+    made = insert_into(tx, name_rows)
+    locked = made.on_conflict_do_update(index_elements=["project", "kind", "name"], set_={"last": name_rows.c.last})
+    first = [{"project": project, "kind": kind, "name": name} for kind, name in keys]
+    tx.execute(locked, [{**key, "incarnation": 1, "last": 0, "retired": False} for key in first])
+    last: dict[tuple[str, str], tuple[int, int]] = {}
+    for chunk in _chunks({name for _, name in keys}):
+        for row in tx.execute(select(name_rows).where(name_rows.c.project == project, name_rows.c.name.in_(chunk))):
+            last[row.kind, row.name] = (row.incarnation + 1, 0) if row.retired else (row.incarnation, row.last)
+    held: dict[tuple[str, str, int, str], int] = {}
+    for chunk in _chunks({version.id for version in listed}):
+        for row in tx.execute(select(numbers).where(numbers.c.project == project, numbers.c.version.in_(chunk))):
+            held[row.kind, row.name, row.incarnation, row.version] = row.number
+    given: list[dict[str, Any]] = []
+    found: list[Numbered] = []
+    for version in listed:
+        incarnation, number = last[version.kind, version.name]
+        known = held.get((version.kind, version.name, incarnation, version.id))
+        if known is None:
+            number += 1
+            last[version.kind, version.name] = incarnation, number
+            held[version.kind, version.name, incarnation, version.id] = number
+            named = {"project": project, "kind": version.kind, "name": version.name, "incarnation": incarnation}
+            given.append({**named, "number": number, "version": version.id, "at": at, "actor": actor})
+        found.append(Numbered(version.id, version.kind, version.name, known or number, incarnation, new=known is None))
+    if given:
+        counted = sorted({(row["kind"], row["name"]) for row in given})
+        ups = [{"p": project, "k": k, "n": n, "i": last[k, n][0], "l": last[k, n][1]} for k, n in counted]
+        tx.execute(_COUNT_UP, ups)
+        tx.execute(_GIVE, given)
+    return found
 
 
 _FIRST = (numbers.c.at, numbers.c.kind, numbers.c.name, numbers.c.incarnation, numbers.c.number)

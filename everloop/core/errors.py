@@ -11,6 +11,7 @@ Every error says what happened (`message`), what to do about it (`hint`), and ca
     ├── PermissionDenied            403  permission_denied    the actor holds no grant for this
     ├── NotFound                    404  not_found            nothing has that name or id
     ├── Conflict                    409  conflict             the state changed meanwhile, or a name is taken
+    ├── Cancelled                   409  cancelled            somebody wanted the work to end
     ├── PolicyRefused               409  policy_refused       the target's policy refuses this change
     ├── Unavailable                 503  unavailable          a part that is needed does not answer now
     │   ├── Overloaded              429  overloaded           too much waits already; `details["seconds"]` says how long
@@ -97,6 +98,13 @@ class Conflict(EverloopError):
     """The state changed meanwhile, or a name is taken."""
 
     code = "conflict"
+    status = 409
+
+
+class Cancelled(EverloopError):
+    """Somebody wanted the work to end; nothing of it was half written."""
+
+    code = "cancelled"
     status = 409
 
 

@@ -105,7 +105,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "label.write endpoint/*@*",
         "alarm.write endpoint/*@*",
     ),
-    "approver": ("read */*@*", "change.comment */*@*", "change.approve */*@*"),
+    "approver": ("read */*@*", "change.comment */*@*", "change.approve */*@*", "flow.approve flow/*@*"),
     "deployer": (
         "read */*@*",
         "change.merge */*@*",

@@ -69,6 +69,12 @@ class Resources:
     cores: float = 1.0
     memory: int | None = None
     seconds: float | None = None
+    gpus: float = 0.0
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit that only a process of its own can be held to."""
+        return self.memory is not None or self.seconds is not None
 
 
 @dataclass(frozen=True, slots=True)

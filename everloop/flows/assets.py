@@ -1,7 +1,7 @@
 """Assets as values: what a project makes, from what, by which function; and the order to make it in.
 
 A parameter of the function without a default names an upstream asset; one with a default is tunable.
-Pure: nothing here imports more than `core`.
+Pure: nothing here imports more than `core` and other values.
 """
 
 import difflib
@@ -14,6 +14,7 @@ from typing import Any
 from everloop.core.errors import DefinitionError, InvalidInput
 from everloop.core.ports import Resources
 from everloop.core.version import split_key
+from everloop.flows.control import NEVER, Approval, Each, Retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,21 @@ class Asset:
     """`module:attribute` of the codec; empty: the one of the asset's kind."""
     place: str = ""
     """`file:line` of the definition, for messages."""
+    retry: Retry = NEVER
+    each: Each | None = None
+    """Run once for each item of a list."""
+    only_if: str = ""
+    """An asset whose value says whether this one is made (`unless`: is not made); else it is skipped."""
+    unless: str = ""
+    joins: bool = False
+    """Made also when some of its inputs were skipped: it gets None for them."""
+    approval: Approval | None = None
+    """Not made by a function but decided by a person."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What must have ended before: inputs and conditions."""
+        return (*self.upstream.values(), *(one for one in (self.only_if, self.unless) if one))
 
     @property
     def kind(self) -> str:
@@ -61,6 +77,11 @@ def define(
     facts: Mapping[str, Any] | None = None,
     runner: str = "",
     codec: str = "",
+    retry: Retry | None = None,
+    each: Each | None = None,
+    only_if: str = "",
+    unless: str = "",
+    joins: bool = False,
 ) -> Asset:
     """Read an asset off a function's signature.
 
@@ -69,6 +90,8 @@ def define(
     """
     place = place_of(function)
     named = dict(upstream or {})
+    if each is not None:
+        named[each.parameter] = each.over
     needs: dict[str, str] = {}
     params: dict[str, Any] = {}
     for parameter in inspect.signature(function).parameters.values():
@@ -88,7 +111,22 @@ def define(
         )
     key = f"{kind}/{name or _title(function)}"
     _check_key(key, place)
-    return Asset(key, function, needs, params, resources or Resources(), dict(facts or {}), runner, codec, place)
+    return Asset(
+        key,
+        function,
+        needs,
+        params,
+        resources or Resources(),
+        dict(facts or {}),
+        runner,
+        codec,
+        place,
+        retry or NEVER,
+        each,
+        only_if,
+        unless,
+        joins,
+    )
 
 
 def wire(assets: Iterable[Asset]) -> dict[str, Asset]:
@@ -137,7 +175,7 @@ def order(assets: Mapping[str, Asset], targets: Iterable[str]) -> list[Asset]:
     while waiting:
         key = waiting.pop()
         if key not in graph:
-            graph[key] = list(assets[key].upstream.values())
+            graph[key] = list(assets[key].needs)
             waiting.extend(reversed(graph[key]))
     try:
         return [assets[key] for key in graphlib.TopologicalSorter(graph).static_order()]
@@ -154,7 +192,7 @@ def levels(steps: Iterable[Asset]) -> list[list[Asset]]:
     depth: dict[str, int] = {}
     waves: list[list[Asset]] = []
     for step in steps:
-        depth[step.key] = 1 + max((depth[u] for u in step.upstream.values() if u in depth), default=-1)
+        depth[step.key] = 1 + max((depth[u] for u in step.needs if u in depth), default=-1)
         if depth[step.key] == len(waves):
             waves.append([])
         waves[depth[step.key]].append(step)
@@ -178,19 +216,22 @@ def place_of(function: Callable[..., Any]) -> str:
 
 def _resolved(asset: Asset, by_name: Mapping[str, Asset]) -> Asset:
     keys = {other.key for other in by_name.values()}
-    upstream: dict[str, str] = {}
-    for parameter, wanted in asset.upstream.items():
-        if wanted in keys:
-            upstream[parameter] = wanted
-        elif wanted in by_name:
-            upstream[parameter] = by_name[wanted].key
-        else:
-            hint = suggest(wanted, keys if "/" in wanted else by_name)
-            raise DefinitionError(
-                f"{_at(asset)}{asset.key} needs {wanted!r} (parameter {parameter!r}), which nothing defines",
-                hint=f"{hint}; give the parameter a default if it is meant to be tunable",
-            )
-    return asset if upstream == asset.upstream else replace(asset, upstream=upstream)
+
+    def found(wanted: str, role: str) -> str:
+        if wanted in keys or not wanted:
+            return wanted
+        if wanted in by_name:
+            return by_name[wanted].key
+        hint = suggest(wanted, keys if "/" in wanted else by_name)
+        raise DefinitionError(
+            f"{_at(asset)}{asset.key} needs {wanted!r} ({role}), which nothing defines",
+            hint=f"{hint}; give the parameter a default if it is meant to be tunable",
+        )
+
+    upstream = {name: found(wanted, f"parameter {name!r}") for name, wanted in asset.upstream.items()}
+    only_if, unless = found(asset.only_if, "only_if"), found(asset.unless, "unless")
+    same = (upstream, only_if, unless) == (asset.upstream, asset.only_if, asset.unless)
+    return asset if same else replace(asset, upstream=upstream, only_if=only_if, unless=unless)
 
 
 def _check_key(key: str, place: str) -> None:

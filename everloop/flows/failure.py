@@ -30,6 +30,7 @@ def step_failed(step: str, error: BaseException, output: str = "") -> StepFailed
         hint=hint or dict(_HINTS).get(kind, "the last lines of the traceback say where"),
         step=step,
         exception=kind,
+        kinds=[one.__name__ for one in type(error).__mro__ if one not in (BaseException, object)],
         traceback=own_traceback(error),
         output=output[-4000:],
     )

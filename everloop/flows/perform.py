@@ -30,6 +30,7 @@ def perform(asset: Asset, job: Job, blobs: Blobs) -> Outcome:
     Raises `StepFailed` for whatever the user's code raised; errors of the store and of codecs pass as they are.
     """
     inputs = {name: _load(job, identity, _annotation(asset, name), blobs) for name, identity in job.inputs.items()}
+    inputs |= dict.fromkeys(job.facts.get("absent", ()))  # their assets were skipped
     codec = codec_of(asset, job.codecs)
     began, cpu = time.perf_counter(), time.process_time()
     try:

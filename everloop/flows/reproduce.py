@@ -33,8 +33,8 @@ from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.ids import is_id, short
 from everloop.core.ports import Executor, Job, Outcome, Resources
 from everloop.flows import witness
-from everloop.flows.engine import logicals
 from everloop.flows.reproducing import factors
+from everloop.flows.running.finding import logicals
 
 Tier = Literal["bit", "canonical", "functional", "numeric", "statistical", "different"]
 TIERS: tuple[str, ...] = get_args(Tier)

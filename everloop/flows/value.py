@@ -18,6 +18,8 @@ from everloop.core.ports import Blobs, Saved
 from everloop.core.version import Version
 
 _JSON_TYPES = (bool, int, float, str, type(None))
+EACH = "each"
+"""The format of what a step over a list gave: a list of values, each in an object of its own."""
 
 
 class ValueCodec:
@@ -40,8 +42,13 @@ class ValueCodec:
         }
         return Saved(Version("value", name, manifest))
 
-    def load(self, manifest: Mapping[str, Any], blobs: Blobs, placements: Mapping[str, str]) -> Any:  # noqa: ARG002 - the port's shape
-        """Rebuild the value."""
+    def load(self, manifest: Mapping[str, Any], blobs: Blobs, placements: Mapping[str, str]) -> Any:
+        """Rebuild the value; of a list of values it is a list, with None for items that failed."""
+        if manifest["format"] == EACH:
+            items = (item_manifest(manifest, number) for number in range(int(manifest["count"])))
+            return [None if item is None else self.load(item, blobs, placements) for item in items]
+        if "inline" in manifest:
+            return msgspec.json.decode(str(manifest["inline"]))
         read: Callable[[bytes], Any] = _READERS[manifest["format"]]
         return read(blobs.get(manifest["object"]))
 
@@ -50,21 +57,36 @@ codec = ValueCodec()
 """The one instance, which jobs name."""
 
 
+def item_manifest(manifest: Mapping[str, Any], number: int) -> Mapping[str, Any] | None:
+    """The manifest of one value of a list of values; None for an item that failed."""
+    described = manifest["items"][number]
+    if not described:
+        return None
+    chosen, size, kind = described
+    return {
+        "kind": "value",
+        "format": chosen,
+        "object": manifest["files"][f"{number:06d}"],
+        "bytes": size,
+        "type": kind,
+    }
+
+
 def _format_of(value: Any) -> str:
-    if _is_json(value):
+    if is_json(value):
         return "json"
     if isinstance(value, np.ndarray) and value.dtype.kind != "O":
         return "npy"
     return "arrow" if hasattr(value, "write_ipc") else "pickle"
 
 
-def _is_json(value: Any) -> bool:
+def is_json(value: Any) -> bool:
     """Whether JSON gives the very same value back: no tuple, no key that is not text, no NaN."""
     if type(value) in _JSON_TYPES:
         return not isinstance(value, float) or bool(np.isfinite(value))
     if type(value) is list:
-        return all(_is_json(item) for item in value)
-    return type(value) is dict and all(type(k) is str and _is_json(v) for k, v in value.items())
+        return all(is_json(item) for item in value)
+    return type(value) is dict and all(type(k) is str and is_json(v) for k, v in value.items())
 
 
 def _npy(value: Any) -> bytes:

@@ -16,6 +16,7 @@ _MODULES = (
     "everloop.features.showing",
     "everloop.features.vectors.operations",
     "everloop.flows.bisect.operations",
+    "everloop.flows.running.operations",
     "everloop.flows.why.caching",
     "everloop.flows.why.operations",
     "everloop.models.console",

@@ -1,13 +1,13 @@
 """What executions read that their recipe does not hold. Such an output is reused only while all of it is the same."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import select
 
 from everloop.catalog.engine import Tx, insert_into
-from everloop.catalog.tables.core import leaks
+from everloop.catalog.tables.core import leaks, recipes
 from everloop.core.canonical import canonical_json
 from everloop.core.clock import Micros
 from everloop.core.ids import object_id
@@ -44,3 +44,13 @@ def of(tx: Tx, project: str, recipe: str) -> list[Leak]:
     query = select(leaks).where(leaks.c.project == project, leaks.c.recipe == recipe)
     rows = tx.execute(query.order_by(leaks.c.at.desc(), leaks.c.reads).limit(_MOST))
     return [Leak(json.loads(row.content), row.output) for row in rows]
+
+
+def of_steps(tx: Tx, project: str, steps: Collection[str]) -> dict[str, list[Leak]]:
+    """What executions of these steps read, by recipe, newest first."""
+    found: dict[str, list[Leak]] = {}
+    joined = leaks.join(recipes, (recipes.c.project == leaks.c.project) & (recipes.c.recipe == leaks.c.recipe))
+    query = select(leaks).select_from(joined).where(leaks.c.project == project, recipes.c.step.in_(sorted(steps)))
+    for row in tx.execute(query.order_by(leaks.c.at.desc(), leaks.c.reads)):
+        found.setdefault(row.recipe, []).append(Leak(json.loads(row.content), row.output))
+    return found

@@ -37,24 +37,32 @@ class Ingredients:
 
 def put(tx: Tx, project: str, recipe: str, made_of: Ingredients) -> None:
     """Keep what a recipe is made of; doing it again changes nothing."""
-    shared = {name: canonical_json(dict(getattr(made_of, name))).decode() for name in ("parts", "packages")}
-    ids = {name: object_id(content.encode()) for name, content in shared.items()}
-    tx.execute(
-        insert_into(tx, ingredients).on_conflict_do_nothing(),
-        [{"project": project, "id": ids[name], "content": content} for name, content in sorted(shared.items())],
-    )
-    rest = {"host": made_of.host, "facts": made_of.facts, "how": made_of.how, "opaque": list(made_of.opaque)}
-    tx.execute(
-        insert_into(tx, recipes).on_conflict_do_nothing(),
-        {
-            "project": project,
-            "recipe": recipe,
-            "step": made_of.step,
-            "code": ids["parts"],
-            "packages": ids["packages"],
-            "rest": json.dumps(rest, sort_keys=True, default=str),
-        },
-    )
+    put_many(tx, project, {recipe: made_of})
+
+
+def put_many(tx: Tx, project: str, many: Mapping[str, Ingredients]) -> None:
+    """Keep what several recipes are made of; what they share is written once."""
+    shared: dict[str, str] = {}
+    rows = []
+    for recipe, made_of in many.items():
+        parts, packages = (canonical_json(dict(held)).decode() for held in (made_of.parts, made_of.packages))
+        code, held = object_id(parts.encode()), object_id(packages.encode())
+        shared |= {code: parts, held: packages}
+        rest = {"host": made_of.host, "facts": made_of.facts, "how": made_of.how, "opaque": list(made_of.opaque)}
+        rows.append(
+            {
+                "project": project,
+                "recipe": recipe,
+                "step": made_of.step,
+                "code": code,
+                "packages": held,
+                "rest": json.dumps(rest, sort_keys=True, default=str),
+            }
+        )
+    if rows:
+        kept = [{"project": project, "id": identity, "content": shared[identity]} for identity in sorted(shared)]
+        tx.execute(insert_into(tx, ingredients).on_conflict_do_nothing(), kept)
+        tx.execute(insert_into(tx, recipes).on_conflict_do_nothing(), sorted(rows, key=lambda row: row["recipe"]))
 
 
 def several(tx: Tx, project: str, wanted: Collection[str]) -> dict[str, Ingredients]:

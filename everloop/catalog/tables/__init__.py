@@ -6,6 +6,7 @@ from everloop.catalog.tables import (
     browsing,
     changes,
     core,
+    flows,
     genai,
     governance,
     operating,
@@ -15,7 +16,7 @@ from everloop.catalog.tables import (
 )
 from everloop.catalog.tables.columns import metadata
 
-REVISION = "0009"
+REVISION = "0010"
 """The newest migration; opening a catalog compares with it and loads Alembic only when it differs."""
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "browsing",
     "changes",
     "core",
+    "flows",
     "genai",
     "governance",
     "metadata",

@@ -184,6 +184,7 @@ class Runs:
                 params={key: values for key, values in params.items() if values},
                 code=self._code(setting.code),
                 seed=seed,
+                recorded=False,
             ),
         )
         self.count.run += sum(not one.reused for one in done.steps)

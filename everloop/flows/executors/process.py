@@ -12,7 +12,7 @@ from typing import IO, Any
 import msgspec
 
 from everloop.core import errors
-from everloop.core.errors import EverloopError, StepFailed, Unavailable
+from everloop.core.errors import Cancelled, EverloopError, StepFailed, Unavailable
 from everloop.core.ports import Job, Observer, Outcome
 from everloop.flows.child import outcome_from_json, write_job
 from everloop.flows.executors.prints import Prints
@@ -60,7 +60,7 @@ class ProcessExecutor:
         self._closed = False
 
     def run(self, job: Job, observer: Observer | None = None) -> Outcome:
-        """Run it; raises `StepFailed` for user code and limits, `Unavailable` when the child died or was cancelled."""
+        """Run it; raises `StepFailed` for user code and limits, `Unavailable` when the child died, `Cancelled`."""
         reading, writing = os.pipe()
         with os.fdopen(reading, "rb") as answer:
             try:
@@ -156,7 +156,7 @@ class ProcessExecutor:
         key = job.recipe or job.step
         if key in self._cancelled:
             self._cancelled.discard(key)
-            raise Unavailable(f"{job.step} was cancelled", hint="run it again: finished steps are reused")
+            raise Cancelled(f"{job.step} was cancelled", hint="run it again: finished steps are reused")
         if timed_out or code == -signal.SIGXCPU:
             raise StepFailed(
                 f"{job.step} failed: it took longer than {job.resources.seconds:g} s",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from everloop.catalog import versions
-from everloop.core.errors import DefinitionError, StepFailed, Unavailable
+from everloop.core.errors import Cancelled, DefinitionError, StepFailed, Unavailable
 from everloop.flows.executors.process import ProcessExecutor
 from everloop.flows.value import codec
 
@@ -145,7 +145,7 @@ def test_cancel_and_close(author):
     def go():
         try:
             project.run("slow", executor=executor)
-        except Unavailable as error:
+        except Cancelled as error:
             caught.append(error)
 
     thread = threading.Thread(target=go)

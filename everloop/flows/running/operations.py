@@ -1,0 +1,205 @@
+"""The operations `flows.list`, `flows.show`, `flows.cancel` and `flows.decide`. Running is where the code is."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from everloop.catalog import facts, tasks, versions
+from everloop.catalog.context import Context
+from everloop.catalog.engine import Tx
+from everloop.catalog.making import flows
+from everloop.catalog.making.flows import Flow, FlowStep
+from everloop.catalog.operation import Answer, Command, operation
+from everloop.core.errors import NotFound, PermissionDenied
+from everloop.core.grants import Target
+
+GO_ON = "flow.go_on"
+"""The kind of task that goes on with a run."""
+
+
+class ListFlows(Command):
+    """Runs of flows, newest first."""
+
+    state: Literal["", "running", "parked", "done", "failed", "cancelled"] = ""
+    limit: int = Field(50, ge=1, le=500)
+
+
+class OfFlow(Command):
+    """A run of a flow."""
+
+    flow: str
+
+
+class Decide(Command):
+    """Approve or refuse a step that waits for a person."""
+
+    flow: str
+    step: str
+    """The approval, by key or bare name."""
+    approved: bool
+    comment: str = Field("", max_length=20_000)
+
+
+class FlowRow(Answer):
+    """A run in a list. Times in microseconds."""
+
+    id: str
+    title: str
+    environment: str
+    actor: str
+    state: str
+    """running, parked, done, failed, cancelled; or lost: it says that it runs, and its process is dead."""
+    created: int
+    ended: int | None
+    error: str
+    counts: dict[str, int]
+    """How many steps are in each state."""
+
+
+class StepView(Answer):
+    """A step, or an item of one."""
+
+    step: str
+    state: str
+    needs: list[str]
+    recipe: str
+    output: str
+    label: str
+    """How people call the output."""
+    run: str
+    why: str
+    attempt: int
+    began: int | None
+    ended: int | None
+    cpu_seconds: float
+    peak_memory: int
+    decision: dict[str, Any]
+
+
+class FlowView(Answer):
+    """A run with its steps, in their order; items of a list behind their step."""
+
+    flow: FlowRow
+    steps: list[StepView]
+    resumable: bool
+    """Whether another process can go on with it."""
+
+
+class FlowList(Answer):
+    """Runs, newest first."""
+
+    flows: list[FlowRow]
+
+
+@operation("flows.list", needs="read", reads=True)
+def list_flows(ctx: Context, cmd: ListFlows) -> FlowList:
+    """Runs of flows with their state and how many steps are how far."""
+    with ctx.read() as tx:
+        found = flows.recent(tx, ctx.project, states=[cmd.state] if cmd.state else (), limit=cmd.limit)
+        counts = flows.counts(tx, ctx.project, [one.id for one in found]) if found else {}
+    return FlowList(flows=[_row(ctx, one, counts.get(one.id, {})) for one in found])
+
+
+@operation("flows.show", needs="read", reads=True)
+def show_flow(ctx: Context, cmd: OfFlow) -> FlowView:
+    """A run with every step: state, timings, why it ran or was reused, what it made."""
+    with ctx.read() as tx:
+        flow = flows.get(tx, ctx.project, cmd.flow)
+        rows = flows.steps_of(tx, ctx.project, flow.id)
+        counts = flows.counts(tx, ctx.project, [flow.id]).get(flow.id, {})
+        labels = versions.labels(tx, ctx.project, [row.output for row in rows if row.output])
+    needs = {one["step"]: list(one["needs"]) for one in flow.plan}
+    row = _row(ctx, flow, counts)
+    return FlowView(
+        flow=row,
+        steps=[_step(one, needs.get(one.step.partition("[")[0], []), labels) for one in rows],
+        resumable=row.state in ("lost", "failed") and bool(flow.request),
+    )
+
+
+def _of_flow(ctx: Context, cmd: OfFlow | Decide) -> Target:
+    with ctx.read() as tx:
+        flow = flows.get(tx, ctx.project, cmd.flow)
+    return Target("flow", flow.id, flow.environment)
+
+
+@operation("flows.cancel", needs="run.write", on=_of_flow)
+def cancel_flow(ctx: Context, cmd: OfFlow) -> FlowView:
+    """End a run: its steps are ended within about a second, nothing more is committed, what was made stays reusable.
+
+    One whose process is dead, or that waits for a person, ends at once. Raises `Conflict` when it has ended.
+    """
+    with ctx.write() as tx:
+        flow = flows.cancel(tx, ctx.project, cmd.flow, now=ctx.wall())
+        if flow.state == "cancelled":
+            flows.close_steps(tx, ctx.project, flow.id)
+        elif is_lost(ctx, flow):
+            flows.abandon(tx, ctx.project, flow, now=ctx.wall())
+        facts.append(tx, ctx.project, ctx.fact("flow.cancelled", flow.id, {"title": flow.title}))
+    return show_flow(ctx, OfFlow(flow=cmd.flow))
+
+
+@operation("flows.decide", needs="flow.approve", on=_of_flow)
+def decide(ctx: Context, cmd: Decide) -> FlowView:
+    """Approve or refuse a step of a run that waits for it; the run goes on, or ends, in a worker.
+
+    Raises `PermissionDenied` for somebody who does not count as the approver that the step asks for, or who started
+    the run where the step does not allow that; `Conflict` when the step waits no more.
+    """
+    with ctx.read() as tx:
+        flow = flows.get(tx, ctx.project, cmd.flow)
+    mark = next((one for one in flow.plan if cmd.step in (one["step"], one["step"].partition("/")[2])), None)
+    if mark is None or "role" not in mark:
+        raise NotFound(f"run {flow.id} has no approval {cmd.step}", hint="everloop flows show " + flow.id)
+    if mark["role"] not in ctx.actor.roles or ctx.actor.kind != "person":
+        raise PermissionDenied(f"{mark['step']} is decided by a person who is {mark['role']}", hint="ask one of them")
+    if ctx.actor.name == flow.actor and not mark["own"]:
+        raise PermissionDenied(
+            f"{ctx.actor.name} started this run", hint="somebody else decides; el.Approval(own=True)"
+        )
+    said = {"approved": cmd.approved, "by": ctx.actor.name, "at": ctx.wall(), "comment": cmd.comment}
+    with ctx.write() as tx:
+        flows.decide(tx, ctx.project, flow.id, str(mark["step"]), said)
+        facts.append(tx, ctx.project, ctx.fact("flow.decided", flow.id, {"step": mark["step"], **said}))
+        go_on(tx, ctx, flow)
+    return show_flow(ctx, OfFlow(flow=flow.id))
+
+
+def go_on(tx: Tx, ctx: Context, flow: Flow, *, not_before: int = 0) -> None:
+    """Have a worker go on with a run, where that can be done in another process."""
+    if flow.request:
+        dedupe = f"{flow.id}:{not_before}"
+        tasks.enqueue(
+            tx,
+            ctx.project,
+            GO_ON,
+            {"flow": flow.id},
+            actor=flow.actor,
+            now=ctx.wall(),
+            dedupe=dedupe,
+            not_before=not_before,
+        )
+
+
+def is_lost(ctx: Context, flow: Flow) -> bool:
+    """Whether the process that drives a run is dead, or was not heard of for long."""
+    return flow.state == "running" and (tasks.is_dead(flow.owner) or ctx.wall() > flow.beat + flows.STALE)
+
+
+def _row(ctx: Context, flow: Flow, counts: dict[str, int]) -> FlowRow:
+    return FlowRow(
+        id=flow.id,
+        title=flow.title,
+        environment=flow.environment,
+        actor=flow.actor,
+        state="lost" if is_lost(ctx, flow) else flow.state,
+        created=flow.created,
+        ended=flow.ended,
+        error=flow.error,
+        counts=counts,
+    )
+
+
+def _step(row: FlowStep, needs: list[str], labels: dict[str, str]) -> StepView:
+    values = {name: getattr(row, name) for name in FlowStep.__slots__ if name not in ("place", "decision")}
+    return StepView(**values, needs=needs, label=labels.get(row.output, ""), decision=dict(row.decision))
