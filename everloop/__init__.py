@@ -10,6 +10,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Project": "project",
+    "Retry": "flows.control",
+    "limits": "project.steps",
+    "map": "flows.control",
     "Call": "data.definitions",
     "Evolution": "data.evolution",
     "Files": "data.definitions",
@@ -62,6 +65,8 @@ _HOMES = {
     "on_alarm": "watch.definitions",
     "on_new_rows": "watch.definitions",
 }
+_NAMED = {"map": "map_over"}
+"""Names that would hide a builtin at home."""
 _MODULES = {"expect": "data.expect", "verdicts": "checks.verdicts"}
 
 
@@ -71,7 +76,7 @@ def __getattr__(name: str) -> Any:
         return import_module(f"{__name__}.{_MODULES[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), _NAMED.get(name, name))
 
 
 def __dir__() -> list[str]:

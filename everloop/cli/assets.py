@@ -59,12 +59,17 @@ def run(
         for d in built.results.steps
     ]
     if output.as_json:
-        output.show({"environment": built.environment, "snapshot": built.snapshot, "steps": rows})
+        held = {"environment": built.environment, "snapshot": built.snapshot, "steps": rows}
+        output.show(held | {"flow": built.results.flow, "parked": list(built.results.parked)})
         return
     output.rows(rows, ["step", "version", "seconds", "reused"], empty="nothing to do")
     for done in built.results.steps:
         if done.leaks:
             output.say(f"[yellow]{done.step} read what it does not declare:[/] {escape(', '.join(done.leaks))}")
+    if built.results.parked:
+        waits = ", ".join(built.results.parked)
+        output.say(f"[yellow]it waits for {waits}[/]: everloop flows approve {built.results.flow} NAME")
+        return
     output.say(f"[bold]{built.environment}[/] holds it; propose it with: everloop propose {built.environment}")
 
 

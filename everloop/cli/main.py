@@ -72,6 +72,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "endpoints": "Endpoints as wanted and as observed.",
         "alarms": "Alarms of monitors.",
     },
+    "flows": {"flows": "Runs of flows: state, steps, cancel, approve, resume."},
     "bisect": {
         "bisect": "What a metric lost by: factors of two versions swapped, run again, their shares with intervals.",
     },

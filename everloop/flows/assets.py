@@ -109,8 +109,7 @@ def define(
         raise DefinitionError(
             f"{place}: {_title(function)} has no parameter {missing!r}", hint=suggest(missing, needs.keys() | params)
         )
-    key = f"{kind}/{name or _title(function)}"
-    _check_key(key, place)
+    key = key_of(kind, name or _title(function), place)
     return Asset(
         key,
         function,
@@ -206,6 +205,13 @@ def suggest(word: str, known: Iterable[str]) -> str:
     if near:
         return "did you mean " + " or ".join(near) + "?"
     return "there is " + ", ".join(names[:8]) if names else "the project defines no assets yet"
+
+
+def key_of(kind: str, name: str, place: str = "") -> str:
+    """`kind/name`; raises `DefinitionError` for a name that is none."""
+    key = f"{kind}/{name}"
+    _check_key(key, place)
+    return key
 
 
 def place_of(function: Callable[..., Any]) -> str:

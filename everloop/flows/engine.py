@@ -18,7 +18,7 @@ from everloop.flows.assets import Asset, suggest
 from everloop.flows.identity import project_tree
 from everloop.flows.identity.recipe import plain_text
 from everloop.flows.observation.observed import Said
-from everloop.flows.running.approving import Approvals
+from everloop.flows.running.approving import Approvals, remind
 from everloop.flows.running.attempt import Attempts
 from everloop.flows.running.driver import Driver
 from everloop.flows.running.finding import objects_of
@@ -96,7 +96,9 @@ def _drive(ctx: Context, driver: Driver, ledger: Ledger, plan: Sequence[Asset], 
         raise
     if flow is not None:
         with ctx.write() as tx:
-            flows.end(tx, ctx.project, flow, "parked" if driver.parked else "done", now=ctx.wall())
+            ended = flows.end(tx, ctx.project, flow, "parked" if driver.parked else "done", now=ctx.wall())
+            if ended and driver.parked:
+                remind(tx, ctx, flow)
 
 
 def _close(ctx: Context, flow: Flow, error: BaseException) -> None:

@@ -7,27 +7,28 @@ folder the same recipe may run twice; both then record the same key, and nothing
 import fcntl
 import os
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
-@contextmanager
-def alone(folder: Path, key: str) -> Iterator[bool]:
-    """Hold the lock of `key` while the block runs; waits for another holder, thread or process.
+class Flight:
+    """The lock of a key, held from its making until `release`; making it waits for another holder.
 
-    Gives whether it had to wait: then the work may be done.
+    The holder may be another thread or process. `waited` says that there was one: then the work may be done.
     """
-    path = f"{folder}/{_UNSAFE.sub('_', key)[:200]}"
-    handle, waited = _locked(path, folder)
-    try:
-        yield waited
-    finally:
+
+    def __init__(self, folder: Path, key: str) -> None:
+        """Take the lock, as a file of `folder`."""
+        self._path = f"{folder}/{_UNSAFE.sub('_', key)[:200]}"
+        self._handle, self.waited = _locked(self._path, folder)
+
+    def release(self) -> None:
+        """Let the next one in."""
         with suppress(FileNotFoundError):
-            os.unlink(path)  # noqa: PTH108 - on the path of every step
-        os.close(handle)
+            os.unlink(self._path)  # noqa: PTH108 - on the path of every step
+        os.close(self._handle)
 
 
 def _locked(path: str, folder: Path) -> tuple[int, bool]:

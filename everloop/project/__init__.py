@@ -3,15 +3,12 @@
 Defining has no side effects and loads no engine: everything collected here is a pure value.
 """
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 from everloop.checks.definitions import RESERVED, CheckDef, ObjectiveDef
-from everloop.core.errors import DefinitionError, InvalidInput
+from everloop.core.errors import DefinitionError
 from everloop.core.ids import checked_name
 from everloop.core.version import Version
 from everloop.data.definitions import ORIGIN, Contract, DatasetDef, Folder, Origins, SourceDef
@@ -19,7 +16,6 @@ from everloop.data.evolution import UNCHANGED, Evolution
 from everloop.data.expect import Expectation
 from everloop.features.definitions import Feature, FeatureServiceDef, FeatureViewDef
 from everloop.features.transforms.definitions import TransformDef, transform_of
-from everloop.features.transforms.places import root_of
 from everloop.features.vectors.definitions import EncoderDef
 from everloop.flows.assets import Asset, define, suggest, wire
 from everloop.flows.identity import closure_hash
@@ -34,20 +30,22 @@ from everloop.project.assets import (
     transforms_asset,
 )
 from everloop.project.described import Described
+from everloop.project.placing import at_caller, place, root_of_caller
+from everloop.project.steps import Steps
 from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardrails
 from everloop.watch.definitions import Late, MonitorDef, RetrainDef, Trigger
 
 F = TypeVar("F", bound=Callable[..., Any])
-_OURS = str(Path(__file__).parent.parent)
 
 
-class Project:
+class Project(Steps):
     """Everything that one team's model needs, by name. See DESIGN §2 for the feel."""
 
     def __init__(self, name: str) -> None:
         """Start an empty project."""
+        super().__init__()
         self.name = checked_name(name)
-        self.root = _root()
+        self.root = root_of_caller()
         """The folder from which the project's module was imported: what lies in it is the project's code."""
         self.tables: dict[str, Table] = {}
         self.views: dict[str, FeatureViewDef] = {}
@@ -78,7 +76,7 @@ class Project:
         evolution: Evolution = UNCHANGED,
     ) -> SourceDef:
         """Rows that come from outside: `el.Files(...)`, `el.SQL(...)` or `el.Call(...)`."""
-        made = _at_caller(lambda: SourceDef(name, origin, key, event_time, known_time, tags or {}, expect, evolution))
+        made = at_caller(lambda: SourceDef(name, origin, key, event_time, known_time, tags or {}, expect, evolution))
         self._add("source", name, self.tables, made)
         return made
 
@@ -97,12 +95,12 @@ class Project:
         `columns` says what single columns are made from, `{"email_hash": ["hash(people.email)"]}`: tags are carried
         along it. A column that it does not name may come from every column of every input.
         """
-        contract = _at_caller(lambda: Contract.of(key, event_time, known_time, tags, expect, columns=columns))
+        contract = at_caller(lambda: Contract.of(key, event_time, known_time, tags, expect, columns=columns))
 
         def declare(function: Callable[..., Any]) -> DatasetDef:
             name = function.__name__
             upstream = define(function, kind="data").upstream
-            made = _at_caller(
+            made = at_caller(
                 lambda: DatasetDef(
                     name,
                     function,
@@ -131,10 +129,7 @@ class Project:
         columns: Mapping[str, str] | None = None,
     ) -> None:
         """Say who owns a definition and what it and its columns mean; the catalogue shows it from the next build on."""
-        key = next((key for key, made in self.made.items() if made is asset), "")
-        if not key:
-            raise DefinitionError(f"{_place()}: {asset!r} is no definition of this project", hint="define it first")
-        self.described[key] = _at_caller(lambda: Described(owner, description, labels, columns or {}))
+        self.described[self._key_of(asset)] = at_caller(lambda: Described(owner, description, labels, columns or {}))
 
     def encoder(
         self, *, source: Table, dim: int, column: str = "", vector: str = "embedding", batch: int = 256
@@ -150,11 +145,11 @@ class Project:
             folder = isinstance(source, SourceDef) and isinstance(source.origin, Folder)
             if folder == bool(column):
                 said = "reads files, not a column" if folder else "needs column=: its source is a table"
-                raise DefinitionError(f"{_place()}: encoder {name} {said}")
-            one = _at_caller(lambda: EncoderDef(name, function, source.name, dim, column, vector, batch))
+                raise DefinitionError(f"{place()}: encoder {name} {said}")
+            one = at_caller(lambda: EncoderDef(name, function, source.name, dim, column, vector, batch))
             key = ("path",) if folder else source.key
             times = (None, None) if folder else (source.event_time, source.known_time)
-            made = _at_caller(lambda: DatasetDef(name, function, {"rows": self._table(source).name}, key, *times))
+            made = at_caller(lambda: DatasetDef(name, function, {"rows": self._table(source).name}, key, *times))
             self._add("dataset", name, self.tables, made)
             self.encoders[name] = one
             return made
@@ -173,10 +168,10 @@ class Project:
         """Features of an entity over the facts of a dataset, one definition for training and serving."""
         table = self._table(source)
         columns = (entity,) if isinstance(entity, str) else tuple(entity)
-        plain = _at_caller(lambda: FeatureViewDef(name, table.name, columns, tuple(features)))
+        plain = at_caller(lambda: FeatureViewDef(name, table.name, columns, tuple(features)))
         if slack is not None:
-            plain = _at_caller(lambda: replace(plain, slack=slack))  # type: ignore[arg-type]
-        made = _at_caller(lambda: plain.validate(table))
+            plain = at_caller(lambda: replace(plain, slack=slack))  # type: ignore[arg-type]
+        made = at_caller(lambda: plain.validate(table))
         self._add("view", name, self.views, made)
         return made
 
@@ -191,7 +186,7 @@ class Project:
         """
 
         def declare(function: Callable[..., Any]) -> TransformDef:
-            made = _at_caller(lambda: transform_of(function, inputs, outputs))
+            made = at_caller(lambda: transform_of(function, inputs, outputs))
             self._add("transform", made.name, self.transforms, made)
             return made
 
@@ -206,11 +201,11 @@ class Project:
         transforms: Sequence[TransformDef] = (),
     ) -> FeatureServiceDef:
         """The list that a model trains and serves on: columns of the request, features of the views, transforms."""
-        made = _at_caller(lambda: FeatureServiceDef(name, tuple(views), tuple(request), tuple(transforms)))
+        made = at_caller(lambda: FeatureServiceDef(name, tuple(views), tuple(request), tuple(transforms)))
         for view in made.views:
             if self.views.get(view.name) != view:
                 raise DefinitionError(
-                    f"{_place()}: feature service {name} lists {view.name}, which is no view of this project"
+                    f"{place()}: feature service {name} lists {view.name}, which is no view of this project"
                 )
         self._add("service", name, self.services, made)
         return made
@@ -235,7 +230,7 @@ class Project:
         def declare(function: Callable[..., Any]) -> TrainerDef:
             name = function.__name__
             asset = define(function, kind="model", upstream={_only_frame(function): f"frame/{name}_training"})
-            made = _at_caller(
+            made = at_caller(
                 lambda: TrainerDef(
                     name,
                     function,
@@ -265,7 +260,7 @@ class Project:
         self, name: str, *, metric: str, at_least: float | None = None, at_most: float | None = None, owner: str = ""
     ) -> ObjectiveDef:
         """The metric and the bound that people agreed on; checks and monitors name it."""
-        made = ObjectiveDef(name, metric, at_least, at_most, owner, _place())
+        made = ObjectiveDef(name, metric, at_least, at_most, owner, place())
         self._add("objective", name, self.objectives, made)
         return made
 
@@ -273,12 +268,12 @@ class Project:
         """Decorate a function from what is proposed to an `el.Verdict`; it gates changes to `blocks`."""
 
         def declare(function: F) -> CheckDef:
-            made = CheckDef(function.__name__, function, objective, tuple(blocks), _place())
+            made = CheckDef(function.__name__, function, objective, tuple(blocks), place())
             for parameter in made.parameters:
                 if parameter not in RESERVED and parameter not in self.trainers and parameter not in self.tables:
                     known = [*RESERVED, *self.trainers, *self.tables]
                     raise DefinitionError(
-                        f"{_place()}: check {made.name} looks at {parameter!r}, which nothing defines",
+                        f"{place()}: check {made.name} looks at {parameter!r}, which nothing defines",
                         hint=suggest(parameter, known),
                     )
             self._add("check", made.name, self.checks, made)
@@ -298,7 +293,7 @@ class Project:
         deadline: str = "10s",
     ) -> EndpointDef:
         """An address that answers predictions, and how a new revision takes over."""
-        made = _at_caller(
+        made = at_caller(
             lambda: EndpointDef(
                 name, graph, rollout or Canary(), fallback, guardrails or Guardrails(), full_disk, deadline
             )
@@ -308,7 +303,7 @@ class Project:
             known: Iterable[str] = self.services if kind == "service" else self.trainers
             if wanted not in known:
                 raise DefinitionError(
-                    f"{_place()}: endpoint {name} names {key}, which nothing defines", hint=suggest(wanted, known)
+                    f"{place()}: endpoint {name} names {key}, which nothing defines", hint=suggest(wanted, known)
                 )
         self._add("endpoint", name, self.endpoints, made)
         return made
@@ -325,7 +320,7 @@ class Project:
     ) -> MonitorDef:
         """Watch an endpoint within a budget of false alarms."""
         bound = objective.name if objective else ""
-        made = _at_caller(
+        made = at_caller(
             lambda: MonitorDef(endpoint.name, endpoint.name, label, alarms_per_quarter, window, tuple(slices), bound)
         )
         self._add("monitor", made.name, self.monitors, made)
@@ -333,7 +328,7 @@ class Project:
 
     def retrain(self, model: TrainerDef, *, when: Sequence[Trigger], cooldown: str = "1d") -> RetrainDef:
         """When to train again, into a sandbox of its own; the result still passes through a change."""
-        made = _at_caller(lambda: RetrainDef(model.name, tuple(when), cooldown))
+        made = at_caller(lambda: RetrainDef(model.name, tuple(when), cooldown))
         self._add("retrain", made.name, self.rules, made)
         return made
 
@@ -368,7 +363,7 @@ class Project:
         ]
         for trainer in self.trainers.values():
             made += self._trainer_assets(trainer)
-        return wire(made)
+        return wire(self.with_steps(made))
 
     def _trainer_assets(self, trainer: TrainerDef) -> list[Asset]:
         service, spine = self.pinned_service(trainer.service), self._table(trainer.spine)
@@ -393,18 +388,24 @@ class Project:
         name = source if isinstance(source, str) else source.name
         if name not in self.tables:
             raise DefinitionError(
-                f"{_place()}: {name!r} is no source or dataset of this project", hint=suggest(name, self.tables)
+                f"{place()}: {name!r} is no source or dataset of this project", hint=suggest(name, self.tables)
             )
         return self.tables[name]
+
+    def _key_of(self, definition: Any) -> str:
+        key = next((key for key, made in self.made.items() if made is definition), "")
+        if not key:
+            raise DefinitionError(f"{place()}: {definition!r} is no definition of this project", hint="define it first")
+        return key
 
     def _add(self, kind: str, name: str, into: dict[str, Any], made: Any) -> None:
         clash = next((k for k in (f"{kind}/{name}", *_sharing(kind, name)) if k in self.places), None)
         if clash is not None:
             raise DefinitionError(
-                f"{_place()}: {name!r} is taken by {clash}, defined at {self.places[clash]}", hint="rename one of them"
+                f"{place()}: {name!r} is taken by {clash}, defined at {self.places[clash]}", hint="rename one of them"
             )
         into[name] = self.made[f"{kind}/{name}"] = made
-        self.places[f"{kind}/{name}"] = _place()
+        self.places[f"{kind}/{name}"] = place()
 
 
 def _known_inputs(table: DatasetDef) -> None:
@@ -414,14 +415,14 @@ def _known_inputs(table: DatasetDef) -> None:
             match = ORIGIN.fullmatch(text)
             if match is not None and match["input"] not in table.upstream:
                 raise DefinitionError(
-                    f"{_place()}: column {name} of {table.name} is made from {text!r}, which is none of its inputs",
+                    f"{place()}: column {name} of {table.name} is made from {text!r}, which is none of its inputs",
                     hint=suggest(match["input"], table.upstream),
                 )
 
 
 def _sharing(kind: str, name: str) -> tuple[str, ...]:
     """Keys that would mean the same parameter name."""
-    shared = ("source", "dataset", "trainer")
+    shared = ("source", "dataset", "trainer", "step")
     return tuple(f"{other}/{name}" for other in shared) if kind in shared else ()
 
 
@@ -429,45 +430,7 @@ def _only_frame(function: Callable[..., Any]) -> str:
     needs = list(define(function, kind="model").upstream)
     if len(needs) != 1:
         raise DefinitionError(
-            f"{_place()}: model {function.__name__} takes {', '.join(needs) or 'nothing'}",
+            f"{place()}: model {function.__name__} takes {', '.join(needs) or 'nothing'}",
             hint="one parameter without a default: the training frame; all others are tunable and have defaults",
         )
     return needs[0]
-
-
-def _root() -> Path | None:
-    """Where the module of the nearest caller outside of this package was imported from."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as below
-    while frame is not None and _is_ours(frame.f_code.co_filename):
-        frame = frame.f_back
-    if frame is None or not Path(frame.f_code.co_filename).is_file():
-        return None
-    return root_of(str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename)
-
-
-V = TypeVar("V")
-
-
-def _at_caller(make: Callable[[], V]) -> V:
-    """Run `make`; what it refuses is said with the author's file and line in front."""
-    try:
-        return make()
-    except InvalidInput as error:
-        place = _place()
-        message = error.message if error.message.startswith(place) else f"{place}: {error.message}"
-        raise DefinitionError(message, hint=error.hint) from error
-
-
-def _place() -> str:
-    """`file:line` of the nearest caller outside of this package (the demo's project counts as outside)."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to the caller
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if not _is_ours(name):
-            return f"{name}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "?"
-
-
-def _is_ours(file: str) -> bool:
-    return file.startswith(_OURS) and "/demo/project/" not in file

@@ -1,7 +1,7 @@
 """Build: capture what is needed, make what is asked, and put the result on a sandbox as one snapshot."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from everloop.catalog import refs, versions
@@ -9,6 +9,7 @@ from everloop.catalog.context import Context
 from everloop.catalog.engine import Tx
 from everloop.catalog.governance import annotations
 from everloop.catalog.governance.annotations import Annotation
+from everloop.catalog.making.flows import Flow
 from everloop.catalog.operation import invoke
 from everloop.changes import environments
 from everloop.changes.environments import Commit, CreateSandbox
@@ -44,6 +45,10 @@ class Request:
     message: str = ""
     tracking_uri: str = ""
     workers: int = 2
+    given: Mapping[str, str] = field(default_factory=dict)
+    """Versions of sources that are not captured anew: a run that goes on stays with what it began with."""
+    flow: Flow | None = None
+    """A run to go on with, which this process took over; None: a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,8 @@ def build(
     _ensure_sandbox(ctx, request)
     assets = project.assets()
     steps = plan(assets, request.targets or [f"model/{name}" for name in project.trainers] or list(assets))
-    captured = _capture(ctx, project, origin, steps, environment=request.environment, say=say)
+    captured = _capture(ctx, project, origin, steps, request, say=say)
+    given = {**request.given, **{f"data/{name}": made.id for name, made in captured.items()}}
     code = code_tree(ctx, project, origin)
     with ctx.write() as tx:  # a build of sources has no step that would record it
         versions.put(tx, ctx.project, code.version, actor=ctx.actor.name, at=ctx.now())
@@ -94,19 +100,39 @@ def build(
         codecs=CODECS,
         runs=sink,
         options=Options(
-            given={f"data/{name}": made.id for name, made in captured.items()},
+            given=given,
             params=request.params,
             cached=request.cached,
             workers=request.workers,
             environ=sink.environ,
             code=code.version,
+            flow=request.flow,
+            environment=request.environment,
+            request=to_json(replace(request, given=given), origin, code.version.id),
         ),
         progress=progress,
         said=said,
     )
+    if results.parked:  # the sandbox moves when everything is there
+        return Built(request.environment, "", captured, results, {})
     contracts = _advance(ctx, project, results, request.environment)
     snapshot = _commit(ctx, project, origin, results, request)
     return Built(request.environment, snapshot, captured, results, contracts)
+
+
+def to_json(request: Request, origin: Origin, code: str) -> dict[str, Any]:
+    """What another process needs to go on with a build."""
+    return {
+        "environment": request.environment,
+        "targets": list(request.targets),
+        "base": request.base,
+        "params": {key: dict(values) for key, values in request.params.items()},
+        "cached": request.cached,
+        "message": request.message,
+        "given": dict(request.given),
+        "module": origin.module,
+        "code": code,
+    }
 
 
 def refresh(
@@ -126,7 +152,7 @@ def refresh(
     assets = project.assets()
     targets = [key for key, asset in assets.items() if asset.kind == "data"]
     steps = plan(assets, targets)
-    captured = _capture(ctx, project, origin, steps, environment=environment, say=lambda _text: None)
+    captured = _capture(ctx, project, origin, steps, Request(environment), say=lambda _text: None)
     given = {f"data/{name}": made.id for name, made in captured.items()}
     results = run(
         ctx,
@@ -134,7 +160,13 @@ def refresh(
         origin=origin,
         executor=executor,
         codecs=CODECS,
-        options=Options(given=given, workers=2, code=code_tree(ctx, project, origin).version),
+        options=Options(
+            given=given,
+            workers=2,
+            code=code_tree(ctx, project, origin).version,
+            title="data of " + environment,
+            environment=environment,
+        ),
         progress=progress,
     )
     contracts = _advance(ctx, project, results, environment)
@@ -169,16 +201,16 @@ def _capture(
     project: Project,
     origin: Origin,
     steps: Sequence[Asset],
+    request: Request,
     *,
-    environment: str,
     say: Callable[[str], None],
 ) -> dict[str, Captured]:
     made: dict[str, Captured] = {}
     for asset in steps:
         table = project.tables.get(asset.name) if asset.kind == "data" else None
-        if isinstance(table, SourceDef):
+        if isinstance(table, SourceDef) and asset.key not in request.given:
             say(f"capturing {table.name}")
-            made[table.name] = capture(ctx, table, environment, root=_files_root(ctx, origin))
+            made[table.name] = capture(ctx, table, request.environment, root=_files_root(ctx, origin))
     return made
 
 

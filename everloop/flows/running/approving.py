@@ -5,9 +5,11 @@ from typing import Any
 
 import msgspec
 
+from everloop.catalog import tasks
 from everloop.catalog.context import Context
+from everloop.catalog.engine import Tx
 from everloop.catalog.making import flows
-from everloop.catalog.making.flows import FlowStep
+from everloop.catalog.making.flows import Flow, FlowStep
 from everloop.catalog.steps import StepRow
 from everloop.core.clock import SECOND
 from everloop.core.errors import InvalidInput, PolicyRefused
@@ -16,6 +18,9 @@ from everloop.core.version import Version
 from everloop.flows.running.keys import Keys
 from everloop.flows.running.ledger import Ledger, Record
 from everloop.flows.running.unit import Unit
+
+GO_ON = "flow.go_on"
+"""The kind of task that goes on with a run."""
 
 
 class Approvals:
@@ -76,3 +81,21 @@ class Approvals:
         at = FlowStep(unit.step, unit.place, "done", recipe, version.id, why=why, ended=self._ctx.wall())
         self._ledger.state(at)
         return Record(row, version)
+
+
+def go_on(tx: Tx, ctx: Context, flow: Flow, *, not_before: int = 0) -> None:
+    """Have a worker go on with a run, where that can be done in another process."""
+    if flow.request:
+        dedupe = f"{flow.id}:{not_before}"
+        about = {"flow": flow.id}
+        now = ctx.wall()
+        tasks.enqueue(tx, ctx.project, GO_ON, about, actor=flow.actor, now=now, dedupe=dedupe, not_before=not_before)
+
+
+def remind(tx: Tx, ctx: Context, flow: Flow) -> None:
+    """Have a worker look at a parked run when the time to decide is over."""
+    times = {str(one["step"]): float(one["within"]) for one in flow.plan if "within" in one}
+    asked = [row for row in flows.steps_of(tx, ctx.project, flow.id) if row.state == "parked"]
+    ends = [round((row.began or ctx.wall()) + times.get(row.step, 0.0) * SECOND) for row in asked]
+    if ends:
+        go_on(tx, ctx, flow, not_before=min(ends) + SECOND)

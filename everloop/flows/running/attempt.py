@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from everloop.core.ports import Executor, Job, Outcome, RunSink
 from everloop.core.version import Version
 from everloop.flows import witness
 from everloop.flows.assets import Asset
-from everloop.flows.flight import alone
+from everloop.flows.flight import Flight
 from everloop.flows.observation.console import secrets_of
 from everloop.flows.observation.observed import Observed, Said
 from everloop.flows.running.finding import before, objects_of
@@ -70,11 +71,17 @@ class Attempts:
         if self._options.cached and (found := self._reuse(unit, key)):
             return found
         self._progress(unit.step, "waiting", 0.0)
-        with alone(self._flights, f"{self._ctx.project}-{key}") as waited:
+        with ExitStack() as held:
+            flight = Flight(self._flights, f"{self._ctx.project}-{key}")
+            held.callback(flight.release)
             # somebody else may have made it meanwhile
-            if self._options.cached and waited and (found := self._reuse(unit, key, anew=True)):
+            if self._options.cached and flight.waited and (found := self._reuse(unit, key, anew=True)):
                 return found
-            return self._execute(unit, key, made_of)
+            done, record, now = self._execute(unit, key, made_of)
+            held.pop_all()
+            self._ledger.finished(record, now=now, written=flight.release)
+        self._progress(unit.step, "done", done.seconds)
+        return done
 
     def keys_of(self, units: list[Unit]) -> list[str]:
         """The recipes of many units, read ahead together."""
@@ -113,7 +120,8 @@ class Attempts:
         variables |= self._options.environ(asset.key, "") if self._options.environ else {}
         return witness.now(leak.reads, self._origin.root, variables) == leak.reads
 
-    def _execute(self, unit: Unit, key: str, made_of: Ingredients) -> Done:
+    def _execute(self, unit: Unit, key: str, made_of: Ingredients) -> tuple[Done, Record, bool]:
+        """What came of it, what to write down, and whether to do that at once."""
         failed = 0
         while True:
             try:
@@ -131,7 +139,7 @@ class Attempts:
                     self._ledger.check()
                     raise Cancelled(f"{unit.step} was waiting to be tried again when the run ended") from error
 
-    def _attempt(self, unit: Unit, key: str, made_of: Ingredients, attempt: int) -> Done:
+    def _attempt(self, unit: Unit, key: str, made_of: Ingredients, attempt: int) -> tuple[Done, Record, bool]:
         asset = unit.asset
         self._base(asset)
         tracking = self._runs is not None and asset.kind in self._options.tracked
@@ -173,11 +181,11 @@ class Attempts:
             peak_memory=outcome.peak_memory,
         )
         self._ledger.state(ended)
-        self._known.made(record.version.id, record.version.manifest)
-        self._ledger.finished(record, now=bool(run) or time.perf_counter() - began > _SHORT)
-        self._progress(unit.step, "done", outcome.seconds)
+        self._known.made(record.version.id, record.version.manifest, record.row)
         read = tuple(record.leak.reads) if record.leak else ()
-        return Done(unit.step, key, record.version.id, False, outcome.seconds, run, read)
+        now = bool(run or record.placed or "parts" in record.version.manifest)
+        now = now or time.perf_counter() - began > _SHORT
+        return Done(unit.step, key, record.version.id, False, outcome.seconds, run, read), record, now
 
     def _failed(self, unit: Unit, key: str, at: FlowStep, error: EverloopError) -> None:
         state = "cancelled" if isinstance(error, Cancelled) or self._stopping.is_set() else "failed"

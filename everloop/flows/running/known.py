@@ -84,10 +84,12 @@ class Known:
         with self._lock:
             self._placed.pop(identity, None)
 
-    def made(self, identity: str, manifest: Mapping[str, Any]) -> None:
-        """Take note of a version that this run makes, whose record may not be written yet."""
+    def made(self, identity: str, manifest: Mapping[str, Any], row: StepRow | None = None) -> None:
+        """Take note of what this run made, whose record may not be written yet."""
         with self._lock:
             self._manifests[identity] = manifest
+            if row is not None and row.status == "done":
+                self._rows[row.recipe] = row
 
     def _refresh(self) -> None:
         with self._ctx.read() as tx:

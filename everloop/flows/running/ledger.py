@@ -7,6 +7,7 @@ is committed.
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from everloop.catalog import placements, steps, versions
@@ -23,6 +24,8 @@ from everloop.core.version import Version
 
 _TOGETHER = 0.1
 """Seconds in which short steps wait for each other."""
+_MANY = 200
+"""Records that wait for each other at most: each holds the lock of its recipe until it is written."""
 _BEAT = 1.0
 """Seconds between two looks at whether the run is still this process's."""
 
@@ -53,6 +56,7 @@ class Ledger:
         self._records: list[Record] = []
         self._rows: list[StepRow] = []
         self._states: dict[str, FlowStep] = {}
+        self._after: list[Callable[[], None]] = []
         self._base: dict[str, Version] = {}
         self._there: set[str] = set()
         self._broken: EverloopError | None = None
@@ -73,10 +77,13 @@ class Ledger:
         with self._lock:
             self._base.update((one.id, one) for one in many if one.id not in self._there)
 
-    def finished(self, record: Record, *, now: bool) -> None:
-        """Take what an execution gave; `now`: it is written when this returns."""
+    def finished(self, record: Record, *, now: bool, written: Callable[[], None] | None = None) -> None:
+        """Take what an execution gave; `now`: it is written when this returns. Afterwards `written` is called."""
         with self._lock:
             self._records.append(record)
+            if written is not None:
+                self._after.append(written)
+            now = now or len(self._after) > _MANY
         self._written(now=now)
 
     def row(self, row: StepRow, *, now: bool = False) -> None:
@@ -92,11 +99,13 @@ class Ledger:
 
     def flush(self) -> None:
         """Write all that waits, in one transaction; raises what `check` raises."""
-        with self._writing:
-            self.check()
+        with self._writing, ExitStack() as after:
             with self._lock:
+                for act in self._after:
+                    after.callback(act)
                 records, rows, states = self._records, self._rows, list(self._states.values())
-                self._records, self._rows, self._states = [], [], {}
+                self._records, self._rows, self._states, self._after = [], [], {}, []
+            self.check()
             if records or rows or states:
                 try:
                     self._write(records, rows, states)

@@ -6,15 +6,12 @@ from pydantic import Field
 
 from everloop.catalog import facts, tasks, versions
 from everloop.catalog.context import Context
-from everloop.catalog.engine import Tx
 from everloop.catalog.making import flows
 from everloop.catalog.making.flows import Flow, FlowStep
 from everloop.catalog.operation import Answer, Command, operation
 from everloop.core.errors import NotFound, PermissionDenied
 from everloop.core.grants import Target
-
-GO_ON = "flow.go_on"
-"""The kind of task that goes on with a run."""
+from everloop.flows.running.approving import go_on
 
 
 class ListFlows(Command):
@@ -103,8 +100,12 @@ def list_flows(ctx: Context, cmd: ListFlows) -> FlowList:
 @operation("flows.show", needs="read", reads=True)
 def show_flow(ctx: Context, cmd: OfFlow) -> FlowView:
     """A run with every step: state, timings, why it ran or was reused, what it made."""
+    return _view(ctx, cmd.flow)
+
+
+def _view(ctx: Context, identity: str) -> FlowView:
     with ctx.read() as tx:
-        flow = flows.get(tx, ctx.project, cmd.flow)
+        flow = flows.get(tx, ctx.project, identity)
         rows = flows.steps_of(tx, ctx.project, flow.id)
         counts = flows.counts(tx, ctx.project, [flow.id]).get(flow.id, {})
         labels = versions.labels(tx, ctx.project, [row.output for row in rows if row.output])
@@ -117,10 +118,18 @@ def show_flow(ctx: Context, cmd: OfFlow) -> FlowView:
     )
 
 
-def _of_flow(ctx: Context, cmd: OfFlow | Decide) -> Target:
+def _target(ctx: Context, identity: str) -> Target:
     with ctx.read() as tx:
-        flow = flows.get(tx, ctx.project, cmd.flow)
+        flow = flows.get(tx, ctx.project, identity)
     return Target("flow", flow.id, flow.environment)
+
+
+def _of_flow(ctx: Context, cmd: OfFlow) -> Target:
+    return _target(ctx, cmd.flow)
+
+
+def _decided(ctx: Context, cmd: Decide) -> Target:
+    return _target(ctx, cmd.flow)
 
 
 @operation("flows.cancel", needs="run.write", on=_of_flow)
@@ -136,10 +145,10 @@ def cancel_flow(ctx: Context, cmd: OfFlow) -> FlowView:
         elif is_lost(ctx, flow):
             flows.abandon(tx, ctx.project, flow, now=ctx.wall())
         facts.append(tx, ctx.project, ctx.fact("flow.cancelled", flow.id, {"title": flow.title}))
-    return show_flow(ctx, OfFlow(flow=cmd.flow))
+    return _view(ctx, cmd.flow)
 
 
-@operation("flows.decide", needs="flow.approve", on=_of_flow)
+@operation("flows.decide", needs="flow.approve", on=_decided)
 def decide(ctx: Context, cmd: Decide) -> FlowView:
     """Approve or refuse a step of a run that waits for it; the run goes on, or ends, in a worker.
 
@@ -162,23 +171,7 @@ def decide(ctx: Context, cmd: Decide) -> FlowView:
         flows.decide(tx, ctx.project, flow.id, str(mark["step"]), said)
         facts.append(tx, ctx.project, ctx.fact("flow.decided", flow.id, {"step": mark["step"], **said}))
         go_on(tx, ctx, flow)
-    return show_flow(ctx, OfFlow(flow=flow.id))
-
-
-def go_on(tx: Tx, ctx: Context, flow: Flow, *, not_before: int = 0) -> None:
-    """Have a worker go on with a run, where that can be done in another process."""
-    if flow.request:
-        dedupe = f"{flow.id}:{not_before}"
-        tasks.enqueue(
-            tx,
-            ctx.project,
-            GO_ON,
-            {"flow": flow.id},
-            actor=flow.actor,
-            now=ctx.wall(),
-            dedupe=dedupe,
-            not_before=not_before,
-        )
+    return _view(ctx, flow.id)
 
 
 def is_lost(ctx: Context, flow: Flow) -> bool:

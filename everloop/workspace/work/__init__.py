@@ -7,9 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from everloop.workspace.work import checking, places, refreshing, reproducing, retaining, retraining, sweeping
+    from everloop.workspace.work import (
+        checking,
+        flowing,
+        places,
+        refreshing,
+        reproducing,
+        retaining,
+        retraining,
+        sweeping,
+    )
 
-__all__ = ["checking", "places", "refreshing", "reproducing", "retaining", "retraining", "sweeping"]
+__all__ = ["checking", "flowing", "places", "refreshing", "reproducing", "retaining", "retraining", "sweeping"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Where steps run: tables and frames in this process, models in a child of their own."""
+"""Where steps run: tables and frames in this process, models and steps with limits in a child of their own."""
 
 import os
 from collections.abc import Mapping
@@ -21,12 +21,13 @@ class ByKind:
 
     def __init__(self, assets: Mapping[str, Asset], blobs: Blobs) -> None:
         """Run `assets` against this store."""
+        self._limited = frozenset(key for key, asset in assets.items() if asset.resources.limited)
         self._here = LocalExecutor(assets, blobs)
         self._apart = ProcessExecutor()
 
     def isolates(self, step: str) -> bool:
         """Whether a step (its key) gets a process of its own, with threads and seeds of its own."""
-        return step.startswith("model/")
+        return step.startswith("model/") or step in self._limited
 
     def environ(self, step: str) -> Mapping[str, str]:
         """The variables that a step would see if it ran now."""

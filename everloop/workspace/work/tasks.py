@@ -44,6 +44,10 @@ def _reproduce(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
     return work.reproducing.judge(ctx, str(payload["version"])).model_dump(mode="json")
 
 
+def _go_on(ctx: Context, payload: Mapping[str, Any], uri: str) -> Any:
+    return work.flowing.perform(ctx, payload, tracking_uri=uri)
+
+
 def _refresh(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
     return work.refreshing.refresh_live(ctx, payload)
 
@@ -93,6 +97,7 @@ def _sweep(ctx: Context, _payload: Mapping[str, Any], _uri: str) -> Any:
 
 HANDLERS: Mapping[str, Handler] = {
     "checks.run": _check,
+    "flow.go_on": _go_on,
     "flow.reproduce": _reproduce,
     "flow.retrain": _retrain,
     "data.refresh": _refresh,

@@ -1,0 +1,113 @@
+"""Steps of one's own beside datasets and models, approvals inside a run, and how any of them is executed."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from everloop.core.errors import DefinitionError
+from everloop.core.ports import Resources
+from everloop.flows.assets import Asset, define, key_of
+from everloop.flows.control import Approval, Each, Retry, bytes_of, seconds_of
+from everloop.project.placing import at_caller, place
+
+
+def limits(
+    *, cores: float = 1.0, memory: str | int | None = None, timeout: str | float | None = None, gpus: float = 0.0
+) -> Resources:
+    """What a step may use: `limits(cores=2, memory="2GB", timeout="10m")`.
+
+    A step with a limit of memory or time runs in a process of its own, which is ended when it goes beyond.
+    Raises `DefinitionError` for what is no amount.
+    """
+    if cores <= 0 or gpus < 0:
+        raise DefinitionError(f"a step cannot have {cores:g} cores and {gpus:g} GPUs", hint="cores from above 0")
+    return Resources(cores, bytes_of(memory), seconds_of(timeout), gpus)
+
+
+class Steps:
+    """The part of a `Project` that is about steps."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self.steps: dict[str, Asset] = {}
+        self._run_with: dict[str, tuple[Resources | None, Retry | None]] = {}
+
+    def step(
+        self,
+        *,
+        each: Each | None = None,
+        only_if: str = "",
+        unless: str = "",
+        joins: bool = False,
+        limits: Resources | None = None,
+        retry: Retry | None = None,
+        upstream: Mapping[str, str] | None = None,
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Decorate a function that gives a value: anything that is no table and no model.
+
+        `each=el.map("part", over="parts")` runs it once for every item of a list. `only_if` and `unless` name a value
+        that decides whether it runs; what needs a skipped step is skipped too, unless it `joins`: then it gets None.
+        """
+
+        def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+            asset = at_caller(
+                lambda: define(
+                    function,
+                    upstream=upstream,
+                    resources=limits,
+                    retry=retry,
+                    each=each,
+                    only_if=only_if,
+                    unless=unless,
+                    joins=joins,
+                )
+            )
+            self._add("step", asset.name, self.steps, asset)
+            return function
+
+        return declare
+
+    def approval(
+        self,
+        name: str,
+        *,
+        of: str | Iterable[str],
+        role: str = "approver",
+        within: str | float = "7d",
+        own: bool = False,
+    ) -> None:
+        """A step that waits until a person approves what the assets `of` gave; what needs it gets True.
+
+        The run parks meanwhile and holds no worker. It goes on when somebody with `role` approves (who started the run
+        only where it is their `own` to approve), and ends when they refuse, or after the time `within`.
+        """
+        listed = [of] if isinstance(of, str) else list(of)
+
+        def made() -> Asset:
+            seconds = seconds_of(within)
+            assert seconds is not None
+            needs = {one.replace("/", "_"): one for one in listed}
+            return Asset(key_of("value", name), None, needs, place=place(), approval=Approval(role, seconds, own))
+
+        self._add("step", name, self.steps, at_caller(made))
+
+    def run_with(self, definition: Any, *, limits: Resources | None = None, retry: Retry | None = None) -> None:
+        """Say with what a dataset or a model of this project is made: `el.limits(...)`, `el.Retry(...)`."""
+        kind, _, name = self._key_of(definition).partition("/")
+        if kind not in ("dataset", "trainer"):
+            raise DefinitionError(f"{place()}: a {kind} is not executed", hint="say it of a dataset or a model")
+        self._run_with[f"{'data' if kind == 'dataset' else 'model'}/{name}"] = (limits, retry)
+
+    def with_steps(self, assets: Iterable[Asset]) -> list[Asset]:
+        """Assets as they are executed, with the steps behind them."""
+        found = []
+        for asset in [*assets, *self.steps.values()]:
+            resources, retry = self._run_with.get(asset.key, (None, None))
+            found.append(replace(asset, resources=resources or asset.resources, retry=retry or asset.retry))
+        return found
+
+    def _add(self, kind: str, name: str, into: dict[str, Any], made: Any) -> None:
+        raise NotImplementedError
+
+    def _key_of(self, definition: Any) -> str:
+        raise NotImplementedError
