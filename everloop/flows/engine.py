@@ -7,6 +7,7 @@ a killed run had finished is in the catalog, so a new run repeats only the steps
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from everloop.catalog.context import Context
@@ -83,33 +84,34 @@ def owner() -> str:
 def _drive(ctx: Context, driver: Driver, ledger: Ledger, plan: Sequence[Asset], given: Mapping[str, str]) -> None:
     """Make the plan and close the run, whatever comes of it."""
     flow = ledger.flow
-    try:
-        driver.make(plan, given)
-        ledger.close()
-    except BaseException as error:
+
+    def ended(_kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None:
+            return
         try:
             ledger.close()  # what ended well beside it
         except EverloopError:
             ledger.abort()
         if flow is not None:
             _close(ctx, flow, error)
-        raise
+
+    with ExitStack() as end:
+        end.push(ended)
+        driver.make(plan, given)
+        ledger.close()
     if flow is not None:
         with ctx.write() as tx:
-            ended = flows.end(tx, ctx.project, flow, "parked" if driver.parked else "done", now=ctx.wall())
-            if ended and driver.parked:
+            held = flows.end(tx, ctx.project, flow, "parked" if driver.parked else "done", now=ctx.wall())
+            if held and driver.parked:
                 remind(tx, ctx, flow)
 
 
 def _close(ctx: Context, flow: Flow, error: BaseException) -> None:
     cancelled = isinstance(error, Cancelled | KeyboardInterrupt | SystemExit)
     said = str(error) or type(error).__name__
-    try:
-        with ctx.write() as tx:
-            flows.end(tx, ctx.project, flow, "cancelled" if cancelled else "failed", now=ctx.wall(), error=said[:2000])
+    with suppress(EverloopError), ctx.write() as tx:  # the database may be away: the run shows as lost then
+        if flows.end(tx, ctx.project, flow, "cancelled" if cancelled else "failed", now=ctx.wall(), error=said[:2000]):
             flows.close_steps(tx, ctx.project, flow.id)
-    except EverloopError:  # the database is away: the run shows as lost, and can be taken over
-        return
 
 
 def _open(ctx: Context, plan: Sequence[Asset], options: Options) -> Flow:

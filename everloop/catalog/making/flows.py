@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import Row, func, select, update
 
 from everloop.catalog.engine import Tx, insert_into
-from everloop.catalog.tables.flows import flow_steps, flows
+from everloop.catalog.tables.core import flow_steps, flows
 from everloop.core.clock import SECOND, Micros
 from everloop.core.errors import Cancelled, Conflict, NotFound
 from everloop.core.ids import fresh_id

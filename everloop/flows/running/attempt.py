@@ -31,7 +31,7 @@ from everloop.flows.running.finding import before, objects_of
 from everloop.flows.running.keys import Keys
 from everloop.flows.running.known import Known
 from everloop.flows.running.ledger import Ledger, Record
-from everloop.flows.running.settings import Done, Options, Origin, Progress
+from everloop.flows.running.settings import Done, Ended, Options, Origin, Progress
 from everloop.flows.running.unit import Unit
 
 _SHORT = 0.05
@@ -166,7 +166,7 @@ class Attempts:
             observed.cover(error)
             self._failed(unit, key, at, error)
             raise
-        except BaseException:
+        except (KeyboardInterrupt, SystemExit, Ended):
             observed.ended()
             self._end_run(run, "KILLED", {})
             raise

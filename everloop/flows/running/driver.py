@@ -23,13 +23,9 @@ from everloop.flows.running.each import items_of, together
 from everloop.flows.running.keys import Keys
 from everloop.flows.running.known import Known
 from everloop.flows.running.ledger import Ledger, Record
-from everloop.flows.running.settings import Done, Options, Progress
+from everloop.flows.running.settings import Done, Ended, Options, Progress
 from everloop.flows.running.unit import Unit
 from everloop.flows.value import codec
-
-
-class Ended(BaseException):
-    """Raised inside a step of this process when its run must end; no step may catch it as an error of its own."""
 
 
 class Driver:

@@ -13,6 +13,10 @@ Progress = Callable[[str, State, float], None]
 """Called with a step's key, its state and its seconds (0 until it ended), from the thread that runs the step."""
 
 
+class Ended(BaseException):
+    """Raised inside a step of this process when its run must end; no step may catch it as an error of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where the project is: its folder, and the module that defines it (`module` or `module:attribute`)."""
