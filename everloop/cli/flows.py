@@ -7,7 +7,7 @@ import typer
 from everloop.cli.assets import opened
 from everloop.cli.output import output
 from everloop.cli.session import session
-from everloop.workspace.work import flowing
+from everloop.workspace.flows import resuming
 
 flows = typer.Typer(help="Runs of flows: state, steps, cancel, approve, resume.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(help="The run, as `everloop flows list` shows it.")]
@@ -67,7 +67,7 @@ def resume(flow: Id) -> None:
     """Go on with a run whose process died, that failed, or that was approved; what it committed is reused."""
     with opened() as (workspace, uri), output.progress(f"resuming {flow}"):
         ctx = session.context(workspace)
-        built = flowing.resume(ctx, flow, tracking_uri=uri)
+        built = resuming.resume(ctx, flow, tracking_uri=uri)
     parked = built.results.parked
     said = f"waits for {', '.join(parked)}" if parked else f"{built.environment} holds it"
     output.show({"flow": flow, "snapshot": built.snapshot, "parked": list(parked)}, said)

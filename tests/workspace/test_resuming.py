@@ -15,10 +15,10 @@ from everloop.flows.running.operations import Decide, ListFlows, OfFlow, cancel_
 from everloop.flows.value import codec
 from everloop.project.loading import load_project
 from everloop.workspace.build import Request, build
+from everloop.workspace.flows import resuming
 from everloop.workspace.initial import initialise
 from everloop.workspace.opened import Workspace
 from everloop.workspace.operations import load_operations
-from everloop.workspace.work import flowing
 from everloop.workspace.work.executors import ByKind
 from everloop.workspace.work.tasks import perform
 
@@ -116,7 +116,7 @@ def test_a_parked_run_can_be_cancelled_and_not_gone_on_with(shop):
     assert row.state == "cancelled"
     assert row.counts["cancelled"] == 2
     with pytest.raises(Conflict):
-        flowing.resume(ada, identity)
+        resuming.resume(ada, identity)
     with pytest.raises(Conflict):
         invoke(person(workspace, "bea", "approver"), decide, Decide(flow=identity, step="agreed", approved=True))
 

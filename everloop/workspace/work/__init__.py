@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from everloop.workspace.work import (
         checking,
-        flowing,
         places,
         refreshing,
         reproducing,
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
         sweeping,
     )
 
-__all__ = ["checking", "flowing", "places", "refreshing", "reproducing", "retaining", "retraining", "sweeping"]
+__all__ = ["checking", "places", "refreshing", "reproducing", "retaining", "retraining", "sweeping"]
 
 
 def __getattr__(name: str) -> Any:

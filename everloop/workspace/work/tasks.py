@@ -5,6 +5,7 @@ The process loads what its kind needs and no more: monitors are asked every minu
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from everloop import serving, watch
@@ -45,7 +46,8 @@ def _reproduce(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
 
 
 def _go_on(ctx: Context, payload: Mapping[str, Any], uri: str) -> Any:
-    return work.flowing.perform(ctx, payload, tracking_uri=uri)
+    resuming = import_module("everloop.workspace.flows.resuming")  # loads an engine, as the others of `work` do
+    return resuming.perform(ctx, payload, tracking_uri=uri)
 
 
 def _refresh(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
