@@ -33,7 +33,6 @@ from everloop.workspace.work.feeding import wanted_feeds
 
 KINDS = (
     "checks.run",
-    "flow.go_on",
     "flow.retrain",
     "data.refresh",
     "predictions.seal",
