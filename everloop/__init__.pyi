@@ -44,8 +44,15 @@ from everloop.project import Project as Project
 from everloop.serving.definitions import AllAtOnce as AllAtOnce
 from everloop.serving.definitions import Canary as Canary
 from everloop.serving.definitions import Guardrails as Guardrails
-from everloop.serving.definitions import Lookup as Lookup
-from everloop.serving.definitions import Sequence as Sequence
+from everloop.serving.graph.nodes import CallEndpoint as CallEndpoint
+from everloop.serving.graph.nodes import Ensemble as Ensemble
+from everloop.serving.graph.nodes import Lookup as Lookup
+from everloop.serving.graph.nodes import Model as Model
+from everloop.serving.graph.nodes import Sequence as Sequence
+from everloop.serving.graph.nodes import Splitter as Splitter
+from everloop.serving.graph.nodes import Step as Step
+from everloop.serving.graph.nodes import Switch as Switch
+from everloop.serving.graph.nodes import Transform as Transform
 from everloop.watch.definitions import Late as Late
 from everloop.watch.definitions import every as every
 from everloop.watch.definitions import on_alarm as on_alarm

@@ -5,7 +5,7 @@ from typing import Any
 
 from everloop.catalog import versions
 from everloop.catalog.engine import Tx
-from everloop.core.coherence import check_revision
+from everloop.core.coherence import check_revision, walk
 from everloop.core.snapshot import Delta
 
 _FEEDS = ("endpoint", "model", "service", "view", "code")
@@ -26,9 +26,9 @@ def incoherences(tx: Tx, project: str, entries: Mapping[str, str], delta: Delta)
 
 def closed_revision(endpoint: Mapping[str, Any], entries: Mapping[str, str]) -> dict[str, Any]:
     """What an endpoint's manifest names, pinned by these entries: models by role, service, views, code."""
-    nodes = list(_nodes(endpoint.get("graph", {})))
-    models = {n.get("role", "champion"): entries.get(f"model/{n['model']}", "") for n in nodes if "model" in n}
-    service = next((entries.get(f"service/{n['service']}", "") for n in nodes if "service" in n), None)
+    nodes = list(walk(endpoint["graph"])) if "graph" in endpoint else []
+    models = {n["role"]: entries.get(f"model/{n['model']}", "") for n in nodes if n["node"] == "model"}
+    service = next((entries.get(f"service/{n['service']}", "") for n in nodes if n["node"] == "lookup"), None)
     views = {key.removeprefix("view/"): i for key, i in entries.items() if key.startswith("view/")}
     code = next((i for key, i in sorted(entries.items()) if key.startswith("code/")), "")
     return {"models": models, "service": service, "views": views, "code": code}
@@ -45,11 +45,3 @@ def _endpoint(
         return
     for problem in check_revision(revision, manifests):
         yield f"{problem.part} {problem.reason}"
-
-
-def _nodes(graph: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    if graph.get("node") == "sequence":
-        for node in graph["nodes"]:
-            yield from _nodes(node)
-    elif graph:
-        yield graph

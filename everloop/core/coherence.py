@@ -1,7 +1,8 @@
 """Coherence: an endpoint revision pins everything it serves from, by id, and the parts fit together."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from everloop.core.ids import is_id
 
@@ -57,3 +58,24 @@ def _missing_views(service: Mapping[str, object], views: Mapping[object, object]
         for name, identity in needed.items()
         if views.get(name) != identity
     ]
+
+
+def below(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The nodes that a node holds, in order."""
+    kind = node["node"]
+    if kind == "sequence":
+        return list(node["nodes"])
+    if kind == "switch":
+        return [case["node"] for case in node["cases"]] + ([node["otherwise"]] if node["otherwise"] else [])
+    if kind == "splitter":
+        return [share["node"] for share in node["shares"]]
+    if kind == "ensemble":
+        return [member["node"] for member in node["members"]]
+    return []
+
+
+def walk(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A node and everything below it, parents first: the place in this order is a node's number."""
+    yield node
+    for inner in below(node):
+        yield from walk(inner)

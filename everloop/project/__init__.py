@@ -300,7 +300,8 @@ class Project(Steps):
         )
         for key in made.upstream:
             kind, _, wanted = key.partition("/")
-            known: Iterable[str] = self.services if kind == "service" else self.trainers
+            homes: Mapping[str, Iterable[str]] = {"service": self.services, "endpoint": self.endpoints}
+            known = homes.get(kind, self.trainers)
             if wanted not in known:
                 raise DefinitionError(
                     f"{place()}: endpoint {name} names {key}, which nothing defines", hint=suggest(wanted, known)

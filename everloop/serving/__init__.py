@@ -12,15 +12,38 @@ from everloop.serving.definitions import (
     Canary,
     EndpointDef,
     Guardrails,
+)
+from everloop.serving.graph.nodes import (
+    CallEndpoint,
+    Ensemble,
     Lookup,
     Model,
     Sequence,
+    Splitter,
+    Step,
+    Switch,
+    Transform,
 )
 
 if TYPE_CHECKING:
     from everloop.serving import reading
 
-__all__ = ["AllAtOnce", "Canary", "EndpointDef", "Guardrails", "Lookup", "Model", "Sequence", "reading"]
+__all__ = [
+    "AllAtOnce",
+    "CallEndpoint",
+    "Canary",
+    "EndpointDef",
+    "Ensemble",
+    "Guardrails",
+    "Lookup",
+    "Model",
+    "Sequence",
+    "Splitter",
+    "Step",
+    "Switch",
+    "Transform",
+    "reading",
+]
 
 
 def __getattr__(name: str) -> Any:

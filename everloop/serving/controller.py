@@ -234,8 +234,7 @@ class Controller:
         return revision_entries.weighted(entry, weight)
 
     def _made(self, version: Version, number: int, manifests: revisions.Manifests, scope: str) -> Revision:
-        folder = self._folder(next(iter(version.manifest["models"].values())))
-        made = revision_entries.entry_of(version, manifests, folder=folder, scope=scope, loader=self._loader)
+        made = revision_entries.entry_of(version, manifests, folder_of=self._folder, scope=scope, loader=self._loader)
         return revision_entries.numbered(made, number)
 
     def _before(self, project: str, name: str) -> Route | None:

@@ -54,6 +54,8 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     """Which protocol asked: oip, invocations, predict."""
     stale: dict[str, str] = {}
     """Views that were too old or never filled, and what stood for them: `default` (values over no facts) or `serve`."""
+    path: dict[str, str] = {}
+    """What happened in the graph: shares that splitters took, steps whose default stood in or that were left out."""
 
     def columns(self) -> Columns:
         """The model's inputs, decoded."""

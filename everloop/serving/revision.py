@@ -7,14 +7,15 @@ from everloop.core.coherence import check_revision
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.ids import is_id
 from everloop.core.version import Version
-from everloop.serving.definitions import nodes_of
+from everloop.serving.graph.nodes import nodes_of
 
+_PINNED = ("lookup", "model")
 Manifests = Mapping[str, Mapping[str, Any]]
 
 
 def needed(entries: Mapping[str, str], endpoint: Mapping[str, Any]) -> tuple[str, ...]:
     """Ids of the versions that an endpoint's graph names, as far as the snapshot holds them."""
-    keys = [_key_of(node) for node in nodes_of(endpoint["graph"])]
+    keys = [_key_of(node) for node in nodes_of(endpoint["graph"]) if node["node"] in _PINNED]
     return tuple(entries[key] for key in keys if key in entries)
 
 
@@ -29,6 +30,8 @@ def build(name: str, entries: Mapping[str, str], manifests: Manifests) -> Versio
     models: dict[str, str] = {}
     service: str | None = None
     for node in nodes_of(endpoint["graph"]):
+        if node["node"] not in _PINNED:
+            continue  # a transform is in the endpoint itself; an endpoint that is called chooses its own revision
         identity = _pinned(entries, _key_of(node), name)
         if identity not in manifests:
             raise NotFound(f"endpoint {name} needs {_key_of(node)}, whose version is not here")

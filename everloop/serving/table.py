@@ -40,6 +40,17 @@ class Lookup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What happens then, and when a view was never filled: `fail`, `default` or `serve`."""
 
 
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one worker of a graph runs: a model, or a function of the project."""
+
+    folder: str
+    loader: str
+    inputs: list[list[str]]
+    """`[name, datatype]` of what it is asked with, in order."""
+    example: dict[str, list[Any]]
+    nullable: list[str] = []
+
+
 class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One live revision of an endpoint."""
 
@@ -61,6 +72,15 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Inputs that may be null though their datatype cannot say it: a column `<name>?null` among `inputs` does."""
     loader: str = LOADER
     """`module:function` that loads the folder into a predictor."""
+    graph: dict[str, Any] | None = None
+    """The endpoint's graph; None stands for what `lookup` and the model say alone."""
+    parts: dict[str, Part] = {}
+    """Of a graph that is more than a line: what its workers run, by `model <role>` or `transform <name>`."""
+
+    @property
+    def workers(self) -> dict[str, Part]:
+        """What must run for this revision."""
+        return self.parts or {"": Part(self.folder, self.loader, self.inputs, self.example, self.nullable)}
 
 
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

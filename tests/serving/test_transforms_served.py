@@ -114,7 +114,7 @@ def made(tmp_path_factory):
 def entry_of(made, **changed):
     manifests = {**made.manifests, **changed}
     version = revisions.build("comeback", made.held, made.manifests)
-    return entries.entry_of(version, manifests, folder=made.folder, scope=SCOPE, loader=LOADER)
+    return entries.entry_of(version, manifests, folder_of=lambda _: made.folder, scope=SCOPE, loader=LOADER)
 
 
 def test_the_frame_holds_what_transforms_make_and_its_types_survive_nulls(made):

@@ -117,7 +117,7 @@ def made(tmp_path_factory):
         store.close()
         model = materialize(manifests[held["model/comeback"]], ctx.store, home / "model")
         version = revisions.build("comeback", held, manifests)
-        entry = entries.entry_of(version, manifests, folder=model, scope=SCOPE, loader=LOADER)
+        entry = entries.entry_of(version, manifests, folder_of=lambda _: model, scope=SCOPE, loader=LOADER)
         yield SimpleNamespace(ctx=ctx, tables=tables, rows=rows, home=home, model=model, entry=entry)
     finally:
         shop.close()

@@ -13,6 +13,7 @@ from typing import Any
 from everloop.catalog import versions
 from everloop.catalog.engine import Tx
 from everloop.catalog.versions import VersionRow
+from everloop.core.coherence import walk
 from everloop.core.errors import NotFound
 from everloop.core.ids import is_id
 from everloop.data import catalogue
@@ -256,8 +257,7 @@ def _every_table(lineage: ColumnLineage, row: VersionRow) -> tuple[Made, ...]:
 
 
 def _of_endpoint(lineage: ColumnLineage, row: VersionRow) -> Columns:
-    graph = row.manifest.get("graph", {})
-    nodes = [graph, *graph.get("nodes", [])]
+    nodes = list(walk(row.manifest["graph"])) if "graph" in row.manifest else []
     found: dict[str, tuple[Made, ...]] = {}
     for node in nodes:
         if node.get("node") == "lookup":

@@ -164,7 +164,8 @@ def _box(node: Node, spot: Placed) -> str:
         + (f'<text class="note" x="12" y="36">{escape(note)}</text>' if note else "")
         + f"<title>{escape(node.label)} {escape(node.note)}</title>"
     )
-    body = f'<g class="node {escape(node.kind)}" transform="translate({spot.x} {spot.y})">{text}</g>'
+    named = f'class="node {escape(node.kind)}" data-node="{escape(node.id)}"'
+    body = f'<g {named} transform="translate({spot.x} {spot.y})">{text}</g>'
     return f'<a href="{escape(node.href)}">{body}</a>' if node.href else body
 
 

@@ -3,21 +3,25 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from everloop.core.clock import Micros
-from everloop.core.errors import EverloopError, InvalidInput, StepFailed, StorageFull, Unavailable
+from everloop.core.errors import EverloopError, InvalidInput, Overloaded, StepFailed, StorageFull, Unavailable
 from everloop.serving import log
-from everloop.serving.columns import Columns, Outputs, unpack_answer
+from everloop.serving.columns import Columns, Layout, Outputs, describe, pack_answer, unpack_answer
 from everloop.serving.fusing.derived import nulls_apart
 from everloop.serving.gateway.features import FeaturesGone, Looked
 from everloop.serving.gateway.fleet import Live, LiveRoute
+from everloop.serving.graph.running import Run
 from everloop.serving.protocol.question import Question
 from everloop.serving.table import Lookup
 
+_DEEPEST = 4
+"""Endpoints that may call each other in one question."""
 FeatureReader = Callable[[Lookup, Columns, int, Micros], Looked]
 """(look-up, caller's columns, rows, event time) -> feature columns."""
 
@@ -37,6 +41,22 @@ class Asked:
     protocol: str
     started: float
     """`time.monotonic()` at the request's arrival."""
+    depth: int = 0
+    """How many endpoints called each other before."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a revision answered, and how it is logged."""
+
+    inputs: tuple[msgspec.Raw, bytes]
+    """Layout and bytes of what models were asked with."""
+    said: tuple[msgspec.Raw, bytes]
+    """Outputs and bytes of the answer."""
+    outputs: Outputs
+    answer: dict[str, np.ndarray[Any, Any]]
+    stale: Mapping[str, str]
+    path: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +72,8 @@ class Answered:
     fallback: bool
     stale: Mapping[str, str]
     """Feature views that were too old, and what stood for them."""
+    path: Mapping[str, str] = field(default_factory=dict)
+    """What happened in the graph: shares taken, defaults that stood in, steps that were left out."""
 
     def parameters(self) -> dict[str, Any]:
         """What every reply says about itself."""
@@ -62,15 +84,19 @@ class Answered:
             said["fallback"] = True
         if self.stale:
             said["stale"] = dict(self.stale)
+        if self.path:
+            said["path"] = dict(self.path)
         return said
 
 
 class Predictions:
     """Answers questions; one a gateway."""
 
-    def __init__(self, appender: log.Appender, nonce: int, reader: FeatureReader) -> None:
+    def __init__(
+        self, appender: log.Appender, nonce: int, reader: FeatureReader, route: Callable[[str], LiveRoute]
+    ) -> None:
         """Log with `appender`; `nonce` (32 bit, random) keeps ids of different processes apart."""
-        self._appender, self._reader = appender, reader
+        self._appender, self._reader, self._route = appender, reader, route
         self._nonce = f"{nonce & 0xFFFFFFFF:08x}"
         self._count = 0
 
@@ -118,60 +144,105 @@ class Predictions:
         return asked.started + asked.route.route.deadline_micros / 1e6
 
     async def _by(self, asked: Asked, live: Live, fallback: str) -> Answered:
-        process, question = live.process, asked.question
-        if not process.ready.is_set():
+        if live.waiting >= asked.route.route.max_queue:
+            raise Overloaded("too many requests wait for this model", hint="try again in a second", seconds=1)
+        if not live.ready:
             await self._wait(asked, live, last=bool(fallback))
-        if process.waiting >= asked.route.route.max_queue:
-            raise Unavailable("too many requests wait for this model", hint="try again in a second")
-        columns: Mapping[str, Any] = question.columns
-        stale: Mapping[str, str] = {}
         asked_at = asked.at or time.time_ns() // 1000
-        lookup = live.revision.lookup
-        if lookup is not None:
-            found, stale = self._reader(lookup, question.columns, question.rows, asked_at)
-            columns = {**columns, **found}
-        if live.revision.nullable:
-            columns = nulls_apart(columns, live.revision.nullable, question.rows)
-        payload = process.model_inputs.pack(columns, question.rows)
-        frame = await process.ask(payload, question.rows, self._deadline(asked))
-        answer = unpack_answer(process.outputs, frame.payload, question.rows)
+        if live.graph is None:
+            told = await self._line(asked, live, asked_at)
+        else:
+            told = await self._graph(asked, live, live.graph, asked_at)
         took = int((time.monotonic() - asked.started) * 1e6)
-        identity = self._log(asked, live, (payload, frame.payload), asked_at, took=took, fallback=fallback, stale=stale)
-        live.counters.answered(question.rows, took)
-        live.counters.stale += bool(stale)
-        return Answered(identity, live, question.rows, process.shown, answer, bool(fallback), stale)
+        identity = self._log(asked, live, told, asked_at, took=took, fallback=fallback)
+        live.counters.answered(asked.question.rows, took)
+        live.counters.stale += bool(told.stale)
+        shown = live.shown if live.graph is None else told.outputs
+        return Answered(identity, live, asked.question.rows, shown, told.answer, bool(fallback), told.stale, told.path)
+
+    async def _line(self, asked: Asked, live: Live, at: Micros) -> "_Told":
+        """A look-up, where there is one, and the model."""
+        process, rows = live.process, asked.question.rows
+        columns: Mapping[str, Any] = asked.question.columns
+        stale: Mapping[str, str] = {}
+        lookup = live.revision.lookup
+        started = time.monotonic()
+        if lookup is not None:
+            found, stale = self._reader(lookup, asked.question.columns, rows, at)
+            columns = {**columns, **found}
+            looked, started = started, time.monotonic()
+            _count(live, 1, rows, started - looked)
+        if live.revision.nullable:
+            columns = nulls_apart(columns, live.revision.nullable, rows)
+        payload = process.model_inputs.pack(columns, rows)
+        frame = await process.ask(payload, rows, self._deadline(asked))
+        _count(live, len(live.nodes) - 1, rows, time.monotonic() - started)
+        answer = unpack_answer(process.outputs, frame.payload, rows)
+        return _Told((live.logged_raw, payload), (process.outputs_raw, frame.payload), process.outputs, answer, stale)
+
+    async def _graph(self, asked: Asked, live: Live, graph: Mapping[str, Any], at: Micros) -> "_Told":
+        """A graph, whose nodes are all of this revision."""
+        looked: dict[str, Any] = {}
+        stale: dict[str, str] = {}
+
+        def look_up(columns: Mapping[str, Any], rows: int) -> Mapping[str, Any]:
+            assert live.revision.lookup is not None
+            found, old = self._reader(live.revision.lookup, dict(columns), rows, at)
+            looked.update(found)
+            stale.update(old)
+            return {name: _array(values) for name, values in found.items()}
+
+        async def call(name: str, columns: Mapping[str, Any], rows: int, deadline: float) -> dict[str, Any]:
+            return await self._called(asked, name, dict(columns), rows, deadline)
+
+        question = asked.question
+        sticky = asked.sticky or _entity(asked) or self._fresh_id(0).encode()
+        nullable = {name: part.nullable for name, part in live.revision.parts.items()}
+        run = Run(live.workers, live.nodes, nullable, self._deadline(asked), sticky, look_up, call)
+        answer = await run.run(graph, question.columns, question.rows)
+        if not answer:
+            raise StepFailed("every step that could answer was left out")
+        outputs = describe(answer)
+        seen = _seen({**looked, **question.columns}, live, question.rows)
+        said = (msgspec.Raw(msgspec.msgpack.encode([o.listed() for o in outputs])), pack_answer(outputs, answer))
+        return _Told(seen, said, outputs, answer, stale, run.path)
+
+    async def _called(
+        self, asked: Asked, name: str, columns: dict[str, Any], rows: int, deadline: float
+    ) -> dict[str, Any]:
+        """What another endpoint of the project answers."""
+        if asked.depth >= _DEEPEST:
+            raise StepFailed(
+                "endpoints call each other without end", hint="look at the graphs of those that are called"
+            )
+        route = self._route(f"{asked.route.route.project}.{name}")
+        now = time.monotonic()
+        inner = Asked(route, Question(columns, rows), asked.at, asked.sticky, "", "call", now, depth=asked.depth + 1)
+        try:
+            answered = await asyncio.wait_for(self.answer(inner), max(deadline - now, 0.001))
+        except TimeoutError:
+            raise Unavailable(f"endpoint {name} did not answer in time") from None
+        return {output.name: answered.answer[output.name] for output in answered.outputs}
 
     async def _wait(self, asked: Asked, live: Live, *, last: bool) -> None:
-        """Wait for a worker that starts; a fallback that is warm does not wait, unless this is the `last` try."""
+        """Wait for workers that start; a fallback that is warm does not wait, unless this is the `last` try."""
         live.wake()
+        if live.lenient:
+            return  # its steps wait, or do without
         if not last and not asked.pinned and asked.route.instead(live, warm=True) is not None:
-            raise Unavailable(live.process.problem or "the model worker is starting")
-        left = self._deadline(asked) - time.monotonic()
-        try:
-            await asyncio.wait_for(live.process.ready.wait(), max(left, 0.001))
-        except TimeoutError:
-            problem = live.process.problem or "the model worker did not start in time"
-            raise Unavailable(problem, hint="the revision may be broken; look at the endpoint") from None
+            raise Unavailable(live.reason or "the model worker is starting")
+        if not await live.become_ready(max(self._deadline(asked) - time.monotonic(), 0.001)):
+            problem = live.reason or "the model worker did not start in time"
+            raise Unavailable(problem, hint="the revision may be broken; look at the endpoint")
 
     def _fresh_id(self, wall: Micros) -> str:
         """Rising in time, unique across gateways: 56 bit of microseconds, 32 bit nonce, 40 bit counter."""
         self._count += 1
         return f"{wall:014x}{self._nonce}{self._count & 0xFFFFFFFFFF:010x}"
 
-    def _log(
-        self,
-        asked: Asked,
-        live: Live,
-        said: tuple[bytes, bytes],
-        at: Micros,
-        *,
-        took: int,
-        fallback: str,
-        stale: Mapping[str, str],
-    ) -> str:
+    def _log(self, asked: Asked, live: Live, told: "_Told", at: Micros, *, took: int, fallback: str) -> str:
         """Append the frame and return the id; empty when the log is full and the endpoint serves unlogged."""
-        inputs, answer = said
-        route, process = asked.route.route, live.process
+        route = asked.route.route
         wall = time.time_ns() // 1000
         identity = self._fresh_id(wall)
         entry = log.Entry(
@@ -182,15 +253,14 @@ class Predictions:
             route.name,
             live.revision.id,
             asked.question.rows,
-            process.inputs_raw,
-            inputs,
-            process.outputs_raw,
-            answer,
+            *told.inputs,
+            *told.said,
             _keys(live, asked.question.columns),
             took,
             fallback,
             asked.protocol,
-            dict(stale),
+            dict(told.stale),
+            dict(told.path),
         )
         try:
             self._appender.append(entry)
@@ -200,6 +270,29 @@ class Predictions:
                 raise
             return ""
         return identity
+
+
+def _count(live: Live, number: int, rows: int, seconds: float) -> None:
+    if number in live.nodes:
+        live.nodes[number].answered(rows, int(seconds * 1e6))
+
+
+def _array(values: Any) -> np.ndarray[Any, Any]:
+    """A column of features: text as objects, a missing number as NaN."""
+    if isinstance(values, np.ndarray):
+        return values
+    if any(isinstance(value, str) for value in values):
+        return np.array(values, object)
+    return np.array([np.nan if value is None else value for value in values])
+
+
+def _seen(columns: Mapping[str, Any], live: Live, rows: int) -> tuple[msgspec.Raw, bytes]:
+    """The layout and bytes of what models were asked with; a column that a step left out is left out."""
+    given = nulls_apart(columns, [name for name in live.revision.nullable if name in columns], rows)
+    if all(name in given for name in live.logged.names):
+        return live.logged_raw, live.logged.pack(given, rows)
+    layout = Layout(tuple(column for column in live.logged.columns if column.name in given))
+    return msgspec.Raw(msgspec.msgpack.encode(layout.pairs())), layout.pack(given, rows)
 
 
 def _keys(live: Live, columns: Columns) -> dict[str, list[str]]:

@@ -11,13 +11,18 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from everloop.core.errors import EverloopError, NotFound
+import msgspec
+
+from everloop.core.coherence import walk
+from everloop.core.errors import EverloopError, InvalidInput, NotFound
 from everloop.core.signing import VerifyKey
 from everloop.serving import table as tables
 from everloop.serving.columns import Layout, Outputs
-from everloop.serving.gateway.stats import Counters
+from everloop.serving.gateway.stats import Counters, NodeCounters
 from everloop.serving.gateway.workers import ModelProcess
-from everloop.serving.table import Revision, Route, Table
+from everloop.serving.graph.nodes import numbered
+from everloop.serving.graph.shapes import ShownBy, outputs_of
+from everloop.serving.table import Part, Revision, Route, Table
 
 _READY_SECONDS = 60.0
 _DRAIN_SECONDS = 15.0
@@ -26,21 +31,44 @@ _POLL_SECONDS = 0.2
 
 @dataclass(slots=True)
 class Live:
-    """One live revision: its worker and its counters."""
+    """One live revision: its workers, its counters, and its graph with those of each node."""
 
     revision: Revision
-    process: ModelProcess
+    workers: dict[str, ModelProcess]
     counters: Counters
+    nodes: dict[int, NodeCounters]
+    endpoint: ShownBy
+    """The outputs of another endpoint of the project, by its name."""
+    graph: dict[str, Any] | None = field(init=False)
+    """The numbered graph, where it is more than a line."""
+    caller: Layout = field(init=False)
+    """The columns that a caller sends."""
+    logged: Layout = field(init=False)
+    """What is logged of a question: what models are asked with, without what nodes made."""
+    logged_raw: msgspec.Raw = field(init=False)
+    lenient: bool = field(init=False)
+    """Whether it may answer without one of its workers."""
+
+    def __post_init__(self) -> None:
+        """Read the entry."""
+        whole = self.revision.graph
+        self.graph = numbered(whole) if whole is not None and self.revision.parts else None
+        self.lenient = self.graph is not None and any("soft" in n or "default" in n for n in walk(self.graph))
+        self.caller = Layout.from_pairs(self.revision.caller)
+        self.logged = Layout.from_pairs(self.revision.inputs)
+        self.logged_raw = msgspec.Raw(msgspec.msgpack.encode(self.logged.pairs()))
 
     @property
-    def caller(self) -> Layout:
-        """The columns that a caller sends."""
-        return self.process.caller_inputs
+    def process(self) -> ModelProcess:
+        """The worker of the model; of a graph, the first."""
+        return next(iter(self.workers.values()))
 
     @property
     def shown(self) -> Outputs:
-        """The outputs that a caller sees; empty until it was warm once."""
-        return self.process.shown
+        """The outputs that a caller sees; empty until all workers were warm once. Raises `InvalidInput`."""
+        if self.graph is None:
+            return self.process.shown
+        return outputs_of(self.graph, lambda key: self.workers[key].shown, self.endpoint)
 
     @property
     def example(self) -> dict[str, list[Any]]:
@@ -49,30 +77,41 @@ class Live:
 
     @property
     def state(self) -> str:
-        """`ready`, `starting`, `failed` or `asleep`."""
-        return self.process.state
+        """`ready`, `starting`, `failed` or `asleep`: the first of failed, starting, asleep that a worker is."""
+        states = {worker.state for worker in self.workers.values()}
+        return next((state for state in ("failed", "starting", "asleep") if state in states), "ready")
 
     @property
     def ready(self) -> bool:
         """Whether it answers at once."""
-        return self.process.ready.is_set()
+        return all(worker.ready.is_set() for worker in self.workers.values())
 
     @property
     def reason(self) -> str:
         """Why it is not ready; empty while it starts."""
-        return "it was unloaded; the next question wakes it" if self.state == "asleep" else self.process.problem
+        if self.state == "asleep":
+            return "its workers sleep; the next question wakes them"
+        told = ((key, worker.problem) for key, worker in self.workers.items())
+        return "; ".join(f"{key}: {problem}" if key else problem for key, problem in told if problem)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for its busiest worker."""
+        return max(worker.waiting for worker in self.workers.values())
 
     def wake(self) -> None:
         """Start what sleeps."""
-        self.process.wake()
+        for worker in self.workers.values():
+            worker.wake()
 
     async def become_ready(self, seconds: float) -> bool:
         """Wait until it answers, or cannot."""
-        return await self.process.become_ready(seconds)
+        ready = await asyncio.gather(*(worker.become_ready(seconds) for worker in self.workers.values()))
+        return all(ready)
 
     async def sleep(self) -> None:
-        """End its worker once it answered what it was asked; the next question wakes it."""
-        await self.process.sleep(_DRAIN_SECONDS)
+        """End its workers once they answered what they were asked; the next question wakes them."""
+        await asyncio.gather(*(worker.sleep(_DRAIN_SECONDS) for worker in self.workers.values()))
 
 
 @dataclass(slots=True)
@@ -124,8 +163,8 @@ class LiveRoute:
         """
         if self.route.fallback is None:
             return None
-        able = [live for live in self.live if live is not failed and (not warm or live.process.ready.is_set())]
-        return max(able, key=lambda live: (live.process.ready.is_set(), live.revision.weight), default=None)
+        able = [live for live in self.live if live is not failed and (not warm or live.ready)]
+        return max(able, key=lambda live: (live.ready, live.revision.weight), default=None)
 
 
 class Fleet:
@@ -135,8 +174,8 @@ class Fleet:
         """Serve the table at `path` once `load` is called; nothing until then."""
         self._path, self._key = path, key
         self._seen: tuple[int, int, int] | None = None
-        self._processes: dict[tuple[str, str], ModelProcess] = {}
-        self._counters: dict[tuple[str, str], Counters] = {}
+        self._processes: dict[bytes, ModelProcess] = {}
+        self._counters: dict[tuple[str, str], tuple[Counters, dict[int, NodeCounters]]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self.looked = asyncio.Event()
         """Set once the first table was looked for: before that nobody should be told that an endpoint is not there."""
@@ -177,13 +216,13 @@ class Fleet:
         return True
 
     async def _adopt(self, table: Table) -> None:
-        wanted = {(r.id, r.folder): r for route in table.routes for r in route.revisions}
+        revisions = [r for route in table.routes for r in route.revisions]
         first = not self.routes
         starting = []
-        for key, revision in wanted.items():
+        for part in (part for revision in revisions for part in revision.workers.values()):
+            key = _key(part)
             if key not in self._processes:
-                process = ModelProcess(revision)
-                self._processes[key] = process
+                process = self._processes[key] = ModelProcess(part)
                 await process.start()
                 starting.append(process)
         if first:
@@ -191,9 +230,22 @@ class Fleet:
             self.looked.set()
         for process in starting:
             await process.become_ready(_READY_SECONDS)
-        self.problems = {p.revision.id: p.problem or "not warm in time" for p in starting if not p.ready.is_set()}
+        self.problems = {r.id: problem for r in revisions if (problem := self._problem(r, starting))}
         self._swap(table, {} if first else self.problems)
         self._end_unused()
+
+    def _problem(self, revision: Revision, starting: list[ModelProcess]) -> str:
+        """Why a revision cannot serve; empty when nothing that was started for it says so."""
+        for name, part in revision.workers.items():
+            process = self._processes[_key(part)]
+            if process in starting and not process.ready.is_set():
+                return f"{name}: {process.problem}".removeprefix(": ") if process.problem else "not warm in time"
+        if revision.parts and revision.graph is not None:
+            try:
+                outputs_of(revision.graph, lambda name: self._processes[_key(revision.parts[name])].shown, lambda _: ())
+            except InvalidInput as error:
+                return error.message
+        return ""
 
     def _swap(self, table: Table, unfit: dict[str, str]) -> None:
         """Make `table` live in one assignment; an endpoint with an unfit revision stays as it was."""
@@ -203,16 +255,27 @@ class Fleet:
             if before is not None and any(r.id in unfit for r in route.revisions):
                 routes[route.address] = before
                 continue
-            live = [
-                Live(r, self._processes[r.id, r.folder], self._counters.setdefault((route.address, r.id), Counters()))
-                for r in route.revisions
-            ]
-            routes[route.address] = LiveRoute(route, live)
+            routes[route.address] = LiveRoute(route, [self._live(route, revision) for revision in route.revisions])
         self.routes = routes
         self.table = table
 
+    def _live(self, route: Route, revision: Revision) -> Live:
+        workers = {name: self._processes[_key(part)] for name, part in revision.workers.items()}
+        counted = (route.address, revision.id)
+        if counted not in self._counters:
+            nodes = range(sum(1 for _ in walk(revision.graph))) if revision.graph else range(0)
+            self._counters[counted] = (Counters(), {number: NodeCounters() for number in nodes})
+        counters, nodes_counters = self._counters[counted]
+
+        def shown(name: str) -> Outputs:
+            other = self.routes.get(f"{route.project}.{name}")
+            return other.champion.shown if other is not None and other.live else ()
+
+        return Live(revision, workers, counters, nodes_counters, shown)
+
     def _end_unused(self) -> None:
-        used = {id(live.process) for route in self.routes.values() for live in route.live}
+        lives = [live for route in self.routes.values() for live in route.live]
+        used = {id(worker) for live in lives for worker in live.workers.values()}
         for key in [key for key, process in self._processes.items() if id(process) not in used]:
             task = asyncio.get_running_loop().create_task(self._processes.pop(key).retire(_DRAIN_SECONDS))
             self._retiring.add(task)
@@ -248,15 +311,25 @@ class Fleet:
         }
 
 
+def _key(part: Part) -> bytes:
+    """Names a worker: revisions that hold the same part share it, so that upgrading one part starts that part only."""
+    return msgspec.msgpack.encode(part)
+
+
 def _told(live: Live) -> dict[str, Any]:
     process = live.process
     return {
         "number": live.revision.number,
         "weight": live.revision.weight,
-        "state": process.state,
-        "problem": process.problem,
+        "state": live.state,
+        "problem": live.reason if live.state == "failed" else "",
         "pid": process.pid,
-        "restarts": process.restarts,
-        "waiting": process.waiting,
+        "restarts": sum(worker.restarts for worker in live.workers.values()),
+        "waiting": live.waiting,
+        "workers": {
+            name: {"state": worker.state, "pid": worker.pid, "restarts": worker.restarts, "waiting": worker.waiting}
+            for name, worker in live.workers.items()
+        },
+        "nodes": {str(number): counted.told() for number, counted in live.nodes.items()},
         **live.counters.told(),
     }

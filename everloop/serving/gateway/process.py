@@ -97,7 +97,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     lookups = Lookups(features)
     # the secret goes before any model's process is started: it is not theirs
     carrier = Carrier(arguments.server, os.environ.pop(hand.VARIABLE, ""))
-    door, predictions = Door(listening.getsockname()[0]), Predictions(appender, nonce, features.read)
+    door, predictions = Door(listening.getsockname()[0]), Predictions(appender, nonce, features.read, fleet.route)
     switchboard = Switchboard()
     switchboard.desk = desk = Desk(fleet, predictions, door)
     app = Gateway(desk, lookups, carrier if arguments.server else None)

@@ -80,3 +80,39 @@ class Counters:
             "p99_micros": quantile(self.latency, 0.99),
             "latency": {str(index): count for index, count in enumerate(self.latency) if count},
         }
+
+
+@dataclass(slots=True)
+class NodeCounters:
+    """Of one node of a graph."""
+
+    requests: int = 0
+    rows: int = 0
+    errors: int = 0
+    retries: int = 0
+    defaults: int = 0
+    """Of the errors, those that the step's default stood in for."""
+    latency: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
+
+    def answered(self, rows: int, micros: int) -> None:
+        """Count an answer."""
+        self.requests += 1
+        self.rows += rows
+        self.latency[bucket(micros)] += 1
+
+    def failed(self) -> None:
+        """Count a failure, after its last try."""
+        self.requests += 1
+        self.errors += 1
+
+    def told(self) -> dict[str, int]:
+        """As JSON."""
+        return {
+            "requests": self.requests,
+            "rows": self.rows,
+            "errors": self.errors,
+            "retries": self.retries,
+            "defaults": self.defaults,
+            "p50_micros": quantile(self.latency, 0.5),
+            "p99_micros": quantile(self.latency, 0.99),
+        }

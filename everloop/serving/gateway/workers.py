@@ -16,7 +16,7 @@ from everloop.serving import wire
 from everloop.serving.columns import Layout, Outputs, outputs_from
 from everloop.serving.fusing.derived import shown
 from everloop.serving.modelworker import Setup
-from everloop.serving.table import Revision
+from everloop.serving.table import Part
 
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
@@ -46,18 +46,16 @@ class _Link(asyncio.Protocol):
 
 
 class ModelProcess:
-    """The worker of one revision: a process that is restarted when it dies, until it is retired."""
+    """The worker of one part, for every revision that holds it: restarted when it dies, until it is retired."""
 
-    def __init__(self, revision: Revision) -> None:
+    def __init__(self, part: Part) -> None:
         """Describe it; `start` starts it."""
-        self.revision = revision
-        self.model_inputs = Layout.from_pairs(revision.inputs)
-        self.caller_inputs = Layout.from_pairs(revision.caller)
+        self.part = part
+        self.model_inputs = Layout.from_pairs(part.inputs)
         self.outputs: Outputs = ()
         self.shown: Outputs = ()
         """The outputs that callers see."""
         self.outputs_raw = msgspec.Raw(b"\x90")
-        self.inputs_raw = msgspec.Raw(msgspec.msgpack.encode(self.model_inputs.pairs()))
         self.ready = asyncio.Event()
         self.problem = ""
         """Why it is not ready; empty while it is or may become so."""
@@ -117,8 +115,8 @@ class ModelProcess:
             lambda: _Link(self._on_frame, self._on_lost), sock=ours
         )
         self._link = link
-        revision = self.revision
-        setup = Setup(revision.folder, revision.loader, revision.inputs, revision.example)
+        part = self.part
+        setup = Setup(part.folder, part.loader, part.inputs, part.example)
         link.transport.write(wire.encode(wire.ASK, 0, 0, msgspec.json.encode(setup)))
 
     async def become_ready(self, seconds: float) -> bool:

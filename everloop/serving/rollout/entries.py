@@ -1,7 +1,7 @@
 """From a revision's versions to its entry in the routing table."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from everloop.core.version import Version
 from everloop.features.definitions import FeatureServiceDef
 from everloop.features.transforms.definitions import raw_inputs
 from everloop.features.transforms.packing import CARD
-from everloop.serving.definitions import nodes_of
 from everloop.serving.fusing.derived import NULL, nulls_apart
 from everloop.serving.fusing.loader import LOADER as FUSED
-from everloop.serving.table import LOADER, Lookup, Revision, Service
+from everloop.serving.graph.nodes import is_line, nodes_of
+from everloop.serving.graph.planning import Plan, visit, without_code
+from everloop.serving.table import LOADER, Lookup, Part, Revision, Service
 
 DATATYPES = {
     "boolean": "BOOL",
@@ -71,45 +72,79 @@ def entry_of(
     version: Version,
     manifests: Mapping[str, Mapping[str, Any]],
     *,
-    folder: Path,
+    folder_of: Callable[[str], Path],
     scope: str,
     loader: str,
 ) -> Revision:
-    """The entry of a revision, with weight and number 0.
+    """The entry of a revision, with weight and number 0; `folder_of` says where a model's files are.
 
-    Raises `InvalidInput` when look-up and request together do not feed the model.
+    Raises `InvalidInput` when look-up and request together do not feed a model.
     """
-    model_id = next(iter(version.manifest["models"].values()))
-    inputs = inputs_of(manifests[model_id].get("signature"))
-    lookup: Lookup | None = None
-    caller = inputs
-    nullable: list[str] = []
+    graph = manifests[version.manifest["endpoint"]]["graph"]
     service_id = version.manifest["service"]
-    if service_id:
-        service = FeatureServiceDef.from_manifest(version.name, manifests[service_id], manifests)
-        inputs, nullable = _before_transforms(service, inputs)
-        if service.transforms:
-            _check_packed(version.name, service, folder)
-            loader = FUSED if loader == LOADER else loader
-        views = {identity: dict(manifests[identity]) for identity in manifests[service_id]["views"].values()}
-        caller = _asked_of_caller(service, inputs)
-        policy = _policy(manifests[version.manifest["endpoint"]])
-        lookup = Lookup(version.name, dict(manifests[service_id]), views, scope, list(service.entities), **policy)
-    example = example_of(folder, [name for name, _ in inputs])
-    inputs = [*inputs, *([name + NULL, "BOOL"] for name in nullable)]
+    service = FeatureServiceDef.from_manifest(version.name, manifests[service_id], manifests) if service_id else None
+    lookup = _lookup(version, manifests, service, scope) if service else None
+    models = version.manifest["models"]
+
+    def part_of(role: str) -> Part:
+        model = manifests[models[role]]
+        fed = service if service and model.get("service") in (service_id, None, "") else None
+        return _part(version.name, model, fed, folder_of(models[role]), loader)
+
+    first = next(iter(models))
+    own = part_of(first)
+    caller, inputs, nullable = own.inputs, own.inputs, own.nullable
+    if service and is_line(graph):
+        caller = _asked_of_caller(service, [pair for pair in inputs if not pair[0].endswith(NULL)])
+    parts: dict[str, Part] = {}
+    if not is_line(graph):
+        plan = Plan(part_of, folder_of("").parent / "transforms", service)
+        visit(plan, graph, set(), set())
+        parts, caller, inputs, nullable = plan.parts, _pairs(plan.asked), *plan.logged()
+    examples: dict[str, list[Any]] = own.example
+    for part in parts.values():
+        examples = {**part.example, **examples}
     return Revision(
         id=version.id,
         number=0,
         weight=0,
-        model=model_id,
-        folder=str(folder),
+        model=models[first],
+        folder=own.folder,
         inputs=inputs,
         caller=caller,
-        example=nulls_apart(example, nullable, 1) if example else example,
+        example=examples,
         lookup=lookup,
         nullable=nullable,
-        loader=loader,
+        loader=own.loader,
+        graph=without_code(graph),
+        parts=parts,
     )
+
+
+def _lookup(
+    version: Version, manifests: Mapping[str, Mapping[str, Any]], service: FeatureServiceDef, scope: str
+) -> Lookup:
+    manifest = manifests[version.manifest["service"]]
+    views = {identity: dict(manifests[identity]) for identity in manifest["views"].values()}
+    policy = _policy(manifests[version.manifest["endpoint"]])
+    return Lookup(version.name, dict(manifest), views, scope, list(service.entities), **policy)
+
+
+def _part(name: str, model: Mapping[str, Any], service: FeatureServiceDef | None, folder: Path, loader: str) -> Part:
+    """What the worker of a model runs, behind the transforms of its feature service."""
+    inputs, nullable = inputs_of(model.get("signature")), list[str]()
+    if service:
+        inputs, nullable = _before_transforms(service, inputs)
+        if service.transforms:
+            _check_packed(name, service, folder)
+            loader = FUSED if loader == LOADER else loader
+    example = example_of(folder, [column for column, _ in inputs])
+    inputs = [*inputs, *([column + NULL, "BOOL"] for column in nullable)]
+    return Part(str(folder), loader, inputs, nulls_apart(example, nullable, 1) if example else example, nullable)
+
+
+def _pairs(columns: Mapping[str, str]) -> list[list[str]]:
+    return [[name, datatype] for name, datatype in columns.items()]
 
 
 def _before_transforms(service: FeatureServiceDef, inputs: list[list[str]]) -> tuple[list[list[str]], list[str]]:

@@ -28,7 +28,8 @@ from everloop.data.definitions import Files, SourceDef
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, count, mean
 from everloop.serving import log
 from everloop.serving.columns import Layout, Output, pack_answer
-from everloop.serving.definitions import Canary, EndpointDef, Lookup, Sequence
+from everloop.serving.definitions import Canary, EndpointDef
+from everloop.serving.graph.nodes import Lookup, Sequence
 from everloop.serving.ingest import ingest
 from everloop.serving.rollout.state import Rollout
 from everloop.watch.definitions import MonitorDef

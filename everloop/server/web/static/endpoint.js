@@ -50,6 +50,19 @@ function show() {
   }
 }
 
+// The graph's boxes say what each node does now: how often, how fast, how many of a hundred fail.
+function showNodes(now, before, seconds) {
+  if (now.serving !== before.serving) return;
+  for (const [number, its] of Object.entries(now.nodes)) {
+    const last = before.nodes[number];
+    const note = document.querySelector(`#flow [data-node="${number}"] .note, #flow [data-node="${number} end"] .note`);
+    if (!last || !note) continue;
+    const asked = its.requests - last.requests;
+    const failed = asked ? (100 * (its.errors - last.errors)) / asked : 0;
+    note.textContent = `${(asked / seconds).toFixed(1)}/s, p99 ${(its.p99_micros / 1000).toFixed(1)} ms, ${failed.toFixed(0)} % fail`;
+  }
+}
+
 async function watch() {
   let before = null;
   const note = document.getElementById("live-note");
@@ -73,6 +86,7 @@ async function watch() {
             push("live-latency", `${revision.label} p99`, now.wall, quantile(latency, 0.99));
           }
           show();
+          showNodes(now, before, seconds);
         }
         before = now;
         note.textContent = now.started.length ? calm : "no gateway runs here now";

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
 from starlette.responses import Response
 
 from everloop.catalog import versions
@@ -13,11 +14,16 @@ from everloop.core.clock import DAY, HOUR, MINUTE
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.core.grants import Target
 from everloop.server.web.charts import Chart, bar_chart, line_chart
+from everloop.server.web.dag import Node, svg
 from everloop.server.web.visit import Visit, data_answer
+from everloop.serving.graph.drawing import ANSWER, QUESTION, Box, flow_of
+from everloop.serving.graph.nodes import numbered
+from everloop.serving.operations import EndpointView
 from everloop.serving.rollout import observe
 
 SPANS = {"2h": (2 * HOUR, 5 * MINUTE), "24h": (DAY, HOUR), "30d": (30 * DAY, DAY), "360d": (360 * DAY, 10 * DAY)}
 """Span of the chart of predictions, and the width of its bars."""
+Manifests = Mapping[str, Mapping[str, Any]]
 _RECENT = 20
 _WINDOWS = 400
 
@@ -57,8 +63,44 @@ def show(visit: Visit) -> Response:
         monitors=[_monitor(visit, monitor) for monitor in _monitors(visit, name, environment)],
         alarms=visit.ask("alarms.list", endpoint=name, all=True, limit=10).alarms,
         example=json.dumps(_example(visit, recent, held.get(endpoint.serving, {}), definitions), indent=2),
+        graph=_graph(visit, endpoint, held, definitions),
         host=visit.request.headers.get("host", ""),
     )
+
+
+def _graph(visit: Visit, endpoint: EndpointView, held: Manifests, definitions: Manifests) -> Markup:
+    """The graph of the revision that serves, with what each node did; empty when nothing serves."""
+    revision = held.get(endpoint.serving)
+    if revision is None:
+        return Markup("")
+    flow = flow_of(numbered(definitions[revision["endpoint"]]["graph"]))
+    counted = _counted(endpoint)
+    boxes = [Node(QUESTION, "Question", "", "", "subject")]
+    for identity, box in flow.boxes.items():
+        its = counted.get(str(box.number))
+        note = f"{its['requests']:,} asked, p99 {its['p99_micros'] / 1000:.1f} ms" if its else "not asked yet"
+        failed = f", {its['errors']:,} failed" if its and its["errors"] else ""
+        kind = "model" if box.kind == "model" else ""
+        boxes.append(Node(identity, box.label, note + failed, _leads_to(visit, box), kind))
+    boxes.append(Node(ANSWER, "Answer", "", "", "subject"))
+    return Markup(svg(boxes, flow.arrows))  # noqa: S704 - svg escapes labels, notes and addresses
+
+
+def _leads_to(visit: Visit, box: Box) -> str:
+    places = {"model": "models", "call": "endpoints"}
+    return visit.at(places[box.kind], box.name) if box.kind in places else ""
+
+
+def _counted(endpoint: EndpointView) -> dict[str, dict[str, int]]:
+    """The counters of each node of the revision that serves, added over the gateways; quantiles: the largest."""
+    total: dict[str, dict[str, int]] = {}
+    for revision in endpoint.revisions:
+        for its in revision.observed.values() if revision.id == endpoint.serving else ():
+            for number, counted in its.get("nodes", {}).items():
+                so_far = total.setdefault(number, dict.fromkeys(counted, 0))
+                for name, value in counted.items():
+                    so_far[name] = max(so_far[name], value) if name.endswith("micros") else so_far[name] + value
+    return total
 
 
 def stats(visit: Visit) -> Response:
@@ -76,7 +118,16 @@ def stats(visit: Visit) -> Response:
         totals = {key: sum(its[key] for its in filter(None, seen)) for key in ("requests", "errors", "fallbacks")}
         revisions.append({"label": f"v{revision.number}", "weight": revision.weight, **totals, "latency": latency})
     started = sorted(str(said["started"]) for said in told)
-    return data_answer({"wall": visit.ctx.wall(), "started": started, "phase": endpoint.phase, "revisions": revisions})
+    return data_answer(
+        {
+            "wall": visit.ctx.wall(),
+            "started": started,
+            "phase": endpoint.phase,
+            "revisions": revisions,
+            "serving": endpoint.serving,
+            "nodes": _counted(endpoint),
+        }
+    )
 
 
 def prediction(visit: Visit) -> Response:
