@@ -10,12 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from everloop.features import online
+    from everloop.features import online, reading
     from everloop.features.batch import answering, cluster, filling, history
     from everloop.features.stores import places
     from everloop.features.vectors import nearest
 
-__all__ = ["answering", "cluster", "filling", "history", "nearest", "online", "places"]
+__all__ = ["answering", "cluster", "filling", "history", "nearest", "online", "places", "reading"]
 _HOMES = {
     "answering": "batch.answering",
     "cluster": "batch.cluster",
@@ -24,6 +24,7 @@ _HOMES = {
     "nearest": "vectors.nearest",
     "online": "online",
     "places": "stores.places",
+    "reading": "reading",
 }
 
 

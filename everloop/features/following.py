@@ -18,6 +18,7 @@ from everloop.core.clock import Micros
 from everloop.core.errors import DataError, EverloopError, Unavailable
 from everloop.features.online import LATE, OnlineView, advance, lift, push_facts, watermarks
 from everloop.features.operations import online_store, online_view, views_in
+from everloop.features.reading import follows, note_late, push_reading
 from everloop.features.states.columns import Column
 from everloop.features.states.facts import Facts
 
@@ -47,7 +48,7 @@ class ViewFollower:
         refused: dict[int, str] = {}
         lifted: dict[str, Lifted] = {}
         for space, view in self._views.items():
-            wrong = self._lift_into(lifted, view, rows)
+            wrong = {} if view.view.reads else self._lift_into(lifted, view, rows)
             if wrong and len(wrong) == rows.num_rows and not all(LATE in why for why in wrong.values()):
                 self._complain(view, next(iter(wrong.values())))
                 continue
@@ -66,7 +67,7 @@ class ViewFollower:
     def reached(self, time: Micros) -> None:
         """Move the watermarks of the views that were filled once: the feed alone does not know what was before it."""
         self._look()
-        views = list(self._views.values())
+        views = [view for view in self._views.values() if follows(view)]
         for view, before in zip(views, watermarks(self._store, views), strict=True):
             if before is not None:
                 advance(self._store, view, time)
@@ -86,6 +87,7 @@ class ViewFollower:
             return
         found = views_in(self._ctx, self._environment) if snapshot else {}
         mine = [online_view(self._ctx, self._environment, i, v) for i, v in found.values() if v.source == self._feed]
+        mine.sort(key=lambda view: view.view.depth)  # what others read comes first
         self._views = {view.space: view for view in mine}
         self._snapshot = snapshot
 
@@ -112,8 +114,12 @@ class ViewFollower:
 
     def _push(self, view: OnlineView, rows: pa.Table, lifted: Lifted = None) -> None:
         try:
-            if rows.num_rows:
-                push_facts(self._store, view, *(lifted or lift(view, columns_of_table(view, rows))))
+            if rows.num_rows and view.view.reads:
+                push_reading(self._store, view, columns_of_table(view, rows))
+            elif rows.num_rows:
+                facts, columns = lifted or lift(view, columns_of_table(view, rows))
+                done = push_facts(self._store, view, facts, columns)
+                note_late(self._store, list(self._views.values()), facts, new=done.new)
             self._failing.pop(view.view.name, None)
         except Unavailable:
             raise  # the consumer begins again from its last commit

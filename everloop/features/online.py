@@ -14,6 +14,7 @@ import numpy as np
 from everloop.core.clock import Micros, iso
 from everloop.core.errors import DataError, InvalidInput
 from everloop.core.ports import OnlineStore
+from everloop.core.version import Version
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, Value
 from everloop.features.states.columns import Column, Ints, columns_of
 from everloop.features.states.decode import Decoder, decoder_of
@@ -53,10 +54,13 @@ class OnlineView:
     """Its values where there are no facts."""
     column: str
     """Its entity column, if it has only one."""
+    reads: "tuple[OnlineView, ...]" = ()
+    """The views that it reads, in the versions that it pins."""
 
     @classmethod
     def of(cls, scope: str, view_id: str, view: FeatureViewDef) -> "OnlineView":
         """Prepare a view; do it once, not for each request. `scope` is what `scope_of` makes."""
+        reads = tuple(cls.of(scope, Version("view", read.name, read.manifest()).id, read) for read in view.reads)
         layout = layout_of(view)
         return cls(
             f"{scope}/{view_id}",
@@ -66,6 +70,7 @@ class OnlineView:
             view.outputs,
             layout.empty,
             view.entity[0] if len(view.entity) == 1 else "",
+            reads,
         )
 
 
@@ -115,8 +120,14 @@ def push(store: OnlineStore, view: OnlineView, rows: Rows, *, now: Micros | None
 
 def lift(view: OnlineView, rows: Rows, *, now: Micros | None = None) -> tuple[Facts, dict[str, Column]]:
     """Check rows and make facts of them, for `push_facts`; nothing is written. Raises what `push` raises."""
+    return lift_columns(view, columns_of(view.view, rows), now=now)
+
+
+def lift_columns(
+    view: OnlineView, columns: Mapping[str, Column], *, now: Micros | None = None
+) -> tuple[Facts, dict[str, Column]]:
+    """`lift` for columns that are made already."""
     definition = view.view
-    columns = columns_of(definition, rows)
     facts, kept = facts_of(definition, columns)
     taken = {name: column.take(kept) for name, column in columns.items()}
     known = taken[definition.known_time or definition.event_time].values
@@ -218,7 +229,7 @@ def find(store: OnlineStore, service: OnlineService, entity_rows: Sequence[Mappi
     """`lookup`, and how far each view has been filled: one read of the store for all views and rows."""
     if len(entity_rows) == 1:
         return _find_one(store, service, entity_rows[0], at)
-    wanted = [(view.space, [_WATERMARK, *[_state_key(view, row) for row in entity_rows]]) for view in service.views]
+    wanted = [(view.space, [_WATERMARK, *[state_key(view, row) for row in entity_rows]]) for view in service.views]
     names: list[str] = []
     columns: list[Sequence[Value]] = []
     reached = []
@@ -231,7 +242,7 @@ def find(store: OnlineStore, service: OnlineService, entity_rows: Sequence[Mappi
 
 def _find_one(store: OnlineStore, service: OnlineService, row: Mapping[str, Any], at: Micros) -> Found:
     """One entity: the path of most requests, without arrays."""
-    wanted = [(view.space, (_WATERMARK, _state_key(view, row))) for view in service.views]
+    wanted = [(view.space, (_WATERMARK, state_key(view, row))) for view in service.views]
     answer: dict[str, Value] = {}
     reached = []
     for view, (mark, packed) in zip(service.views, store.read(wanted), strict=True):
@@ -240,7 +251,7 @@ def _find_one(store: OnlineStore, service: OnlineService, row: Mapping[str, Any]
     return Found([answer], tuple(reached))
 
 
-def _state_key(view: OnlineView, row: Mapping[str, Any]) -> bytes:
+def state_key(view: OnlineView, row: Mapping[str, Any]) -> bytes:
     """The key of a row's state; of an entity with a null, one under which nothing is."""
     if view.column:
         value = row.get(view.column)

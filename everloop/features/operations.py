@@ -163,12 +163,8 @@ def push_rows(ctx: Context, cmd: Push) -> Filled:
             f"no feature view of {cmd.environment} reads {cmd.dataset!r}", hint="features.list shows the views"
         )
     online = {n: online_view(ctx, cmd.environment, identity, view) for n, (identity, view) in mine.items()}
-    # every view looks at the rows before any of them takes some
-    lifted = {name: features.online.lift(view, cmd.rows, now=ctx.now()) for name, view in online.items()}
-    store, filled = online_store(ctx, cmd.environment), []
-    for name, (identity, _) in mine.items():
-        done = features.online.push_facts(store, online[name], *lifted[name])
-        filled.append(ViewFilled(view=name, version=identity, facts=done.facts, new=done.new))
+    done = features.reading.push_all(online_store(ctx, cmd.environment), list(online.values()), cmd.rows, now=ctx.now())
+    filled = [ViewFilled(view=n, version=i, facts=done[n].facts, new=done[n].new) for n, (i, _) in mine.items()]
     return Filled(views=filled)
 
 
@@ -193,14 +189,17 @@ def fill_views(ctx: Context, cmd: Materialize) -> Filled:
 
 def _fill(ctx: Context, environment: str, pin: tuple[str, FeatureViewDef], up_to: Micros) -> ViewFilled:
     identity, view = pin
-    version = head(ctx, environment, view.source)
-    if version is None:
-        raise NotFound(
-            f"{environment} holds no data of {view.source!r}",
-            hint=f"bring it up to date first: everloop refresh --env {environment}",
-        )
-    online = online_view(ctx, environment, identity, view)
-    done = features.filling.materialize(online_store(ctx, environment), online, data.paths(ctx, version), up_to)
+    paths = {}
+    for name in view.datasets:
+        version = head(ctx, environment, name)
+        if version is None:
+            raise NotFound(
+                f"{environment} holds no data of {name!r}",
+                hint=f"bring it up to date first: everloop refresh --env {environment}",
+            )
+        paths[name] = data.paths(ctx, version)
+    online, store = online_view(ctx, environment, identity, view), online_store(ctx, environment)
+    done = features.filling.materialize(store, online, paths[view.source], up_to, others=paths)
     return ViewFilled(view=view.name, version=identity, facts=done.facts, new=done.new)
 
 

@@ -164,11 +164,16 @@ class Project(Steps):
         entity: str | Sequence[str],
         features: Sequence[Feature],
         slack: str | None = None,
+        reads: Sequence[FeatureViewDef] = (),
     ) -> FeatureViewDef:
-        """Features of an entity over the facts of a dataset, one definition for training and serving."""
+        """Features of an entity over the facts of a dataset, one definition for training and serving.
+
+        With `reads`, each row also has the features of these views, `<view>__<feature>`, as of when it became known.
+        """
         table = self._table(source)
         columns = (entity,) if isinstance(entity, str) else tuple(entity)
-        plain = at_caller(lambda: FeatureViewDef(name, table.name, columns, tuple(features)))
+        plain = at_caller(lambda: FeatureViewDef(name, table.name, columns, tuple(features), reads=tuple(reads)))
+        self._need_views(f"feature view {name} reads", plain.reads)
         if slack is not None:
             plain = at_caller(lambda: replace(plain, slack=slack))  # type: ignore[arg-type]
         made = at_caller(lambda: plain.validate(table))
@@ -202,11 +207,7 @@ class Project(Steps):
     ) -> FeatureServiceDef:
         """The list that a model trains and serves on: columns of the request, features of the views, transforms."""
         made = at_caller(lambda: FeatureServiceDef(name, tuple(views), tuple(request), tuple(transforms)))
-        for view in made.views:
-            if self.views.get(view.name) != view:
-                raise DefinitionError(
-                    f"{place()}: feature service {name} lists {view.name}, which is no view of this project"
-                )
+        self._need_views(f"feature service {name} lists", made.views)
         self._add("service", name, self.services, made)
         return made
 
@@ -335,7 +336,9 @@ class Project(Steps):
 
     def view_version(self, name: str) -> Version:
         """The version of a feature view."""
-        return Version("view", name, self.views[name].manifest())
+        view = self.views[name]
+        read = tuple(("view", self.view_version(one.name).id) for one in view.reads)
+        return Version("view", name, view.manifest(), read)
 
     def service_version(self, name: str) -> Version:
         """The version of a feature service, which pins its views by id."""
@@ -384,6 +387,11 @@ class Project(Steps):
         if table.name in self.encoders:
             return encoder_asset(self.encoders[table.name], contract, self.places[f"dataset/{table.name}"])
         return define(table.function, kind="data", name=table.name, facts={"contract": contract})
+
+    def _need_views(self, who: str, views: Sequence[FeatureViewDef]) -> None:
+        for view in views:
+            if self.views.get(view.name) != view:
+                raise DefinitionError(f"{place()}: {who} {view.name}, which is no view of this project")
 
     def _table(self, source: Table | str) -> Table:
         name = source if isinstance(source, str) else source.name

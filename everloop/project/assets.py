@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from everloop.core.ports import Resources
 from everloop.data.definitions import DatasetDef, SourceDef
-from everloop.features.definitions import FeatureServiceDef
+from everloop.features.definitions import FeatureServiceDef, by_dataset
 from everloop.features.transforms.definitions import TransformDef
 from everloop.features.vectors.definitions import EncoderDef
 from everloop.flows.assets import Asset, define
@@ -35,7 +35,7 @@ _TRAIN = "everloop.models.training:train"
 
 def frame_assets(trainer: TrainerDef, service: FeatureServiceDef, spine: Table) -> list[Asset]:
     """Rows, training part and holdout of a model's frame; `service` has its transforms pinned."""
-    tables = dict.fromkeys([trainer.spine, *(view.source for view in service.views)])
+    tables = dict.fromkeys([trainer.spine, *by_dataset(service.views)])
     facts = {
         "views": [[view.name, view.manifest()] for view in service.views],
         "service": service.name,

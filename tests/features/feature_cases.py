@@ -198,6 +198,48 @@ def cases(draw: Any) -> Case:
     return Case(view, facts + twice, asked, batches)
 
 
+@st.composite
+def chains(draw: Any) -> Case:
+    """A view that reads a view of another entity (which may read one, too), over the same facts."""
+    case = draw(cases())
+    below = case.view
+    if draw(st.booleans()):
+        below = draw(_reading("w", "id", below))
+    above = draw(_reading("u", draw(st.sampled_from(["kind", "id", "place"])), below))
+    moments = st.one_of(times, *_edges(above, case.rows))
+    entities = {"kind": ["a", "b", "c", None], "id": [0, 1, 2, None], "place": ["a", "b", None]}[above.entity[0]]
+    asked = draw(st.lists(st.tuples(st.sampled_from(entities), moments), min_size=1, max_size=8))
+    return Case(above, case.rows, asked, case.batches)
+
+
+@st.composite
+def _reading(draw: Any, name: str, entity: str, below: FeatureViewDef) -> FeatureViewDef:
+    given = dict(zip(below.outputs, below.features, strict=True))
+    plain = [column for column, f in given.items() if f.output in {"integer", "number"}]
+    made = [el.count(over=draw(windows), where=draw(filters))]
+    for column in plain[:3]:
+        over = draw(windows)
+        made.append(
+            draw(
+                st.sampled_from(
+                    [
+                        el.mean(column, over=over, scale=0),
+                        el.max(column, over=over, scale=0),
+                        el.last(column),
+                        el.sum(col(column) + Y.fill_null(0), over=over, scale=0, name=f"{column}_more"),
+                        el.count(over=over, where=(column, ">", 1), name=f"{column}_high"),
+                    ]
+                )
+            )
+        )
+    made += [el.last(c, kind="text") for c, f in given.items() if f.output == "text"][:1]
+    key = draw(st.sampled_from([(), ("id",), ("kind", "event", "id")]))
+    slack = draw(st.sampled_from([HOUR, DAY, 30 * DAY]))
+    return FeatureViewDef(
+        name, "facts", entity, made, event_time="event", known_time="known", key=key, slack=slack, reads=[below]
+    )
+
+
 def _edges(view: FeatureViewDef, facts: list[dict[str, Any]]) -> list[st.SearchStrategy[int]]:
     """Times at which an answer may change, and their neighbours."""
     whole = [fact for fact in facts if fact["event"] is not None and fact["known"] is not None]

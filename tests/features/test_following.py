@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -79,7 +80,8 @@ def from_batch(ctx, view):
     store = online_store(ctx, HERE)
     prepared = OnlineView.of("batch", Version("view", view.name, view.manifest()).id, view)
     store.drop(prepared.space)
-    materialize(store, prepared, data.paths(ctx, head), ctx.now())
+    paths = data.paths(ctx, head)
+    materialize(store, prepared, paths, ctx.now(), others={"clicks": paths})
     return states(ctx, view, "batch")
 
 
@@ -110,6 +112,27 @@ def test_an_event_is_online_before_its_commit_and_the_version_makes_the_same_byt
     reader.cut()
     assert feed(context).rows == 41
     assert states(context, SPEND) == from_batch(context, SPEND)
+    reader.close()
+
+
+def test_a_view_over_views_follows_the_feed(context):
+    most = FeatureViewDef("most", "clicks", "user", [el.max("spend__count_7d", over="1d", scale=0)], "at", "at", "id")
+    most = replace(most, reads=(SPEND,))
+    live(context, SPEND, most)
+    for view in (SPEND, most):
+        advance(online_store(context, HERE), online(context, view), 0)  # filled once, of nothing
+    send = sending(context)
+    reader = consumer(context)
+    times = [(datetime.now(UTC) - timedelta(seconds=900 - number)).isoformat() for number in range(41)]
+    send(*(event(number, at=times[number]) for number in range(40)), event(7, at=times[7]))
+    reader.step(0)
+    service = OnlineService.alone(online(context, most))
+    (found,) = lookup(online_store(context, HERE), service, [{"user": 1}], context.now())
+    assert found == {"most__spend__count_7d_max_1d": 12.0}  # the newest of 13 sees those before it
+    send(event(40, at=times[40]))
+    reader.step(0)
+    reader.cut()
+    assert states(context, most) == from_batch(context, most)
     reader.close()
 
 

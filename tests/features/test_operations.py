@@ -81,6 +81,27 @@ def test_push_reaches_the_views_over_the_dataset(ctx):
     assert get(ctx).values == [{"load__delay_mean_3h": 1.0, "load__count_1h": 1}]
 
 
+def test_a_view_over_views_is_filled_and_follows_pushes(ctx):
+    load = operations.views_in(ctx, ENVIRONMENT)["load"][1]
+    least = el.min("load__delay_mean_3h", over="11h", scale=2, name="least")
+    trend = FeatureViewDef("trend", "flights", "origin", [least], reads=[load]).validate(FLIGHTS)
+    with ctx.write() as tx:
+        old = refs.get(tx, ctx.project, refs.env_ref(ENVIRONMENT))
+        made = Version("view", "trend", trend.manifest())
+        snapshot = Snapshot({**versions.get(tx, ctx.project, old).manifest["entries"], made.key: made.id})
+        versions.put_many(tx, ctx.project, [made, snapshot.version()], actor="ada", at=START)
+        refs.move(tx, ctx.project, refs.env_ref(ENVIRONMENT), old=old, new=snapshot.id, actor="ada", at=START)
+    done = invoke(ctx, "features.materialize", Materialize(environment=ENVIRONMENT, views=("load", "trend")))
+    assert [(v.view, v.facts, v.new) for v in done.views] == [("load", 6, 6), ("trend", 6, 6)]
+    asked = Get(environment=ENVIRONMENT, view="trend", entities=[{"origin": "JFK"}])
+    assert invoke(ctx, "features.get", asked).values == [{"trend__least": 45.0}]
+    row = {"origin": "JFK", "sched": START + HOUR, "delay": 1}
+    rows = [row | {"id": 9 + i, "left": START + 2 * HOUR - 9 + i} for i in range(4)]
+    done = invoke(ctx, "features.push", Push(environment=ENVIRONMENT, dataset="flights", rows=rows))
+    assert [(v.view, v.facts, v.new) for v in done.views] == [("load", 4, 4), ("trend", 4, 4)]
+    assert invoke(ctx, "features.get", asked).values == [{"trend__least": 15.08}]
+
+
 def test_one_view_can_be_asked_alone_and_shown(ctx):
     invoke(ctx, "features.materialize", Materialize(environment=ENVIRONMENT, views=("load",)))
     alone = Get(environment=ENVIRONMENT, view="load", entities=[{"origin": "JFK"}])

@@ -16,6 +16,7 @@ from everloop.catalog.versions import VersionRow
 from everloop.core.coherence import walk
 from everloop.core.errors import NotFound
 from everloop.core.ids import is_id
+from everloop.core.version import Version
 from everloop.data import catalogue
 from everloop.data.definitions import ORIGIN
 
@@ -183,16 +184,26 @@ def _of_view(lineage: ColumnLineage, row: VersionRow) -> Columns:
     source = lineage.newest("data", manifest["source"])
     version = source.id if source else ""
 
+    read = {f"{one['name']}__": (one["name"], _pinned(one)) for one in manifest.get("reads", ())}
+
     def of(column: str, operator: str) -> Made:
+        for start, (name, identity) in read.items():
+            if column.startswith(start):
+                return Made(ColumnRef("view", name, column.removeprefix(start), identity), operator)
         return Made(ColumnRef("data", manifest["source"], column, version), operator)
 
     found: dict[str, tuple[Made, ...]] = {column: (of(column, "copy"),) for column in manifest["entity"]}
     for feature in manifest["features"]:
-        read = [of(column, feature["function"]) for column in _read(feature)]
+        made = [of(column, feature["function"]) for column in _read(feature)]
         filtering = "count" if feature["function"] == "count" else "combine"
-        read += [of(column, filtering) for column in _read(feature.get("where"))]
-        found[feature["name"]] = tuple(read)
+        made += [of(column, filtering) for column in _read(feature.get("where"))]
+        found[feature["name"]] = tuple(made)
     return found
+
+
+def _pinned(read: Mapping[str, Any]) -> str:
+    """The id of a view that a view reads, whose manifest it holds whole."""
+    return Version("view", read["name"], {key: said for key, said in read.items() if key != "name"}).id
 
 
 def _read(part: Mapping[str, Any] | None) -> list[str]:

@@ -12,6 +12,7 @@ from everloop.core.grants import Target
 from everloop.data.heads import head
 from everloop.data.sensitive.masking import need_rows
 from everloop.features.batch.history import history
+from everloop.features.definitions import by_dataset
 from everloop.features.operations import pinned, service_in
 
 
@@ -27,7 +28,7 @@ def answered(ctx: Context, environment: str, service: str, questions: Path, at: 
         row = versions.get(tx, ctx.project, pinned(ctx, environment, "service")[service][0])
     need_rows(ctx, row, environment)
     paths = {}
-    for name in {view.source for view in found.views}:
+    for name in by_dataset(found.views):
         version = head(ctx, environment, name)
         if version is None:
             raise NotFound(f"{environment} holds no data of {name!r}", hint=f"everloop refresh --env {environment}")

@@ -53,7 +53,7 @@ def history_across(
         answer = ray.remote(num_cpus=1, max_retries=3)(_answer)
         asked = [(view, part) for view in service.views for part in _dealt(view, spine, at, parts)]
         pending = [
-            answer.remote((view.name, view.manifest()), _packed(part.drop(_ROW)), sources[view.source], at, memory)
+            answer.remote((view.name, view.manifest()), _packed(part.drop(_ROW)), _of(view, sources), at, memory)
             for view, part in asked
         ]
         answers = [_unpacked(done) for done in ray.get(pending)]
@@ -65,6 +65,10 @@ def history_across(
     return spine.with_columns(columns)
 
 
+def _of(view: FeatureViewDef, sources: Mapping[str, Paths]) -> dict[str, Paths]:
+    return {name: sources[name] for name in view.datasets}
+
+
 def _dealt(view: FeatureViewDef, spine: pl.DataFrame, at: str, parts: int) -> list[pl.DataFrame]:
     """The view's questions, those of an entity together, with their row in the spine."""
     asked = spine.select(dict.fromkeys([*view.entity, at])).with_row_index(_ROW)
@@ -72,10 +76,12 @@ def _dealt(view: FeatureViewDef, spine: pl.DataFrame, at: str, parts: int) -> li
     return [asked.filter(part == i) for i in range(parts)]
 
 
-def _answer(named: tuple[str, Mapping[str, object]], asked: bytes, paths: Paths, at: str, memory: str) -> bytes:
+def _answer(
+    named: tuple[str, Mapping[str, object]], asked: bytes, paths: Mapping[str, Paths], at: str, memory: str
+) -> bytes:
     view = FeatureViewDef.from_manifest(*named)
     service = FeatureServiceDef("part", (view,))
-    frame = history(service, _unpacked(asked), {view.source: paths}, at=at, threads=1, memory=memory)
+    frame = history(service, _unpacked(asked), paths, at=at, threads=1, memory=memory)
     return _packed(frame.select(view.outputs))
 
 

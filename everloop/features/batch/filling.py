@@ -7,18 +7,24 @@ where it must), so that the facts of one entity are merged into its state togeth
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 from blake3 import blake3
 
 from everloop.core.clock import Micros
 from everloop.core.ports import OnlineStore
+from everloop.features.batch.history import rows_with_reads
+from everloop.features.batch.reading import Wanted, known_early
 from everloop.features.batch.scan import Paths, Scan, column_types, engine, listed, parquet
 from everloop.features.online import OnlineView, Pushed, advance, push_facts
+from everloop.features.reading import LATE_READS, reach
 
 _PART, _DIGEST = b"p", 16
+_FILLED = b"f"
+"""Of a view that reads views: up to when it was filled, and from which files."""
 _WORD = struct.Struct("<q")
 
 
@@ -28,16 +34,22 @@ def materialize(
     paths: Paths,
     up_to: Micros,
     *,
+    others: Mapping[str, Paths] | None = None,
     again: bool = False,
     threads: int | None = None,
     memory: str = "1GB",
 ) -> Pushed:
     """Push every fact of the Parquet files that was known before `up_to`, then move the watermark there.
 
+    `others` gives the files of the datasets that the views read which this one reads; see `_with_reads`.
+
     May be repeated, may overlap with `push` and may stop half-way: facts that are there already change nothing, and
     parts that were pushed are passed over (`again` reads them all the same, for a store that lost values).
     Returns the facts read, how many were new, and entities touched, summed over batches.
     """
+    if view.view.reads:
+        sources = {view.view.source: paths, **(others or {})}
+        return _with_reads(store, view, sources, up_to, again=again, threads=threads, memory=memory)
     read = new = touched = 0
     with engine(threads, memory) as connection:
         parts = _parts(connection, view, listed(paths))
@@ -53,6 +65,61 @@ def materialize(
             store.write(view.space, [(key, _WORD.pack(up_to))])
     advance(store, view, up_to)
     return Pushed(read, new, touched)
+
+
+def _with_reads(
+    store: OnlineStore,
+    view: OnlineView,
+    sources: Mapping[str, Paths],
+    up_to: Micros,
+    *,
+    again: bool,
+    threads: int | None,
+    memory: str,
+) -> Pushed:
+    """`materialize` for a view that reads views: what became known since the last filling, or all of it anew.
+
+    Anew where a new file of any dataset that it needs holds a row which was known before that, or where facts came late
+    while rows were pushed: then earlier rows had other features than batch gives them now.
+    """
+    definition = view.view
+    files = {_key((path,)): (name, path) for name, paths in sources.items() for path in listed(paths)}
+    read = new = touched = 0
+    with engine(threads, memory) as connection, TemporaryDirectory(prefix="everloop-fill-") as folder:
+        since = None if again else _goes_on(store, view, files, connection)
+        if since is not None and since >= up_to:
+            return Pushed(0, 0, 0)
+        if since is None:
+            store.drop(view.space)
+        wanted = Wanted(up_to, known_since=since)
+        paths = rows_with_reads(connection, definition, sources, wanted, Path(folder), threads=threads, memory=memory)
+        for facts, columns in Scan(connection, definition, paths).known(up_to) if paths else ():
+            done = push_facts(store, view, facts, columns)
+            read, new, touched = read + done.facts, new + done.new, touched + done.entities
+    store.write(view.space, [(_FILLED, _WORD.pack(up_to) + b"".join(files))])
+    reach(store, view, up_to)
+    advance(store, view, up_to)
+    return Pushed(read, new, touched)
+
+
+def _goes_on(
+    store: OnlineStore,
+    view: OnlineView,
+    files: Mapping[bytes, tuple[str, str]],
+    connection: duckdb.DuckDBPyConnection,
+) -> Micros | None:
+    """From which known time on a filling goes on where the last one stopped; None when it begins anew."""
+    found, late = store.read([(view.space, [_FILLED, LATE_READS])])[0]
+    if found is None or late is not None:
+        return None
+    before, size = int(_WORD.unpack_from(found)[0]), len(_PART) + _DIGEST
+    seen = {found[i : i + size] for i in range(_WORD.size, len(found), size)}
+    fresh: dict[str, list[str]] = {}
+    for key, (name, path) in files.items():
+        if key not in seen:
+            fresh.setdefault(name, []).append(path)
+    past = any(known_early(connection, view.view, name, paths, before) for name, paths in fresh.items())
+    return None if past else before
 
 
 def _parts(connection: duckdb.DuckDBPyConnection, view: OnlineView, paths: Sequence[str]) -> list[tuple[str, ...]]:

@@ -1,6 +1,6 @@
 """Runners of a model's frames: the point-in-time rows, and their split into training and holdout by time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ import polars as pl
 from everloop.core.clock import parse_duration
 from everloop.core.errors import DataError
 from everloop.features.batch.history import history
-from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
+from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, by_dataset
 from everloop.features.transforms.steps import transformed, transforms_of
 
 
@@ -40,13 +40,10 @@ def build_rows(
     views = tuple(FeatureViewDef.from_manifest(name, manifest) for name, manifest in said["views"])
     service = FeatureServiceDef(said["service"], views, tuple(said["request"]))
     spine = _spine(said, service, inputs[said["spine"]].lazy())
-    needed: dict[str, list[str]] = {}
-    for view in views:
-        needed[view.source] = list(dict.fromkeys([*needed.get(view.source, []), *view.columns]))
     with TemporaryDirectory(prefix="everloop-frame-") as folder:
         sources = {
             name: _spill(inputs[name].lazy(), columns, Path(folder) / f"{name}.parquet")
-            for name, columns in needed.items()
+            for name, columns in by_dataset(views).items()
         }
         frame = history(service, spine, sources, at=said["time"])
     return transformed(transforms_of(asset), frame)
@@ -81,7 +78,7 @@ def _spine(said: Mapping[str, Any], service: FeatureServiceDef, table: pl.LazyFr
     return table.select(columns).filter(pl.col(said["label"]).is_not_null()).sort(order).collect()
 
 
-def _spill(table: pl.LazyFrame, columns: list[str], path: Path) -> Path:
+def _spill(table: pl.LazyFrame, columns: Sequence[str], path: Path) -> Path:
     table.select(columns).sink_parquet(path, compression="uncompressed")
     return path
 

@@ -8,15 +8,19 @@ the values. Order of rows, threads and splits of the sources cannot change a bit
 
 from collections.abc import Mapping
 from itertools import repeat
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from everloop.core.errors import DataError
 from everloop.features.batch.answers import Answer, Answers
 from everloop.features.batch.intervals import Questions, by_entity_and_time
 from everloop.features.batch.loading import Loaded, load
+from everloop.features.batch.reading import KNOWN, Wanted, written
 from everloop.features.batch.scan import Paths, Scan, engine, entity_kind, quoted
 from everloop.features.definitions import FOREVER, Feature, FeatureServiceDef, FeatureViewDef, Output
 from everloop.features.states.columns import Ints
@@ -48,17 +52,49 @@ def history(
     """The spine's rows in their order, with a column `<view>__<feature>` for every feature of the service.
 
     `at` names the spine's time column (UTC where it has no zone): the value of a feature is what was known strictly
-    before it. `sources` gives the Parquet files of each view's dataset. Windows without facts give 0 for count,
-    0.0 for sum, null for all others; so does a null entity. Raises `DataError` when a column is missing, a time
-    is null, or types do not fit.
+    before it. `sources` gives the Parquet files of each dataset that the views, and those that they read, read.
+    Windows without facts give 0 for count, 0.0 for sum, null for all others; so does a null entity. Raises
+    `DataError` when a column is missing, a time is null, or types do not fit.
     """
     check(service, spine, sources, at)
     times = _times(spine, at)
     columns: list[pl.Series] = []
     with engine(threads, memory) as connection:
         for view in service.views:
-            columns += _view_columns(connection, view, spine, times, sources[view.source])
+            if not view.reads:
+                columns += _view_columns(connection, view, spine, times, sources[view.source])
+                continue
+            with TemporaryDirectory(prefix="everloop-reads-") as folder:
+                wanted = _wanted(view, spine, times)
+                paths = rows_with_reads(connection, view, sources, wanted, Path(folder), threads=threads, memory=memory)
+                columns += _view_columns(connection, view, spine, times, paths)
     return spine.with_columns(columns)
+
+
+def rows_with_reads(
+    connection: duckdb.DuckDBPyConnection,
+    view: FeatureViewDef,
+    sources: Mapping[str, Paths],
+    wanted: Wanted,
+    folder: Path,
+    *,
+    threads: int | None = None,
+    memory: str = "1GB",
+) -> list[Path]:
+    """Files with the rows of a view that reads views; each with what `history` answers for it at its known time."""
+    service = FeatureServiceDef(view.name, view.reads)
+
+    def answer(rows: pl.DataFrame) -> pl.DataFrame:
+        return history(service, rows, sources, at=KNOWN, threads=threads, memory=memory)
+
+    return written(connection, view, sources[view.source], wanted, answer=answer, folder=folder)
+
+
+def _wanted(view: FeatureViewDef, spine: pl.DataFrame, times: Ints) -> Wanted:
+    """Rows that a question of the spine can see."""
+    earliest, latest = (int(times.min()), int(times.max())) if len(times) else (0, 0)
+    entities = spine.select(view.entity).with_columns(cs.by_dtype(pl.Categorical, pl.Enum).cast(pl.String))
+    return Wanted(latest, latest, _since(view, earliest), entities=entities.drop_nulls().unique())
 
 
 def check(service: FeatureServiceDef, spine: pl.DataFrame, sources: Mapping[str, Paths], at: str) -> None:
@@ -70,8 +106,9 @@ def check(service: FeatureServiceDef, spine: pl.DataFrame, sources: Mapping[str,
                 hint=f"service {service.name} needs {at}, " + ", ".join(service.entities),
             )
     for view in service.views:
-        if view.source not in sources:
-            raise DataError(f"no files for dataset {view.source!r}", hint=f"feature view {view.name} reads it")
+        for dataset in view.datasets:
+            if dataset not in sources:
+                raise DataError(f"no files for dataset {dataset!r}", hint=f"feature view {view.name} reads it")
         for name in view.outputs:
             if name in spine.columns:
                 raise DataError(f"the spine already has a column {name!r}", hint="drop or rename it")
@@ -169,7 +206,11 @@ def _load(scan: Scan, view: FeatureViewDef, questions: Questions, low: int, high
     if not len(questions):
         return load(view, iter(()))
     earliest, latest = int(questions.at.min()), int(questions.at.max())
-    reach = max(FOREVER if f.window is None else f.window + f.hop for f in atoms_of(view))
-    since = None if reach >= FOREVER else earliest - reach
     join = _join(view) + f" AND asked.{_CODE} >= {low} AND asked.{_CODE} < {high}"
-    return load(view, scan.asked(join, f"asked.{_CODE}", since=since, before=latest))
+    return load(view, scan.asked(join, f"asked.{_CODE}", since=_since(view, earliest), before=latest))
+
+
+def _since(view: FeatureViewDef, earliest: int) -> int | None:
+    """The event time from which on a fact can still count at a time; None for any."""
+    reach = max(FOREVER if f.window is None else f.window + f.hop for f in atoms_of(view))
+    return None if reach >= FOREVER else earliest - reach

@@ -12,7 +12,7 @@ import numpy as np
 from everloop.features.batch.intervals import Ranked, by_entity_and_time, rank
 from everloop.features.definitions import FeatureViewDef
 from everloop.features.states.columns import Ints, Words
-from everloop.features.states.facts import Facts, Flags, ids_of, lifts_of
+from everloop.features.states.facts import Facts, Flags, ids_of, lifts_of, told_apart
 
 _NONE = np.empty(0, np.int64)
 
@@ -73,7 +73,7 @@ def load(view: FeatureViewDef, batches: Iterator[Batch]) -> Loaded:
         ranked = Ranked(ranked.places[order], ranked.low, ranked.span)
         tied = _tied(ranked.places)
     if len(tied):
-        dropped = _settle(read, event, lifted, order, tied)
+        dropped = _settle(read, event, told_apart(view, lifted), order, tied)
         if len(dropped):
             order = np.delete(order, dropped)
             ranked = ranked and Ranked(np.delete(ranked.places, dropped), ranked.low, ranked.span)
@@ -82,9 +82,7 @@ def load(view: FeatureViewDef, batches: Iterator[Batch]) -> Loaded:
     return Loaded(code, Facts(event, starts, np.empty(0, np.uint64), lifted, texts), order, ranked)
 
 
-def _settle(
-    read: Sequence[Batch], event: Ints, lifted: tuple[tuple[Flags, Ints], ...], order: Ints, tied: Ints
-) -> Ints:
+def _settle(read: Sequence[Batch], event: Ints, lifted: Sequence[tuple[Flags, Ints]], order: Ints, tied: Ints) -> Ints:
     """Put the tied places of `order` into the order of their ids; returns the places of facts that came before."""
     rows = order[tied]
     known = _joined([b.known for b in read])[rows]

@@ -68,6 +68,16 @@ def entity_kind(dtype: str) -> str:
     return "whole" if dtype in _WHOLE else ""
 
 
+def need(view: FeatureViewDef, names: Sequence[str], types: Mapping[str, str]) -> None:
+    """Raise `DataError` where the view's source lacks one of these columns."""
+    for name in names:
+        if name not in types:
+            raise DataError(
+                f"feature view {view.name}: source {view.source} has no column {name!r}",
+                hint="it has " + ", ".join(types),
+            )
+
+
 class Scan:
     """Facts of one view in one set of Parquet files."""
 
@@ -79,12 +89,7 @@ class Scan:
         self._view = view
         self._table = parquet(paths)
         self.types = column_types(connection, self._table)
-        for name in view.columns:
-            if name not in self.types:
-                raise DataError(
-                    f"feature view {view.name}: source {view.source} has no column {name!r}",
-                    hint="it has " + ", ".join(self.types),
-                )
+        need(view, view.columns, self.types)
         self._fields = {name: self._field(name) for name in view.columns}
         self._event, self._known = self._time(view.event_time), self._time(view.known_time or view.event_time)
 
@@ -137,33 +142,45 @@ class Scan:
         return dict(self.connection.execute(sql).fetchall())
 
     def _time(self, name: str) -> str:
-        dtype, column = self.types[name], f"s.{quoted(name)}"
-        if dtype in _ZONED:
-            return f"epoch_us({column}::TIMESTAMPTZ)"
-        if dtype in _TIMES:
-            return f"epoch_us({column}::TIMESTAMP)"
-        if dtype in _WHOLE:
-            return f"{column}::BIGINT"
-        raise DataError(
-            f"feature view {self._view.name}: time column {name!r} is {dtype}",
-            hint="a timestamp, a date, or integer microseconds since 1970 UTC",
-        )
+        return time_sql(self._view, name, self.types[name])
 
     def _field(self, name: str) -> str:
-        view, dtype, column = self._view, self.types[name], f"s.{quoted(name)}"
-        if name in (view.event_time, view.known_time) or dtype in _TIMES:
-            return self._time(name)
-        if entity_kind(dtype) == "text":
-            only_key = name not in view.entity and name not in _read_by_features(view)
-            return f"md5_number_lower({column})" if only_key else f"{column}::VARCHAR"
-        if dtype in _WHOLE or dtype == "BOOLEAN":
-            return f"{column}::BIGINT"
-        if dtype in ("FLOAT", "DOUBLE") or (dtype.startswith("DECIMAL") and dtype.endswith(")")):
-            return f"{column}::DOUBLE"
-        raise DataError(
-            f"feature view {view.name}: column {name!r} is {dtype}",
-            hint="numbers, text, booleans and times can be used",
-        )
+        view, dtype = self._view, self.types[name]
+        if entity_kind(dtype) == "text" and name not in (*view.entity, *_read_by_features(view)):
+            return f"md5_number_lower(s.{quoted(name)})"  # it is part of the id alone
+        return plain_sql(view, name, dtype)
+
+
+def time_sql(view: FeatureViewDef, name: str, dtype: str) -> str:
+    """A time column of the table `s` as microseconds since 1970 UTC; raises `DataError`."""
+    column = f"s.{quoted(name)}"
+    if dtype in _ZONED:
+        return f"epoch_us({column}::TIMESTAMPTZ)"
+    if dtype in _TIMES:
+        return f"epoch_us({column}::TIMESTAMP)"
+    if dtype in _WHOLE:
+        return f"{column}::BIGINT"
+    raise DataError(
+        f"feature view {view.name}: time column {name!r} is {dtype}",
+        hint="a timestamp, a date, or integer microseconds since 1970 UTC",
+    )
+
+
+def plain_sql(view: FeatureViewDef, name: str, dtype: str) -> str:
+    """A column of the table `s` as text, BIGINT or DOUBLE; raises `DataError` for any other."""
+    column = f"s.{quoted(name)}"
+    if name in (view.event_time, view.known_time) or dtype in _TIMES:
+        return time_sql(view, name, dtype)
+    if entity_kind(dtype) == "text":
+        return f"{column}::VARCHAR"
+    if dtype in _WHOLE or dtype == "BOOLEAN":
+        return f"{column}::BIGINT"
+    if dtype in ("FLOAT", "DOUBLE") or (dtype.startswith("DECIMAL") and dtype.endswith(")")):
+        return f"{column}::DOUBLE"
+    raise DataError(
+        f"feature view {view.name}: column {name!r} is {dtype}",
+        hint="numbers, text, booleans and times can be used",
+    )
 
 
 def _read_by_features(view: FeatureViewDef) -> set[str]:

@@ -33,3 +33,4 @@ from everloop.features.definitions.functions import variance as variance
 from everloop.features.definitions.services import FeatureServiceDef as FeatureServiceDef
 from everloop.features.definitions.views import FeatureViewDef as FeatureViewDef
 from everloop.features.definitions.views import Timed as Timed
+from everloop.features.definitions.views import by_dataset as by_dataset

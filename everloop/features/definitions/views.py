@@ -41,6 +41,10 @@ class FeatureViewDef:
 
     `event_time`, `known_time` and `key` come from the dataset by `validate`, or are given here. `slack` is how
     far before an entity's newest known fact a question may still be asked online (batch has no such limit).
+
+    With `reads`, every row of the dataset also has the features of these views, as columns `<view>__<feature>`: their
+    values for the row's entities as of the row's known time. So a feature may be made of features. A view is a value
+    that holds the views which it reads, whole: no chain of them has a cycle.
     """
 
     name: str
@@ -53,6 +57,7 @@ class FeatureViewDef:
     slack: Micros = DAY
     description: str = ""
     owner: str = ""
+    reads: "tuple[FeatureViewDef, ...]" = ()
 
     def __post_init__(self) -> None:
         """Accept a single column for `entity`, lists, and a duration text; refuse what cannot work."""
@@ -72,6 +77,8 @@ class FeatureViewDef:
             raise DefinitionError(
                 f"feature view {self.name} has two features named {twice!r}", hint="give one of them name=..."
             )
+        object.__setattr__(self, "reads", tuple(self.reads))
+        _check_reads(self)
 
     def validate(self, dataset: Timed) -> "FeatureViewDef":
         """This view with its times and key taken from `dataset`; raises `DefinitionError` without an event time."""
@@ -86,11 +93,35 @@ class FeatureViewDef:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column that the view reads of its source, in a fixed order, each once."""
+        """Every column that the view reads of a row, in a fixed order, each once; also those that `reads` gives it."""
         used = [*self.entity, self.event_time, self.known_time, *self.key]
         for feature in self.features:
             used += feature.reads
+        for view in self.reads:
+            used += view.entity
         return tuple(dict.fromkeys(c for c in used if c))
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """Those of its columns that its source has."""
+        given = self.given
+        return tuple(c for c in self.columns if c not in given) if given else self.columns
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The columns that the views it reads can give."""
+        return frozenset(c for view in self.reads for c in view.outputs)
+
+    @property
+    def datasets(self) -> dict[str, tuple[str, ...]]:
+        """Dataset -> the columns read of it, by the view and by all that it reads."""
+        own, theirs = {self.source: self.stored}, by_dataset(self.reads)
+        return {name: tuple(dict.fromkeys((*own.get(name, ()), *theirs.get(name, ())))) for name in (own | theirs)}
+
+    @property
+    def depth(self) -> int:
+        """0 for a view over a dataset alone; a view comes after all that it reads."""
+        return max((view.depth + 1 for view in self.reads), default=0)
 
     @property
     def expressions(self) -> dict[str, Node]:
@@ -117,6 +148,7 @@ class FeatureViewDef:
             "slack": self.slack,
             "features": [f.manifest() for f in self.features],
             **{name: said for name in ("description", "owner") if (said := getattr(self, name))},
+            **({"reads": [{"name": view.name, **view.manifest()} for view in self.reads]} if self.reads else {}),
         }
 
     @classmethod
@@ -133,6 +165,7 @@ class FeatureViewDef:
             manifest["slack"],
             manifest.get("description", ""),
             manifest.get("owner", ""),
+            tuple(cls.from_manifest(one["name"], one) for one in manifest.get("reads", ())),
         )
 
 
@@ -149,3 +182,44 @@ def repeated(names: Iterable[str]) -> str:
             return name
         seen.add(name)
     return ""
+
+
+def _check_reads(view: FeatureViewDef) -> None:
+    """Refuse what a view cannot read: itself, one without a time, a list, a feature that is not there."""
+    twice = repeated([view.name, *(v.name for v in view.reads)])
+    if twice:
+        raise DefinitionError(
+            f"feature view {view.name} reads {twice!r} twice, or itself", hint="a view reads earlier views, each once"
+        )
+    given = {f"{v.name}__{f.name}": f for v in view.reads for f in v.features}
+    fixed = {*view.entity, *view.key, view.event_time, view.known_time} & given.keys()
+    if fixed:
+        raise DefinitionError(
+            f"feature view {view.name}: {min(fixed)} is a feature",
+            hint="entity, key and times are columns of the dataset",
+        )
+    for column in (c for feature in view.features for c in feature.reads):
+        of = next((v for v in view.reads if column.startswith(f"{v.name}__")), None)
+        if of is not None and column not in given:
+            raise DefinitionError(
+                f"feature view {view.name} reads {column!r}, which {of.name} does not have",
+                hint="it has " + ", ".join(of.outputs),
+            )
+        if column in given and given[column].output in {"integers", "numbers", "texts"}:
+            raise DefinitionError(
+                f"feature view {view.name} reads {column!r}, which is a list", hint="read numbers, integers or texts"
+            )
+    for v in view.reads:
+        if not v.event_time:
+            raise DefinitionError(
+                f"feature view {view.name} reads {v.name}, which has no event time", hint="call validate(dataset) first"
+            )
+
+
+def by_dataset(views: Iterable[FeatureViewDef]) -> dict[str, tuple[str, ...]]:
+    """Dataset -> the columns that some views, and all that they read, read of it."""
+    found: dict[str, dict[str, None]] = {}
+    for view in views:
+        for name, columns in view.datasets.items():
+            found.setdefault(name, {}).update(dict.fromkeys(columns))
+    return {name: tuple(columns) for name, columns in found.items()}

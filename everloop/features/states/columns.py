@@ -89,18 +89,24 @@ def times_of(values: Sequence[Times] | npt.NDArray[Any]) -> Column:
     return Column(np.array([0 if v is None else _time(v) for v in listed], np.int64), valid)
 
 
-def columns_of(view: FeatureViewDef, rows: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> dict[str, Column]:
-    """The view's columns from rows (mappings) or from a mapping of columns. Raises `DataError` when one is missing."""
+def columns_of(
+    view: FeatureViewDef, rows: Sequence[Mapping[str, Any]] | Mapping[str, Any], names: Sequence[str] | None = None
+) -> dict[str, Column]:
+    """The view's columns (or those of `names`) from rows (mappings) or from a mapping of columns.
+
+    Raises `DataError` when one is missing.
+    """
+    names = view.columns if names is None else names
     times = {view.event_time, view.known_time or view.event_time, *time_columns(view.expressions.values())}
     found = {}
-    for name in view.columns:
+    for name in names:
         try:
             values = rows[name] if isinstance(rows, Mapping) else [row[name] for row in rows]
             found[name] = times_of(values) if name in times else column_of(values)
         except KeyError:
             raise DataError(
                 f"feature view {view.name}: a fact has no column {name!r}",
-                hint="facts need " + ", ".join(view.columns),
+                hint="facts need " + ", ".join(names),
             ) from None
         except DataError as error:
             raise DataError(f"feature view {view.name}, column {name!r}: {error.message}", hint=error.hint) from None

@@ -117,13 +117,25 @@ def facts_of(view: FeatureViewDef, columns: Mapping[str, Column], *, ids: bool =
     passing: dict[Filter | None, Mask] = {None: np.ones(len(event.values), bool)}
     lifted = tuple(_lift(view, lift, columns, passing, texts) for lift in lifts_of(view))
     starts = np.maximum(event.values, known.values)
-    made = ids_of(event.values, known.values, key_words(view, columns), lifted) if ids else np.empty(0, np.uint64)
+    made = np.empty(0, np.uint64)
+    if ids:
+        made = ids_of(event.values, known.values, key_words(view, columns), told_apart(view, lifted))
     return Facts(event.values, starts, made, lifted, texts), kept
 
 
 def key_words(view: FeatureViewDef, columns: Mapping[str, Column]) -> tuple[Words, ...]:
-    """Words of the key columns that are no times."""
-    return tuple(_key_word(columns[name]) for name in view.key if name not in (view.event_time, view.known_time))
+    """Words of the columns by which facts are told apart beside their times.
+
+    The key; of a view that reads views, every column of the source that it reads: the same row is the same fact,
+    whenever its features are looked up.
+    """
+    names = view.stored if view.reads else view.key
+    return tuple(_key_word(columns[name]) for name in names if name not in (view.event_time, view.known_time))
+
+
+def told_apart(view: FeatureViewDef, lifted: Sequence[tuple[Flags, Ints]]) -> Sequence[tuple[Flags, Ints]]:
+    """What of a fact's content is in its id beside `key_words`."""
+    return () if view.reads else lifted
 
 
 def ids_of(event: Ints, known: Ints, keys: Sequence[Words], lifted: Sequence[tuple[Flags, Ints]]) -> Words:

@@ -25,7 +25,7 @@ from everloop.core.clock import Micros
 from everloop.core.errors import DataError
 from everloop.core.version import Version
 from everloop.features.batch.history import history
-from everloop.features.definitions import FeatureServiceDef
+from everloop.features.definitions import FeatureServiceDef, by_dataset
 from everloop.serving.log import Entry
 from everloop.serving.segments import entries
 from everloop.watch import alarms
@@ -131,7 +131,7 @@ def _judge(
     sources: dict[str, Any] = {}
     known = None
     with ctx.read() as tx:
-        for name in {view.source for view in service.views}:
+        for name in by_dataset(service.views):
             head = refs.get(tx, ctx.project, refs.head_ref(environment, name))
             if head is None:
                 found.later += len(asked)

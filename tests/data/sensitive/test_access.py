@@ -166,6 +166,25 @@ def test_tags_reach_views_services_models_and_endpoints(context, people, viewer,
     assert tags(context, service) == {"load__age_mean_7d": {"aggregated"}}
 
 
+def test_a_feature_of_a_feature_carries_its_tags(context, people):
+    age = {"name": "age_last", "function": "last", "column": "age", "where": None}
+    below = {"source": "people", "entity": ["id"], "features": [age]}
+    record(context, "view", "load", below)
+    read = [
+        {"name": "most", "function": "max", "column": "load__age_last", "where": None},
+        {
+            "name": "old",
+            "function": "count",
+            "column": "",
+            "where": {"column": "load__age_last"},
+        },
+        {"name": "count", "function": "count", "column": "", "where": None},
+    ]
+    reads = [{"name": "load", **below}]
+    view = record(context, "view", "trend", {"source": "people", "entity": ["id"], "features": read, "reads": reads})
+    assert tags(context, view) == {"most": {"personal"}, "old": {"personal"}}
+
+
 def test_failing_rows_are_written_down_masked_by_tags_that_came_later_too(context):
     plain = table(context, "people", PEOPLE)
     say(context, "people", "email", "tag", "personal")
