@@ -1,5 +1,7 @@
 """Features: views and services, look-ups online, materialising."""
 
+import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,19 +55,31 @@ def show(
 
 
 @features.command("history")
-def history(
+def history(  # noqa: PLR0917 - typer's way: one parameter an option
     service: Annotated[str, typer.Argument(help="A feature service.")],
     questions: Annotated[Path, typer.Argument(help="Parquet or CSV: entity columns and a time.")],
     at: Annotated[str, typer.Option(help="The column with the time of each question.")],
     out: Annotated[Path, typer.Option(help="Where the frame goes, as Parquet.")],
     environment: Annotated[str, typer.Option("--env")] = "production",
+    ray: Annotated[str, typer.Option(help="host:port of a Ray cluster's head that computes it.")] = "",
+    parts: Annotated[int, typer.Option(min=0, help="Tasks for each view on the cluster; 0: one a CPU.")] = 0,
 ) -> None:
-    """Answer questions point in time, in batch: each row with what was known strictly before its time."""
+    """Answer questions point in time, in batch: each row with what was known strictly before its time.
+
+    A cluster that asks for a token gets it from RAY_AUTH_TOKEN.
+    """
+    cluster = _cluster(ray, parts) if ray else None
     with session.workspace() as workspace, output.progress("asking"):
         ctx = session.context(workspace, environment)
-        frame = views.answering.answered(ctx, environment, service, questions, at)
+        frame = views.answering.answered(ctx, environment, service, questions, at, cluster=cluster)
         frame.write_parquet(out)
     output.show({"rows": frame.height, "columns": frame.columns, "file": str(out)})
+
+
+def _cluster(address: str, parts: int) -> Any:
+    if find_spec("ray") is None:
+        raise InvalidInput("Ray is not installed", hint="pip install everloop[ray]")
+    return views.cluster.Cluster(address, os.environ.get("RAY_AUTH_TOKEN", ""), parts)
 
 
 @features.command("materialize")

@@ -22,7 +22,7 @@ from everloop.features.states.columns import Column, column_of, columns_of
 from everloop.features.states.facts import Facts
 
 LATE_READS = b"x"
-"""There when a row may have been looked up before all was known that it reads."""
+"""There when a view waits for a filling: a row was looked up before all was known that it reads, or left out."""
 _REACHED = b"r"
 _WORD = struct.Struct("<q")
 Lifted = tuple[Facts, Mapping[str, Column]]
@@ -56,12 +56,13 @@ def push_all(
 def push_reading(store: OnlineStore, view: OnlineView, rows: Rows) -> Pushed:
     """Push rows to a view that reads views, after these. Rows that cannot be looked up are left to the next filling.
 
-    These are all rows until what it reads has been filled once, and rows from before what their entities' states hold.
+    These are all rows while something that it reads was never filled or waits for a filling itself, and rows from
+    before what the states of their entities hold. The view waits for a filling, then.
     """
     definition = view.view
     columns = columns_of(definition, rows, definition.stored)
     known = columns[definition.known_time or definition.event_time]
-    if not follows(view) or None in watermarks(store, view.reads):
+    if not follows(view):
         return Pushed(len(known.values), 0, 0)
     kept = known.valid & columns[definition.event_time].valid
     whole = {name: column.take(kept) for name, column in columns.items()}
@@ -69,10 +70,20 @@ def push_reading(store: OnlineStore, view: OnlineView, rows: Rows) -> Pushed:
     if not len(times):
         return Pushed(len(kept), 0, 0)
     reach(store, view, int(times.max()))  # before the look-up: whoever is late sees it, or is seen
+    if not _ready(store, view.reads):
+        store.write(view.space, [(LATE_READS, b"1")])
+        return Pushed(len(kept), 0, 0)
     given, there = _looked_up(store, view, whole, times)
+    if not there.all():
+        store.write(view.space, [(LATE_READS, b"1")])
     whole = {name: column.take(there) for name, column in (whole | given).items()}
     done = push_facts(store, view, *lift_columns(view, whole))
     return Pushed(len(kept), done.new, done.entities)
+
+
+def _ready(store: OnlineStore, views: Sequence[OnlineView]) -> bool:
+    marks = store.read([(view.space, (LATE_READS,)) for view in views])
+    return None not in watermarks(store, views) and all(late is None for (late,) in marks)
 
 
 def _looked_up(

@@ -176,6 +176,8 @@ def distinct(view: FeatureViewDef, rows: list[dict[str, Any]]) -> list[dict[str,
 
 
 def content(view: FeatureViewDef, row: dict[str, Any]) -> list[Any]:
+    if view.reads:  # every column of the dataset that it reads, and nothing that was looked up
+        return [None if missing(row[c]) else row[c] for c in view.stored]
     found = [row[c] for c in (*view.entity, view.event_time, view.known_time, *view.key)]
     for feature in (part for f in view.features for part in f.parts or (f,)):
         counts = passes(feature.where, row)

@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
+from everloop import features
 from everloop.catalog import refs, versions
 from everloop.catalog.operation import invoke
 from everloop.core.clock import HOUR, ReplayClock, micros
@@ -134,6 +135,20 @@ def test_questions_of_a_file_are_answered_in_batch(ctx, tmp_path):
         assert frame["load__delay_mean_3h"].to_list() == [45.0, None, None]
     with pytest.raises(DataError, match="cannot be read"):
         answered(ctx, ENVIRONMENT, "inputs", tmp_path / "nothing.parquet", "when")
+
+
+@pytest.mark.slow
+def test_a_cluster_answers_the_questions_of_a_file(ctx, tmp_path):
+    ray_nodes = pytest.importorskip("ray.cluster_utils")
+    asked = pl.DataFrame({"origin": ["JFK", "EWR", None], "when": [NOON + timedelta(hours=1)] * 3})
+    asked.write_parquet(tmp_path / "asked.parquet")
+    nodes = ray_nodes.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster = features.cluster.Cluster(nodes.address)
+        frame = answered(ctx, ENVIRONMENT, "inputs", tmp_path / "asked.parquet", "when", cluster=cluster)
+    finally:
+        nodes.shutdown()
+    assert frame.equals(answered(ctx, ENVIRONMENT, "inputs", tmp_path / "asked.parquet", "when"))
 
 
 def test_list_shows_features_and_watermarks(ctx):

@@ -18,7 +18,7 @@ from everloop.features.online import OnlineService, OnlineView, advance, lookup,
 from everloop.features.reading import LATE_READS, push_all
 from everloop.features.states.keys import entity_key
 
-CASES, MANY = 25, 2_000
+CASES, MANY = 20, 2_000
 
 
 def read(view, rows):

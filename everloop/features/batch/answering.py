@@ -1,10 +1,11 @@
 """Training frames on request: the questions of a file, answered from the data that an environment holds."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from everloop import data
+from everloop import data, features
 from everloop.catalog import versions
 from everloop.catalog.context import Context
 from everloop.core.errors import DataError, NotFound
@@ -15,9 +16,16 @@ from everloop.features.batch.history import history
 from everloop.features.definitions import by_dataset
 from everloop.features.operations import pinned, service_in
 
+if TYPE_CHECKING:
+    from everloop.features.batch.cluster import Cluster
 
-def answered(ctx: Context, environment: str, service: str, questions: Path, at: str) -> pl.DataFrame:
+
+def answered(
+    ctx: Context, environment: str, service: str, questions: Path, at: str, *, cluster: "Cluster | None" = None
+) -> pl.DataFrame:
     """The rows of a Parquet or CSV file with the features of a service, as known before the time in column `at`.
+
+    With `cluster` a Ray cluster computes it, whose nodes must be able to read the workspace's files.
 
     Raises `NotFound` for what the environment does not hold, `DataError` for a file that cannot be read,
     `PermissionDenied` for who may not read the data.
@@ -39,4 +47,6 @@ def answered(ctx: Context, environment: str, service: str, questions: Path, at: 
         )
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{questions} cannot be read: {error}", hint="a Parquet or CSV file") from error
-    return history(found, spine, paths, at=at)
+    if cluster is None:
+        return history(found, spine, paths, at=at)
+    return features.cluster.history_across(cluster, found, spine, paths, at=at)

@@ -1,5 +1,7 @@
 """A real Ray of two nodes on this machine."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 from feature_cases import START
@@ -61,6 +63,20 @@ def test_a_cluster_is_named_and_answers(asked):
     spine, sources = asked
     with pytest.raises(InvalidInput):
         history_across(Cluster("auto"), SERVICE, spine, sources, at="at")
+
+
+@pytest.mark.slow
+def test_views_over_views_too(asked):
+    spine, sources = asked
+    reads = SERVICE.views[:1]
+    above = FeatureViewDef("three", "facts", "kind", [el.max("one__count_1d", over="12d")], "event", "known", "id")
+    service = FeatureServiceDef("s", [replace(above, reads=reads)])
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        found = history_across(Cluster(nodes.address, parts=3), service, spine, sources, at="at")
+        assert found.equals(history(service, spine, sources, at="at"))
+    finally:
+        nodes.shutdown()
 
 
 @pytest.mark.slow
