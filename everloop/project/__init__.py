@@ -32,7 +32,7 @@ from everloop.project.assets import (
 from everloop.project.described import Described
 from everloop.project.placing import at_caller, place, root_of_caller
 from everloop.project.steps import Steps
-from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardrails
+from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardrails, Workers
 from everloop.watch.definitions import Late, MonitorDef, RetrainDef, Trigger
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -292,11 +292,19 @@ class Project(Steps):
         guardrails: Guardrails | None = None,
         full_disk: Any = "refuse",
         deadline: str = "10s",
+        workers: Workers | None = None,
     ) -> EndpointDef:
         """An address that answers predictions, and how a new revision takes over."""
         made = at_caller(
             lambda: EndpointDef(
-                name, graph, rollout or Canary(), fallback, guardrails or Guardrails(), full_disk, deadline
+                name,
+                graph,
+                rollout or Canary(),
+                fallback,
+                guardrails or Guardrails(),
+                full_disk,
+                deadline,
+                workers or Workers(),
             )
         )
         for key in made.upstream:

@@ -18,6 +18,8 @@ from everloop.serving.gateway.passing.hand import VARIABLE as HAND
 
 LINK = "EVERLOOP_LINK"
 """The sign-in link to print once everything answers; taken out of the environment before children start."""
+MEMORY = "EVERLOOP_SERVING_MEMORY"
+"""MiB that the gateway's model workers may take together."""
 _READY_WITHIN = 60.0
 
 
@@ -79,6 +81,8 @@ def processes(settings: Settings, listener: int, port: int) -> list[Child]:
     ]
     if settings.fsync:
         gateway.append("--fsync")
+    if memory := os.environ.get(MEMORY, ""):
+        gateway += ["--memory", memory]
     serve = ["-P", "-m", "everloop.server.serve", str(socket_path)]
     trusting = {**env, HAND: secrets.token_hex(32)}  # these two alone take each other at their word
     made = [

@@ -12,6 +12,7 @@ from everloop.serving.definitions import (
     Canary,
     EndpointDef,
     Guardrails,
+    Workers,
 )
 from everloop.serving.graph.nodes import (
     CallEndpoint,
@@ -42,6 +43,7 @@ __all__ = [
     "Step",
     "Switch",
     "Transform",
+    "Workers",
     "reading",
 ]
 

@@ -214,6 +214,7 @@ class Controller:
             fallback=endpoint["fallback"],
             full_disk=endpoint["full_disk"],
             deadline_micros=endpoint["deadline_micros"],
+            **_workers(endpoint),
         )
 
     def _entry(self, ctx: Context, environment: str, identity: str, weight: int) -> Revision:
@@ -265,6 +266,12 @@ class Controller:
         if not tables.same(table, current) or not self._path.is_file():
             tables.write(self._path, table, self._key)
             self._table = table
+
+
+def _workers(endpoint: Mapping[str, Any]) -> dict[str, int]:
+    """What a route says of its workers where its definition does."""
+    said = dict(endpoint.get("workers", {}))
+    return {"max_queue": said.pop("queue"), **said} if said else {}
 
 
 def _manifests(ctx: Context, tx: Any, entries: Mapping[str, str], names: list[str]) -> revisions.Manifests:

@@ -82,6 +82,32 @@ def _share(text: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Workers:
+    """How many processes each model and transform of an endpoint may have, and how long a queue."""
+
+    least: int = 1
+    """0: the last process ends when nobody asked for `idle`; the next question starts one and waits for it."""
+    most: int = 1
+    """More are started while requests pile up although all are at work."""
+    idle: str = "15m"
+    queue: int = 1024
+    """Requests that may wait for a model; more are refused at once, with 429."""
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        if not 0 <= self.least <= max(self.most, 1) <= 64 or not 1 <= self.queue <= 100_000:
+            raise DefinitionError(
+                f"workers from {self.least} to {self.most}, a queue of {self.queue}", hint="Workers(least=0, most=4)"
+            )
+        duration(self.idle, "idle")
+
+    def manifest(self) -> dict[str, Any]:
+        """The bounds."""
+        idle = duration(self.idle, "idle")
+        return {"least": self.least, "most": max(self.most, 1), "idle_micros": idle, "queue": self.queue}
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointDef:
     """An endpoint: an address that answers predictions, whatever revision is live."""
 
@@ -95,6 +121,7 @@ class EndpointDef:
     full_disk: FullDisk = "refuse"
     deadline: str = "10s"
     """How long a request may take before it is given up."""
+    workers: Workers = field(default_factory=Workers)
 
     def __post_init__(self) -> None:
         """Refuse what cannot serve."""
@@ -120,6 +147,7 @@ class EndpointDef:
             "guardrails": self.guardrails.manifest(),
             "full_disk": self.full_disk,
             "deadline_micros": duration(self.deadline, "deadline"),
+            **({"workers": self.workers.manifest()} if self.workers != Workers() else {}),
         }
 
     @property

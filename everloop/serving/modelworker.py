@@ -49,6 +49,8 @@ class Setup(msgspec.Struct, frozen=True):
     inputs: list[list[str]]
     example: dict[str, list[Any]]
     max_rows: int = 512
+    budget_seconds: float = 0.05
+    """How long a batch of several requests may take, as far as past ones tell."""
 
 
 def named(answer: Any, rows: int) -> dict[str, Array]:
@@ -112,6 +114,35 @@ class Answerer:
         return replies
 
 
+class Pace:
+    """Learns what a batch costs, a + b * rows seconds, and how many rows fit into a budget.
+
+    Least squares over past batches, of which older ones count less and less.
+    """
+
+    def __init__(self, most: int, budget: float) -> None:
+        """At most `most` rows, whatever they cost."""
+        self._most, self._budget = most, budget
+        self._sums = [0.0] * 5  # of 1, rows, rows squared, seconds, rows times seconds
+        self.limit = most
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """Take note of one batch."""
+        news = (1.0, rows, rows * rows, seconds, rows * seconds)
+        self._sums = [_KEPT * old + new for old, new in zip(self._sums, news, strict=True)]
+        n, x, xx, y, xy = self._sums
+        spread = n * xx - x * x
+        slope = (n * xy - x * y) / spread if spread > _LEVEL * xx * n else y / x
+        fixed = max((y - slope * x) / n, 0.0)
+        fits = (self._budget - fixed) / slope if slope > 0 else self._most
+        self.limit = int(min(max(fits, 1), self._most))
+
+
+_KEPT = 0.97
+_LEVEL = 1e-3
+"""Share of the spread below which all batches were of one size, and nothing tells the slope apart."""
+
+
 def _said(error: Exception) -> bytes:
     return f"{type(error).__name__}: {error}"[:500].encode(errors="replace")
 
@@ -136,13 +167,18 @@ def serve(connection: socket.socket) -> int:
     hello = {"outputs": [o.listed() for o in outputs], "pid": os.getpid(), "seconds": time.monotonic() - started}
     connection.sendall(wire.encode(wire.HELLO, 0, 0, msgspec.json.encode(hello)))
     answerer = Answerer(predictor, layout, outputs)
+    pace = Pace(setup.max_rows, setup.budget_seconds)
     while True:
         if not waiting and not _receive(connection, reader, waiting, wait=True):
             return 0
         while len(waiting) < setup.max_rows and _receive(connection, reader, waiting, wait=False):
             pass
         if waiting:
-            connection.sendall(b"".join(answerer.answer(_batch(waiting, setup.max_rows))))
+            batch = _batch(waiting, pace.limit)
+            began = time.monotonic()
+            answers = b"".join(answerer.answer(batch))
+            pace.learn(sum(frame.rows for frame in batch), time.monotonic() - began)
+            connection.sendall(answers)
 
 
 def _receive(connection: socket.socket, reader: wire.Reader, waiting: deque[wire.Frame], *, wait: bool) -> bool:
@@ -151,7 +187,13 @@ def _receive(connection: socket.socket, reader: wire.Reader, waiting: deque[wire
         content = connection.recv(_CHUNK, 0 if wait else socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
-    waiting.extend(reader.feed(content))
+    for frame in reader.feed(content):
+        if frame.kind == wire.FORGET:
+            left = [other for other in waiting if other.id != frame.id]
+            waiting.clear()
+            waiting.extend(left)
+        else:
+            waiting.append(frame)
     return bool(content)
 
 

@@ -93,6 +93,10 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     full_disk: str = "refuse"
     deadline_micros: int = 10_000_000
     max_queue: int = 1024
+    least: int = 1
+    """Worker processes that each part has at least; 0: none while nobody asks."""
+    most: int = 1
+    idle_micros: int = 900_000_000
 
     @property
     def address(self) -> str:

@@ -23,6 +23,8 @@ HELLO = 4
 """The worker is warm: the payload is JSON (`outputs`, `pid`, `warm_seconds`)."""
 UNFIT = 5
 """The worker cannot serve: the payload says why; it exits."""
+FORGET = 6
+"""To a worker: nobody waits for the request of this id any more."""
 
 
 @dataclass(frozen=True, slots=True)

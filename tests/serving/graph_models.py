@@ -42,3 +42,17 @@ class Sum:
 
     def predict(self, columns: dict[str, Any]) -> Any:
         return {"prediction": np.sum([np.asarray(values, float) for values in columns.values()], axis=0)}
+
+
+@dataclass
+class Slow:
+    """Takes `seconds` for a batch, however many rows it has; says how many it had, and how many batches there were."""
+
+    seconds: float
+    batches: int = 0
+
+    def predict(self, columns: dict[str, Any]) -> Any:
+        time.sleep(self.seconds)
+        self.batches += 1
+        rows = len(columns["x"])
+        return {"rows": np.full(rows, float(rows)), "batches": np.full(rows, float(self.batches))}

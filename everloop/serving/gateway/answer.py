@@ -112,6 +112,9 @@ class Predictions:
                 raise
             first.counters.failed()
             return await self._instead(asked, first, None)
+        except Overloaded:  # no revision's failure, and another would only be overloaded next
+            first.counters.overloaded += 1
+            raise
         except (StepFailed, Unavailable) as error:
             if isinstance(error, StorageFull):  # not the revision's failure: nobody could log the answer
                 raise Unavailable(error.message, hint=error.hint) from error

@@ -18,14 +18,15 @@ from everloop.core.errors import EverloopError, InvalidInput, NotFound
 from everloop.core.signing import VerifyKey
 from everloop.serving import table as tables
 from everloop.serving.columns import Layout, Outputs
+from everloop.serving.gateway.crew import Crew, Size
+from everloop.serving.gateway.crew import told as crew_told
 from everloop.serving.gateway.stats import Counters, NodeCounters
-from everloop.serving.gateway.workers import ModelProcess
 from everloop.serving.graph.nodes import numbered
 from everloop.serving.graph.shapes import ShownBy, outputs_of
 from everloop.serving.table import Part, Revision, Route, Table
 
 _READY_SECONDS = 60.0
-_DRAIN_SECONDS = 15.0
+_WEIGH_SECONDS = 1.0
 _POLL_SECONDS = 0.2
 
 
@@ -34,7 +35,7 @@ class Live:
     """One live revision: its workers, its counters, and its graph with those of each node."""
 
     revision: Revision
-    workers: dict[str, ModelProcess]
+    workers: dict[str, Crew]
     counters: Counters
     nodes: dict[int, NodeCounters]
     endpoint: ShownBy
@@ -59,7 +60,7 @@ class Live:
         self.logged_raw = msgspec.Raw(msgspec.msgpack.encode(self.logged.pairs()))
 
     @property
-    def process(self) -> ModelProcess:
+    def process(self) -> Crew:
         """The worker of the model; of a graph, the first."""
         return next(iter(self.workers.values()))
 
@@ -111,7 +112,7 @@ class Live:
 
     async def sleep(self) -> None:
         """End its workers once they answered what they were asked; the next question wakes them."""
-        await asyncio.gather(*(worker.sleep(_DRAIN_SECONDS) for worker in self.workers.values()))
+        await asyncio.gather(*(worker.sleep() for worker in self.workers.values()))
 
 
 @dataclass(slots=True)
@@ -170,11 +171,12 @@ class LiveRoute:
 class Fleet:
     """The live routes of one gateway."""
 
-    def __init__(self, path: Path, key: VerifyKey) -> None:
-        """Serve the table at `path` once `load` is called; nothing until then."""
+    def __init__(self, path: Path, key: VerifyKey, budget: int = 0) -> None:
+        """Serve the table at `path` once `load` is called; `budget`: bytes that workers may take, 0 for no bound."""
+        self._budget = budget
         self._path, self._key = path, key
         self._seen: tuple[int, int, int] | None = None
-        self._processes: dict[bytes, ModelProcess] = {}
+        self._processes: dict[bytes, Crew] = {}
         self._counters: dict[tuple[str, str], tuple[Counters, dict[int, NodeCounters]]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self.looked = asyncio.Event()
@@ -219,11 +221,13 @@ class Fleet:
         revisions = [r for route in table.routes for r in route.revisions]
         first = not self.routes
         starting = []
-        for part in (part for revision in revisions for part in revision.workers.values()):
-            key = _key(part)
-            if key not in self._processes:
-                process = self._processes[key] = ModelProcess(part)
-                await process.start()
+        for key, (part, size) in _wanted(table).items():
+            if key in self._processes:
+                self._processes[key].size = size
+                continue
+            process = self._processes[key] = Crew(part, size)
+            if not first or size.least:  # what may sleep, sleeps until it is asked; a newcomer must show that it can
+                process.wake()
                 starting.append(process)
         if first:
             self._swap(table, {})  # nothing served before: requests wait for their worker instead of failing
@@ -234,7 +238,7 @@ class Fleet:
         self._swap(table, {} if first else self.problems)
         self._end_unused()
 
-    def _problem(self, revision: Revision, starting: list[ModelProcess]) -> str:
+    def _problem(self, revision: Revision, starting: list[Crew]) -> str:
         """Why a revision cannot serve; empty when nothing that was started for it says so."""
         for name, part in revision.workers.items():
             process = self._processes[_key(part)]
@@ -277,21 +281,39 @@ class Fleet:
         lives = [live for route in self.routes.values() for live in route.live]
         used = {id(worker) for live in lives for worker in live.workers.values()}
         for key in [key for key, process in self._processes.items() if id(process) not in used]:
-            task = asyncio.get_running_loop().create_task(self._processes.pop(key).retire(_DRAIN_SECONDS))
+            task = asyncio.get_running_loop().create_task(self._processes.pop(key).sleep())
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 
-    async def watch_deadlines(self) -> None:
-        """Give up on what is late, for ever."""
+    async def tend(self) -> None:
+        """Give up on what is late, and keep as many workers as the load and the memory allow, for ever."""
+        weighed = 0.0
         while True:
             await asyncio.sleep(0.05)
             now = time.monotonic()
-            for process in self._processes.values():
-                process.expire(now)
+            for process in list(self._processes.values()):
+                process.tend(now)
+            if self._budget and now - weighed > _WEIGH_SECONDS:
+                weighed = now
+                self._make_room(now)
+
+    def _make_room(self, now: float) -> None:
+        """End workers that were asked longest ago until the rest fits into the budget; the next question wakes them."""
+        weights = {key: crew.memory for key, crew in self._processes.items() if crew.pids}
+        total = sum(weights.values())
+        for key in sorted(weights, key=lambda one: self._processes[one].asked_at):
+            crew = self._processes[key]
+            if total <= self._budget:
+                return
+            if not crew.waiting and now - crew.asked_at > _WEIGH_SECONDS and crew.state == "ready":
+                total -= weights[key]
+                task = asyncio.get_running_loop().create_task(crew.sleep())
+                self._retiring.add(task)
+                task.add_done_callback(self._retiring.discard)
 
     async def close(self) -> None:
         """End every worker."""
-        await asyncio.gather(*(process.retire(2.0) for process in self._processes.values()))
+        await asyncio.gather(*(process.retire() for process in self._processes.values()))
 
     @property
     def ready(self) -> bool:
@@ -316,20 +338,27 @@ def _key(part: Part) -> bytes:
     return msgspec.msgpack.encode(part)
 
 
+def _wanted(table: Table) -> dict[bytes, tuple[Part, Size]]:
+    """Every part of a table, and how many workers it may have."""
+    wanted: dict[bytes, tuple[Part, Size]] = {}
+    for route in table.routes:
+        size = Size(route.least, route.most, route.idle_micros / 1e6)
+        for part in (part for revision in route.revisions for part in revision.workers.values()):
+            _, before = wanted.get(_key(part), (part, size))
+            wanted[_key(part)] = part, size.joined(before)
+    return wanted
+
+
 def _told(live: Live) -> dict[str, Any]:
-    process = live.process
     return {
         "number": live.revision.number,
         "weight": live.revision.weight,
         "state": live.state,
         "problem": live.reason if live.state == "failed" else "",
-        "pid": process.pid,
+        "pid": next((pid for worker in live.workers.values() for pid in worker.pids), 0),
         "restarts": sum(worker.restarts for worker in live.workers.values()),
         "waiting": live.waiting,
-        "workers": {
-            name: {"state": worker.state, "pid": worker.pid, "restarts": worker.restarts, "waiting": worker.waiting}
-            for name, worker in live.workers.items()
-        },
+        "workers": {name: crew_told(worker) for name, worker in live.workers.items()},
         "nodes": {str(number): counted.told() for number, counted in live.nodes.items()},
         **live.counters.told(),
     }

@@ -91,7 +91,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     home: Path = arguments.home / "serving"
     appender = log.Appender(home / "log" / arguments.name, fsync=arguments.fsync)
     nonce = secrets.randbits(32)
-    fleet = Fleet(home / "routes.json", key)
+    fleet = Fleet(home / "routes.json", key, arguments.memory * 1024 * 1024)
     listening = listener(arguments)
     features = Features(arguments.home)
     lookups = Lookups(features)
@@ -112,7 +112,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
         loop.add_signal_handler(number, end)
     background = [
         loop.create_task(fleet.follow()),
-        loop.create_task(fleet.watch_deadlines()),
+        loop.create_task(fleet.tend()),
         loop.create_task(tell(fleet, lookups, home / "stats" / f"{arguments.name}.json", f"{nonce:08x}")),
     ]
 
@@ -151,6 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--server", default="", help="UNIX socket of the server for everything else")
     parser.add_argument("--verify-key", type=Path, help="PEM of the workspace's public key, if not in its keys")
+    parser.add_argument("--memory", type=int, default=0, help="MiB that model workers may take; 0: no bound")
     parser.add_argument("--fsync", action="store_true", help="sync the log to disk before each reply")
     arguments = parser.parse_args(argv)
     try:

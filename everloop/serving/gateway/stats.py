@@ -50,6 +50,8 @@ class Counters:
     """Answered without an id, because the log was full."""
     stale: int = 0
     """Answered although a feature view was too old or never filled."""
+    overloaded: int = 0
+    """Not taken, because too much waited already."""
     unfed: int = 0
     """Not answered because the online store did not."""
     latency: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
@@ -76,6 +78,7 @@ class Counters:
             "unlogged": self.unlogged,
             "stale": self.stale,
             "unfed": self.unfed,
+            "overloaded": self.overloaded,
             "p50_micros": quantile(self.latency, 0.5),
             "p99_micros": quantile(self.latency, 0.99),
             "latency": {str(index): count for index, count in enumerate(self.latency) if count},

@@ -23,7 +23,8 @@ _ONE_THREAD = dict.fromkeys(
 )
 _FIRST_DELAY, _MOST_DELAY, _HEALTHY_SECONDS = 0.05, 5.0, 10.0
 _SILENT_SECONDS = 1.0
-_LOST = "the model worker died"
+_PACE_SMOOTHING = 0.02
+LOST = "the model worker died"
 
 
 class _Link(asyncio.Protocol):
@@ -46,11 +47,11 @@ class _Link(asyncio.Protocol):
 
 
 class ModelProcess:
-    """The worker of one part, for every revision that holds it: restarted when it dies, until it is retired."""
+    """One worker process of a part: restarted when it dies, until it is retired."""
 
-    def __init__(self, part: Part) -> None:
-        """Describe it; `start` starts it."""
-        self.part = part
+    def __init__(self, part: Part, changed: Callable[["ModelProcess"], None]) -> None:
+        """Describe it; `begin` starts it. `changed` is told when it becomes warm, and when it is so no more."""
+        self.part, self._changed = part, changed
         self.model_inputs = Layout.from_pairs(part.inputs)
         self.outputs: Outputs = ()
         self.shown: Outputs = ()
@@ -66,10 +67,12 @@ class ModelProcess:
         self._asked: dict[int, tuple[asyncio.Future[wire.Frame], float]] = {}
         self._next = 0
         self._retired = False
-        self._asleep = False
         self._delay = _FIRST_DELAY
         self._ready_at = 0.0
         self._heard = 0.0
+        self.pace = 0.0
+        """Seconds between two answers while requests wait, smoothed."""
+        self._last = 0.0
         self._healing: asyncio.Task[None] | None = None
 
     @property
@@ -79,38 +82,25 @@ class ModelProcess:
 
     @property
     def state(self) -> str:
-        """`ready`, `starting`, `failed` or `asleep`."""
-        if self._asleep:
-            return "asleep"
+        """`ready`, `starting` or `failed`."""
         return "ready" if self.ready.is_set() else "failed" if self.problem else "starting"
 
-    def wake(self) -> None:
-        """Start the process of a worker that sleeps."""
-        if self._asleep:
-            self._asleep = False
-            self._delay = 0.0
-            self._healing = asyncio.get_running_loop().create_task(self._heal())
-
-    async def sleep(self, drain_seconds: float) -> None:
-        """Let it answer what it was asked, then end its process; `wake` starts another."""
-        if self._asleep or self._retired:
-            return
-        await self._drained(drain_seconds)
-        self._asleep = True
-        self._end()
-
-    async def start(self) -> None:
-        """Start a process and send it its setup; `ready` is set once it is warm."""
+    def begin(self) -> None:
+        """Start a process; `ready` is set once it is warm."""
         ours, theirs = socket.socketpair()
         environment = {**os.environ, **_ONE_THREAD, "PYTHONUNBUFFERED": "1"}
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter; a fork of a small process
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter; a fork of a small process
                 [sys.executable, "-P", "-m", "everloop.serving.modelworker", "--fd", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 env=environment,
             )
         self.pid = self._process.pid
+        self._healing = asyncio.get_running_loop().create_task(self._connect(ours))
+
+    async def _connect(self, ours: socket.socket) -> None:
+        """Send the new process its setup."""
         _, link = await asyncio.get_running_loop().create_unix_connection(
             lambda: _Link(self._on_frame, self._on_lost), sock=ours
         )
@@ -119,25 +109,17 @@ class ModelProcess:
         setup = Setup(part.folder, part.loader, part.inputs, part.example)
         link.transport.write(wire.encode(wire.ASK, 0, 0, msgspec.json.encode(setup)))
 
-    async def become_ready(self, seconds: float) -> bool:
-        """Wait until it is warm, or has failed to become so."""
-        end = time.monotonic() + seconds
-        while not self.ready.is_set() and not self.problem and time.monotonic() < end:
-            try:
-                await asyncio.wait_for(self.ready.wait(), 0.05)
-            except TimeoutError:
-                continue
-        return self.ready.is_set()
-
     def ask(self, payload: bytes, rows: int, deadline: float) -> "asyncio.Future[wire.Frame]":
         """Send one request; the future ends with the answer, `StepFailed` or `Unavailable`."""
         link = self._link
         future: asyncio.Future[wire.Frame] = asyncio.get_running_loop().create_future()
         if link is None or not self.ready.is_set():
-            future.set_exception(Unavailable(self.problem or _LOST, hint="it is being restarted; try again"))
+            future.set_exception(Unavailable(self.problem or LOST, hint="it is being restarted; try again"))
             return future
         self._next += 1
         identity = self._next
+        if not self._asked:
+            self._last = time.monotonic()
         self._asked[identity] = (future, deadline)
         link.transport.write(wire.encode(wire.ASK, identity, rows, payload))
         return future
@@ -149,10 +131,16 @@ class ModelProcess:
             future, _ = self._asked.pop(identity)
             if not future.done():
                 future.set_exception(Unavailable("the model did not answer in time", hint="ask for less at once"))
+            if self._link is not None:  # nobody waits for it: a worker that has not begun it leaves it
+                self._link.transport.write(wire.encode(wire.FORGET, identity, 0, b""))
         silent = now - self._heard > _SILENT_SECONDS
         if expired and silent and self._process is not None and self.ready.is_set():
-            self.ready.clear()
+            self._not_ready()
             self._process.kill()
+
+    def _not_ready(self) -> None:
+        self.ready.clear()
+        self._changed(self)
 
     def _on_frame(self, link: _Link, frame: wire.Frame) -> None:
         self._heard = time.monotonic()
@@ -164,10 +152,14 @@ class ModelProcess:
             self.problem = ""
             self._ready_at = time.monotonic()
             self.ready.set()
+            self._changed(self)
         elif frame.kind == wire.UNFIT:
             self.problem = frame.payload.decode(errors="replace")
         else:
             asked = self._asked.pop(frame.id, None)
+            now = self._heard
+            self.pace += _PACE_SMOOTHING * (now - self._last - self.pace)
+            self._last = now
             if asked is None or asked[0].done() or link is not self._link:
                 return
             if frame.kind == wire.ANSWER:
@@ -180,14 +172,14 @@ class ModelProcess:
             return
         self._link = None
         healthy = self.ready.is_set() and time.monotonic() - self._ready_at > _HEALTHY_SECONDS
-        self.ready.clear()
+        self._not_ready()
         asked, self._asked = self._asked, {}
         for future, _ in asked.values():
             if not future.done():
-                future.set_exception(Unavailable(_LOST, hint="it is being restarted; try again"))
+                future.set_exception(Unavailable(LOST, hint="it is being restarted; try again"))
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
-        if not self._retired and not self._asleep:
+        if not self._retired:
             self._delay = _FIRST_DELAY if healthy else min(self._delay * 2, _MOST_DELAY)
             self._healing = asyncio.get_running_loop().create_task(self._heal())
 
@@ -195,9 +187,9 @@ class ModelProcess:
         await asyncio.sleep(self._delay)
         if self._process is not None:
             await asyncio.to_thread(self._process.wait)
-        if not self._retired and not self._asleep:
-            self.restarts += self._delay > 0  # to wake is no restart
-            await self.start()
+        if not self._retired:
+            self.restarts += 1
+            self.begin()
 
     async def retire(self, drain_seconds: float) -> None:
         """Let it answer what it was asked, then end it."""
@@ -216,7 +208,7 @@ class ModelProcess:
             await asyncio.sleep(0.02)
 
     def _end(self) -> None:
-        self.ready.clear()
+        self._not_ready()
         if self._healing is not None:
             self._healing.cancel()
         if self._link is not None:

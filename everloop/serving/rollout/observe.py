@@ -64,7 +64,7 @@ class Observer:
             problems.update({r: why for r, why in said["problems"].items() if r != "table"})
             live = said["endpoints"].get(address, {})
             problems.update({r: its["problem"] for r, its in live.items() if its["state"] == "failed"})
-            warm = {revision for revision, its in live.items() if its["state"] == "ready"}
+            warm = {revision for revision, its in live.items() if its["state"] in ("ready", "asleep")}
             ready = warm if ready is None else ready & warm
         counts = {revision: total for (at, revision), total in self._totals.items() if at == address}
         return Observed(frozenset(ready or ()), problems, counts)
