@@ -5,6 +5,7 @@ look whether what they asked for has happened, and a build that was killed they 
 """
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -13,9 +14,10 @@ import subprocess
 import sys
 import threading
 import time
+from http.client import HTTPException
+from urllib.parse import urlsplit
 
 import chaos_invariants
-import httpx2
 import psutil
 from chaos_hands import Killer, Told, calm, guarded
 from shop_house import CHECKED
@@ -26,7 +28,7 @@ from everloop.core.errors import EverloopError, StepFailed, Unavailable
 from everloop.core.settings import to_environment
 from everloop.demo import mishaps
 from everloop.demo.arrivals import Arrivals
-from everloop.demo.replay import Player
+from everloop.demo.replay import Asking, Player
 from everloop.demo.stage import PROJECT, Stage
 from everloop.demo.story import Year
 from everloop.demo.telling import Teller
@@ -191,26 +193,29 @@ class PatientTurn(Turn):
 class PatientPlayer(Player):
     """Asks again when nobody answered; keeps what was acknowledged."""
 
-    def _http(self):
-        async def note(reply):
-            await reply.aread()
-            told = self._stage.told
-            told.replies[str(reply.status_code)] += 1
-            if reply.status_code == 200:
-                told.predictions[reply.json()["prediction_id"]] = {}
+    def asking(self):
+        return PatientAsking(urlsplit(self._stage.url).netloc, self._stage.told)
 
-        return httpx2.AsyncClient(base_url=self._stage.url, timeout=30, event_hooks={"response": [note]})
 
-    async def _one(self, http, question, played):
+class PatientAsking(Asking):
+    def __init__(self, address, told):
+        super().__init__(address)
+        self._told = told
+
+    def answer(self, question):
         until = time.monotonic() + PATIENCE
         while True:
             try:
-                return await super()._one(http, question, played)
-            except httpx2.TransportError as error:
-                played.asked -= 1
-                self._stage.told.replies[type(error).__name__] += 1
+                status, body = super().answer(question)
+            except (OSError, HTTPException) as error:
+                self._told.replies[type(error).__name__] += 1
                 if time.monotonic() > until:
                     raise
+                continue
+            self._told.replies[str(status)] += 1
+            if status == 200:
+                self._told.predictions[json.loads(body)["prediction_id"]] = {}
+            return status, body
 
 
 class Fire:

@@ -6,7 +6,6 @@ in the kernel's queue instead of being refused.
 """
 
 import contextlib
-import ctypes
 import errno
 import os
 import signal
@@ -18,13 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from everloop.core.errors import Unavailable
+from everloop.server.warm import die_with_parent
 
 _BACKLOG = 1024
 _TICK = 0.05
 _HEALTHY_AFTER = 10.0
 _MOST_DELAY = 10.0
 _GRACE = 10.0
-_PR_SET_PDEATHSIG = 1
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -142,9 +141,3 @@ def pids_file(path: Path, children: Sequence[Child]) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_text("\n".join(lines) + "\n", encoding="utf-8")
     fresh.replace(path)
-
-
-def die_with_parent() -> None:
-    """On Linux: be told to end when the supervisor is killed outright, so nothing is left behind."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

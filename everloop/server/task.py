@@ -1,7 +1,7 @@
-"""`python -m everloop.server.task ID PROJECT ATTEMPT`: one task in a process of its own.
+"""`python -m everloop.server.task --warm FD SECONDS`: tasks, each in a process of its own that is forked from this one.
 
-It does the work and writes one line of JSON to standard output: {"result": …} or {"error": …}. The worker that
-started it holds the lease and records the outcome, so that a task whose worker died is never finished twice.
+A task's process does the work and writes one line of JSON to standard output: {"result": …} or {"error": …}. The
+worker that asked holds the lease and records the outcome, so that a task whose worker died is never finished twice.
 """
 
 import json
@@ -14,6 +14,7 @@ from everloop.catalog.context import Actor, Context
 from everloop.core.errors import EverloopError
 from everloop.core.grants import ROLES
 from everloop.core.settings import load
+from everloop.server import warm
 from everloop.workspace.opened import OWNER, Workspace
 from everloop.workspace.operations import load_operations
 from everloop.workspace.work.tasks import perform
@@ -41,7 +42,6 @@ def main(arguments: list[str]) -> int:
     identity, project = arguments
     answer_to = os.dup(1)
     os.dup2(2, 1)  # what user code prints goes to the log
-    load_operations()
     with Workspace.open(load({}, os.environ)) as workspace:
         ctx = task_context(workspace, project)
         with ctx.read() as tx:
@@ -62,4 +62,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    load_operations()
+    sys.exit(warm.serve(main, sys.argv[1:]))

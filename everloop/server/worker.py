@@ -24,7 +24,7 @@ from everloop.core.clock import DAY, HOUR
 from everloop.core.errors import Conflict, EverloopError
 from everloop.core.settings import load
 from everloop.models.webhooks import delivery
-from everloop.server.supervisor import die_with_parent
+from everloop.server.warm import Warm, die_with_parent
 from everloop.serving.controller import Controller
 from everloop.serving.ingest import ingest
 from everloop.serving.rollout import filling
@@ -62,10 +62,9 @@ class Duty:
 
 @dataclass
 class Running:
-    """A task in its child."""
+    """A task in its process."""
 
     task: Task
-    child: subprocess.Popen[bytes]
     output: IO[bytes]
     """Where the child writes its answer; a file, so that a long one never waits for a reader."""
     renewed: float
@@ -78,6 +77,7 @@ class Worker:
         """Start with nothing running; duties only if no other worker of this machine does them."""
         self.workspace, self.name = workspace, f"{name}@{os.uname().nodename}:{os.getpid()}"
         self.running: Running | None = None
+        self.warm = Warm("everloop.server.task")
         self.stopping = False
         self.controller = Controller(workspace.home, workspace.key, replay=workspace.settings.replay)
         self._lock: IO[str] = (workspace.home / "run" / "duties.lock").open("w")
@@ -108,8 +108,7 @@ class Worker:
                     self._do(duty, now)
             self._tend(now)
             time.sleep(_TICK)
-        if self.running is not None:
-            self._end_child(self.running.child)
+        self.warm.end()
         if self.feeder is not None:
             self._end_child(self.feeder)
 
@@ -214,7 +213,8 @@ class Worker:
                 self.running = self._start(task, now)
             return
         held = self.running
-        if held.child.poll() is None:
+        status = self.warm.poll()
+        if status is None:
             if now - held.renewed > LEASE_SECONDS / 3:
                 self._renew(held, now)
             return
@@ -222,18 +222,12 @@ class Worker:
         with held.output as output:
             output.seek(0)
             said = output.read()
-        self._record(held.task, said, held.child.returncode)
+        self._record(held.task, said, status)
 
     def _start(self, task: Task, now: float) -> Running:
         output = tempfile.TemporaryFile(dir=self.workspace.home / "run")  # noqa: SIM115 - closed when the task ended
-        child = subprocess.Popen(  # noqa: S603 - our own interpreter and module, ids from the catalog
-            [sys.executable, "-P", "-m", "everloop.server.task", task.id, task.project],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            process_group=0,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, before any thread exists
-        )
-        return Running(task, child, output, now)
+        self.warm.start((task.id, task.project), output)
+        return Running(task, output, now)
 
     def _renew(self, held: Running, now: float) -> None:
         held.renewed = now
@@ -241,7 +235,7 @@ class Worker:
             with self.workspace.catalog.write() as tx:
                 tasks.heartbeat(tx, held.task, lease_seconds=LEASE_SECONDS, now=self.workspace.clock.wall())
         except Conflict:  # cancelled, or somebody else has it
-            self._end_child(held.child)
+            self.warm.end()
             self.running = None
 
     def _record(self, task: Task, output: bytes, status: int) -> None:

@@ -25,6 +25,11 @@ COLUMNS = {"id": "string", "user": "int64", "at": "timestamp[us,UTC]", "amount":
 HERE = "sandbox/ada/x"
 
 
+@pytest.fixture
+def context(each_context):
+    return each_context
+
+
 def define(ctx, **more):
     said = {"columns": COLUMNS, "id": "id", "every": "500ms", **more.pop("push", {})}
     source = SourceDef("clicks", Push(**said), event_time="at", **more)

@@ -19,6 +19,11 @@ from everloop.workspace.operations import load_operations
 load_operations()
 
 
+@pytest.fixture
+def context(each_context):
+    return each_context
+
+
 def ask(context, name, /, **fields):
     op = find_operation(name)
     return invoke(context, op, op.command(**fields))
