@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -137,6 +137,6 @@ class Asking:
             connection.request("POST", f"/endpoints/{PROJECT}/delay/predict", orjson.dumps(question.row), headers)
             reply = connection.getresponse()
             return reply.status, reply.read()
-        except BaseException:
+        except (OSError, HTTPException):
             connection.close()  # the next request opens it anew
             raise
