@@ -12,6 +12,7 @@ from typing import Any
 from everloop.core.errors import InvalidInput
 
 _SAFE_INTEGER = 2**53 - 1
+_ASCII = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def canonical_json(value: Any) -> bytes:
@@ -20,7 +21,23 @@ def canonical_json(value: Any) -> bytes:
     Raises `InvalidInput` for a float, an integer beyond ±(2**53 - 1), a key that is no string, a
     lone surrogate, or a type that JSON does not have; the message gives the path to it.
     """
+    if _plain(value):
+        text = _ASCII(value)
+        if "\\u" not in text:  # all of it is printable ASCII, of which every order and form is the same
+            return text.encode("ascii")
     return _encode(_checked(value, "$"))
+
+
+def _plain(value: Any) -> bool:
+    """Whether a value has a canonical form and is made of the usual types; the slow way says what is wrong with it."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is int:
+        return bool(-_SAFE_INTEGER <= value <= _SAFE_INTEGER)
+    if kind is dict:
+        return all(type(key) is str and (type(one) is str or _plain(one)) for key, one in value.items())
+    return (kind is list or kind is tuple) and all(type(one) is str or _plain(one) for one in value)
 
 
 def _encode(value: Any) -> bytes:

@@ -1,16 +1,26 @@
 """Single flight: the same work is done once, by whoever comes first; the others wait and reuse it.
 
-A lock on a file of the workspace: the kernel lets it go when its holder dies. On machines that do not share the
-folder the same recipe may run twice; both then record the same key, and nothing is lost but the time.
+One file of the workspace, of which each key locks one byte: the kernel lets it go when its holder dies, and no file is
+made for a key. Such locks are a process's, so threads exclude each other by a set of their own. On machines that do not
+share the folder the same recipe may run twice; both then record the same key, and nothing is lost but the time.
 """
 
 import fcntl
 import os
-import re
-from contextlib import ExitStack, suppress
+import threading
+import time
 from pathlib import Path
 
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
+from blake3 import blake3
+
+_NAME = "flights.lock"
+_AGAIN = 0.02
+"""Seconds between two looks at a lock that another process holds: waiting in the kernel would see deadlocks between
+threads of two processes where there are none."""
+
+_files: dict[tuple[int, str], int] = {}
+_held: set[tuple[int, int]] = set()
+_free = threading.Condition()
 
 
 class Flight:
@@ -20,35 +30,38 @@ class Flight:
     """
 
     def __init__(self, folder: Path, key: str) -> None:
-        """Take the lock, as a file of `folder`."""
-        self._path = f"{folder}/{_UNSAFE.sub('_', key)[:200]}"
-        self._handle, self.waited = _locked(self._path, folder)
+        """Take the lock in `folder`."""
+        self._place = int.from_bytes(blake3(key.encode()).digest(7))
+        self.waited = False
+        with _free:
+            self._file = _opened(str(folder))
+            while (self._file, self._place) in _held:
+                self.waited = True
+                _free.wait()
+            _held.add((self._file, self._place))
+        while not self._taken():
+            self.waited = True
+            time.sleep(_AGAIN)
 
     def release(self) -> None:
         """Let the next one in."""
-        with suppress(FileNotFoundError):
-            os.unlink(self._path)  # noqa: PTH108 - on the path of every step
-        os.close(self._handle)
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._place)
+        with _free:
+            _held.discard((self._file, self._place))
+            _free.notify_all()
+
+    def _taken(self) -> bool:
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._place)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
 
 
-def _locked(path: str, folder: Path) -> tuple[int, bool]:
-    """An open file that is locked and still is what `path` names: its last holder removed it, perhaps."""
-    waited = False
-    while True:
-        with ExitStack() as undo:
-            try:
-                handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            except FileNotFoundError:
-                folder.mkdir(parents=True, exist_ok=True)
-                continue
-            undo.callback(os.close, handle)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waited = True
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):
-                if os.fstat(handle).st_ino == os.stat(path).st_ino:  # noqa: PTH116
-                    undo.pop_all()
-                    return handle, waited
-            waited = True
+def _opened(folder: str) -> int:
+    """The lock file of a folder: open once a process and never closed, for closing it would free every lock."""
+    key = (os.getpid(), folder)
+    if key not in _files:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        _files[key] = os.open(f"{folder}/{_NAME}", os.O_RDWR | os.O_CREAT, 0o600)
+    return _files[key]

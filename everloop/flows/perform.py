@@ -144,22 +144,38 @@ def _annotation(asset: Asset, parameter: str) -> str:
     return ""
 
 
+_spare: list[Any] = []
+
+
+def _other(own: Any) -> Any:
+    """A generator for a step: the same one each time, unless a step runs inside a step."""
+    if not _spare:
+        _spare.append(sys.modules["numpy"].random.MT19937(0))
+    return _spare[0] if own is not _spare[0] else type(own)(0)
+
+
 @contextmanager
 def _seeded(job: Job) -> Iterator[None]:
     """Seed `random` and numpy's global generator, from the step's key unless it is told; put their state back after."""
     seed = int(job.facts.get("seed", int(job.recipe.removeprefix("b3:")[:8] or "0", 16)))
     state = random.getstate()
-    numpy = sys.modules.get("numpy")
-    numpy_state = numpy.random.get_state() if numpy is not None else None
     random.seed(seed)
-    if numpy is not None:
-        numpy.random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        try:
+            yield
+        finally:
+            random.setstate(state)
+        return
+    # another generator in its place for as long: copying the state of numpy's own costs more than a short step
+    own = numpy.random.get_bit_generator()
+    numpy.random.set_bit_generator(_other(own))
+    numpy.random.seed(seed)
     try:
         yield
     finally:
         random.setstate(state)
-        if numpy is not None and numpy_state is not None:
-            numpy.random.set_state(numpy_state)
+        numpy.random.set_bit_generator(own)
 
 
 @contextmanager

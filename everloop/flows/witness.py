@@ -7,6 +7,7 @@ user's home. Files that a library opens in its own compiled code (Polars, Arrow,
 sources.
 """
 
+import functools
 import os
 import stat
 import sys
@@ -40,14 +41,10 @@ class Watch:
 
     def __init__(self, root: Path, aside: tuple[str, ...], known: frozenset[str]) -> None:
         """`aside`: folders that do not count; `known`: environment variables that the recipe holds anyhow."""
-        self.root = str(root.resolve()) + os.sep
+        self.root = _real(str(root)) + os.sep
         self.began = time.time()
         self.known = known
-        self.aside = (
-            *_SYSTEM,
-            f"{Path.home()}{os.sep}.",
-            *(f"{one}{os.sep}" for one in (*_installed(), *aside) if one),
-        )
+        self.aside = (*_everywhere(tuple(sys.path)), *(f"{one}{os.sep}" for one in aside if one))
         self.reads: dict[str, str] = {}
         self._written: set[str] = set()
         self._modules = set(sys.modules)
@@ -232,6 +229,17 @@ def _asks(frame: FrameType | None, root: str) -> str:
 
 def _standard() -> tuple[str, ...]:
     return (os.path.dirname(os.__file__) + os.sep, __file__)  # noqa: PTH120 - a beginning of texts
+
+
+@functools.lru_cache(maxsize=64)
+def _real(path: str) -> str:
+    return str(Path(path).resolve())
+
+
+@functools.lru_cache(maxsize=16)
+def _everywhere(_path: tuple[str, ...]) -> tuple[str, ...]:
+    """What counts in no project, for a module path."""
+    return (*_SYSTEM, f"{Path.home()}{os.sep}.", *(f"{one}{os.sep}" for one in _installed() if one))
 
 
 def _installed() -> tuple[str, ...]:

@@ -23,6 +23,12 @@ def file_of(root: Path, identity: str) -> Path:
     return root / digits[:2] / digits[2:]
 
 
+def place_of(root: Path, identity: str) -> str:
+    """The same as `file_of`, as a text: for what is asked of every step."""
+    digits = checked_id(identity).removeprefix(PREFIX)
+    return f"{root}/{digits[:2]}/{digits[2:]}"
+
+
 def identity_of(file: Path) -> str | None:
     """The id of the object in `file`; None when it does not have the name of one."""
     identity = PREFIX + file.parent.name + file.name

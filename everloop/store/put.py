@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,14 +26,40 @@ _ELSEWHERE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.E
 def put_bytes(root: Path, content: bytes, *, fsync: bool) -> str:
     """Store bytes and return their id."""
     identity = object_id(content)
-    if not _renewed(root, identity, len(content)):
-
-        def fill(stream: BinaryIO) -> str:
-            stream.write(content)
-            return identity
-
-        _write(root, fill, fsync=fsync)
+    if _renewed(root, identity, len(content)):
+        return identity
+    file = file_of(root, identity)
+    temporary = f"{root}/{TEMPORARY}/{fresh_id('put')}"
+    with guarded(root):  # system calls and no more: short steps write many small objects
+        with ExitStack() as undo:
+            undo.callback(_forgotten, temporary)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _READ_ONLY)
+            try:
+                left = memoryview(content)
+                while left:
+                    left = left[os.write(descriptor, left) :]
+                if fsync:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            _named(temporary, file)
+            undo.pop_all()
+        if fsync:
+            _sync(file.parent)
     return identity
+
+
+def _forgotten(temporary: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)  # noqa: PTH108
+
+
+def _named(temporary: str, file: Path) -> None:
+    try:
+        os.rename(temporary, file)  # noqa: PTH104 - over the same content at most, or over a damaged file
+    except FileNotFoundError:  # the first object of its folder
+        file.parent.mkdir(exist_ok=True)
+        os.rename(temporary, file)  # noqa: PTH104
 
 
 def put_stream(root: Path, stream: BinaryIO, *, fsync: bool) -> str:

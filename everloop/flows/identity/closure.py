@@ -19,30 +19,17 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from everloop.core.ids import manifest_id, object_id
+from everloop.flows.identity import remembered
+from everloop.flows.identity.remembered import Closure
 from everloop.flows.identity.source import FunctionNode, chains, dump, function_nodes, imports, source
 
 _PLATFORM = "everloop"
 _FOREIGN_FOLDERS = frozenset({"site-packages", "dist-packages"})
 _PLAIN = (bool, int, str, bytes, float, complex, range, slice)
-
-
-@dataclass(frozen=True, slots=True)
-class Closure:
-    """The identity of a step's code."""
-
-    hash: str
-    """`b3:` digest over the parts."""
-    parts: Mapping[str, str]
-    """Digest of each piece reached (`module:qualified name`), so that a change can be explained."""
-    packages: tuple[str, ...]
-    """Top-level names of the third-party packages that the pieces refer to."""
-    opaque: tuple[str, ...]
-    """Values that could only be pinned by how they are made, or not at all."""
 
 
 def closure_hash(function: Callable[..., Any], root: Path | None = None) -> Closure:
@@ -51,18 +38,24 @@ def closure_hash(function: Callable[..., Any], root: Path | None = None) -> Clos
     Defaults of the function itself do not count: they are parameters, which the recipe holds. Its annotations do,
     because they choose the form in which inputs arrive. Raises `DefinitionError` when a source is missing.
     """
+    given = root
+    if (held := remembered.get(function, root)) is not None:
+        return held
     target = function.func if isinstance(function, functools.partial) else function
     code = getattr(target, "__code__", None)
     if root is None and code is not None:
         root = Path(code.co_filename).resolve().parent
-    walk = _Walk(root.resolve() if root is not None else None, target)
+    walk = _Walk(Path(resolved(str(root))) if root is not None else None, target)
     walk.token(function, "step")
-    return Closure(
+    found = Closure(
         manifest_id({"parts": walk.parts}),
         walk.parts,
         tuple(sorted(walk.packages)),
         tuple(sorted(walk.opaque)),
     )
+    if len(walk.parts) == 1 and not walk.opaque:
+        remembered.put(function, given, found)
+    return found
 
 
 def explain(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
@@ -357,12 +350,18 @@ def _global_chains(code: types.CodeType) -> set[tuple[str, ...]]:
     return found
 
 
+@functools.lru_cache(maxsize=4096)
+def resolved(path: str) -> str:
+    """A path without links, looked up once: where modules lie does not move while they are loaded."""
+    return str(Path(path).resolve())
+
+
 def _file_of(name: str, root: Path | None) -> str | None:
     """Where a module's source is: as it was imported, or where the project would import it from."""
     module = sys.modules.get(name)
     if module is not None:
         file = getattr(module, "__file__", None)
-        return str(Path(file).resolve()) if file and file.endswith(".py") else None
+        return resolved(file) if file and file.endswith(".py") else None
     if root is None:
         return None
     relative = name.replace(".", "/")

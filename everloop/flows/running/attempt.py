@@ -63,7 +63,7 @@ class Attempts:
         self._options, self._progress, self._said = options, progress, said
         self._keys, self._known, self._ledger, self._code = keys, known, ledger, code
         self._stopping = stopping
-        self._flights = ctx.home / "flights"
+        self._flights = ctx.home
 
     def do(self, unit: Unit) -> Done:
         """The unit's output, reused or made. Raises what the last attempt raised, and `Cancelled`."""

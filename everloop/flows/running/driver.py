@@ -55,7 +55,10 @@ class Driver:
         self.skipped: set[str] = set()
         self.parked: set[str] = set()
         self._places: dict[str, int] = {}
-        self._waiting: list[Asset] = []
+        self._ready: deque[Asset] = deque()
+        self._missing: dict[str, int] = {}
+        """How much of what an asset needs has not ended yet."""
+        self._needing: dict[str, list[Asset]] = {}
         self._here_next: deque[Unit] = deque()
         """Units for this thread, one at a time."""
         self._apart: deque[Unit] = deque()
@@ -72,8 +75,14 @@ class Driver:
         """Make everything that can be made; raises the first error after what ran beside it has ended."""
         self.outputs.update(given)
         self._places = {asset.key: place for place, asset in enumerate(plan)}
-        self._waiting = [asset for asset in plan if asset.key not in self.outputs]
-        self._ledger.state(*(FlowStep(one.key, self._places[one.key], "waiting") for one in self._waiting))
+        waiting = [asset for asset in plan if asset.key not in self.outputs]
+        self._ledger.state(*(FlowStep(one.key, self._places[one.key], "waiting") for one in waiting))
+        for asset in waiting:
+            needs = {key for key in asset.needs if key not in self.outputs}
+            self._missing[asset.key] = len(needs)
+            for key in needs:
+                self._needing.setdefault(key, []).append(asset)
+        self._ready.extend(asset for asset in waiting if self._missing[asset.key] == 0)
         try:
             while self._go_on():
                 pass
@@ -114,21 +123,19 @@ class Driver:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._main), ctypes.py_object(Ended))
 
     def _start(self) -> bool:
-        """Move what may start into the units; True when something changed."""
+        """Move what may start into the queues; True when something changed."""
         changed = False
-        again = True
-        while again:
-            again = False
-            for asset in list(self._waiting):
-                if not all(self._ended(key) for key in asset.needs):
-                    continue
-                self._waiting.remove(asset)
-                again = changed = True
-                self._begin(asset)
+        while self._ready:
+            self._begin(self._ready.popleft())
+            changed = True
         return changed
 
-    def _ended(self, key: str) -> bool:
-        return key in self.outputs or key in self.skipped
+    def _settled(self, key: str) -> None:
+        """What only waited for this asset may start."""
+        for asset in self._needing.pop(key, ()):
+            self._missing[asset.key] -= 1
+            if self._missing[asset.key] == 0:
+                self._ready.append(asset)
 
     def _begin(self, asset: Asset) -> None:
         if reason := self._left_out(asset):
@@ -161,6 +168,7 @@ class Driver:
 
     def _skip(self, asset: Asset, why: str) -> None:
         self.skipped.add(asset.key)
+        self._settled(asset.key)
         self._ledger.state(FlowStep(asset.key, self._places[asset.key], "skipped", why=why))
         self._progress(asset.key, "skipped", 0.0)
 
@@ -276,6 +284,7 @@ class Driver:
     def _finish(self, done: Done) -> None:
         self.done[done.step] = done
         self.outputs[done.step] = done.output
+        self._settled(done.step)
 
     def _gather(self, key: str) -> None:
         """Put the items together when the last one has ended."""
