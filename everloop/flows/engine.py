@@ -5,7 +5,6 @@ a killed run had finished is in the catalog, so a new run repeats only the steps
 """
 
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -23,6 +22,7 @@ from everloop.flows.running.approving import Approvals, remind
 from everloop.flows.running.attempt import Attempts
 from everloop.flows.running.driver import Driver
 from everloop.flows.running.finding import objects_of
+from everloop.flows.running.interrupting import Interrupts
 from everloop.flows.running.keys import HOST, Keys
 from everloop.flows.running.known import Known
 from everloop.flows.running.ledger import Ledger
@@ -56,12 +56,12 @@ def run(
     _check(plan, chosen, keys)
     code = chosen.code or project_tree(origin.root, ctx.store, origin.name).version
     flow = chosen.flow or (_open(ctx, plan, chosen) if chosen.recorded else None)
-    stopping = threading.Event()
+    interrupts = Interrupts()
     ledger = Ledger(ctx, flow)
     ledger.base(code)
     say: Progress = progress or (lambda _step, _state, _seconds: None)
     known = Known(ctx, [asset.key for asset in plan if asset.function is not None and asset.each is None])
-    parts: dict[str, Any] = {"keys": keys, "known": known, "ledger": ledger, "progress": say, "stopping": stopping}
+    parts: dict[str, Any] = {"keys": keys, "known": known, "ledger": ledger, "progress": say, "interrupts": interrupts}
     attempts = Attempts(ctx, origin, executor, codecs=codecs, runs=runs, options=chosen, said=said, code=code, **parts)
     approvals = Approvals(ctx, ledger, keys, code.id)
     driver = Driver(ctx, executor, chosen, attempts=attempts, approvals=approvals, code=code.id, **parts)

@@ -4,10 +4,9 @@ Downstream keys are made of output ids, never of upstream keys: an edit that giv
 """
 
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +27,7 @@ from everloop.flows.flight import Flight
 from everloop.flows.observation.console import secrets_of
 from everloop.flows.observation.observed import Observed, Said
 from everloop.flows.running.finding import before, objects_of
+from everloop.flows.running.interrupting import Interrupts
 from everloop.flows.running.keys import Keys
 from everloop.flows.running.known import Known
 from everloop.flows.running.ledger import Ledger, Record
@@ -56,13 +56,13 @@ class Attempts:
         known: Known,
         ledger: Ledger,
         code: Version,
-        stopping: threading.Event,
+        interrupts: Interrupts,
     ) -> None:
         """Work for a run whose other parts are given."""
         self._ctx, self._origin, self._executor, self._codecs, self._runs = ctx, origin, executor, codecs, runs
         self._options, self._progress, self._said = options, progress, said
         self._keys, self._known, self._ledger, self._code = keys, known, ledger, code
-        self._stopping = stopping
+        self._interrupts, self._stopping = interrupts, interrupts.stopping
         self._flights = ctx.home
 
     def do(self, unit: Unit) -> Done:
@@ -160,7 +160,9 @@ class Attempts:
         )
         began = time.perf_counter()
         try:
-            outcome = self._executor.run(job, observed)
+            apart = self._keys.isolates(asset)
+            with nullcontext() if apart else self._interrupts.inside():
+                outcome = self._executor.run(job, observed)
         except EverloopError as error:
             observed.ended()
             observed.cover(error)

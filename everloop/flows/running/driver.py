@@ -3,8 +3,6 @@
 Steps in this process run one at a time, in the driver's own thread; steps that the executor isolates run beside them.
 """
 
-import ctypes
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -20,6 +18,7 @@ from everloop.flows.assets import Asset
 from everloop.flows.running.approving import Approvals
 from everloop.flows.running.attempt import Attempts
 from everloop.flows.running.each import items_of, together
+from everloop.flows.running.interrupting import Interrupts
 from everloop.flows.running.keys import Keys
 from everloop.flows.running.known import Known
 from everloop.flows.running.ledger import Ledger, Record
@@ -44,12 +43,12 @@ class Driver:
         approvals: Approvals,
         progress: Progress,
         code: str,
-        stopping: threading.Event,
+        interrupts: Interrupts,
     ) -> None:
         """Drive a run whose other parts are given."""
         self._ctx, self._executor, self._options, self._keys, self._known = ctx, executor, options, keys, known
         self._ledger, self._attempts, self._approvals, self._progress = ledger, attempts, approvals, progress
-        self._code, self._stopping = code, stopping
+        self._code, self._interrupts = code, interrupts
         self.outputs: dict[str, str] = {}
         self.done: dict[str, Done] = {}
         self.skipped: set[str] = set()
@@ -67,9 +66,6 @@ class Driver:
         self._spread: dict[str, _Spread] = {}
         self._running: dict[Future[Done], Unit] = {}
         self._error: EverloopError | None = None
-        self._main = threading.get_ident()
-        self._inside = threading.Lock()
-        self._here = False
 
     def make(self, plan: Sequence[Asset], given: Mapping[str, str]) -> None:
         """Make everything that can be made; raises the first error after what ran beside it has ended."""
@@ -87,7 +83,7 @@ class Driver:
             while self._go_on():
                 pass
         except (KeyboardInterrupt, SystemExit, EverloopError):
-            self._stopping.set()
+            self._interrupts.stop()
             self._executor.close()  # end the children instead of waiting for them
             raise
         finally:
@@ -116,11 +112,8 @@ class Driver:
 
     def stop(self) -> None:
         """End what runs, from another thread: the run was cancelled, or belongs to somebody else now."""
-        self._stopping.set()
+        self._interrupts.stop()
         self._executor.close()
-        with self._inside:
-            if self._here:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._main), ctypes.py_object(Ended))
 
     def _start(self) -> bool:
         """Move what may start into the queues; True when something changed."""
@@ -228,13 +221,7 @@ class Driver:
     def _do_here(self, unit: Unit) -> Callable[[], Done]:
         """Do a unit in this thread; what came of it is told by calling the answer."""
         try:
-            with self._inside:
-                self._here = True
-            try:
-                done = self._attempts.do(unit)
-            finally:
-                with self._inside:
-                    self._here = False
+            done = self._attempts.do(unit)
         except Ended:
             self._ledger.check()
             raise Cancelled(f"{unit.step} was cancelled") from None
