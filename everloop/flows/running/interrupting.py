@@ -39,7 +39,7 @@ class Interrupts:
                 _await()
 
     def stop(self) -> None:
-        """End every step that runs in this process, from any thread; what sits in compiled code ends when it returns."""
+        """End every step that runs in this process, from any thread; compiled code is waited for."""
         self.stopping.set()
         with self._lock:
             for thread in self._inside:
