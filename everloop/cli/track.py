@@ -56,7 +56,7 @@ def _ran(command: list[str], environ: dict[str, str], observed: Observed) -> int
     except OSError as error:
         raise InvalidInput(f"{command[0]} does not start: {error.strerror}", hint="is it on the PATH?") from error
     observed.began(child.pid)
-    prints = Prints(child, observed)
+    prints = Prints(child.stdout, child.stderr, observed)
     try:
         code = child.wait()
     except KeyboardInterrupt:  # the terminal has told the child too

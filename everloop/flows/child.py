@@ -27,22 +27,27 @@ from everloop.store import open_store
 
 def main(answer_to: int) -> int:
     """Run the job that waits on standard input; the exit code is 0 whenever an answer was given."""
+    return answer(read_job(sys.stdin.buffer), answer_to)
+
+
+def answer(job: Job, answer_to: int) -> int:
+    """Run a job in this process, which is the job's own, and answer; 0 whenever an answer was given."""
     os.set_inheritable(answer_to, False)
-    job = read_job(sys.stdin.buffer)
+    os.environ.update(job.env)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit(job.resources)
     try:
-        answer = {"outcome": outcome_to_json(perform(find_asset(job), job, open_store(job.blobs)))}
+        said = {"outcome": outcome_to_json(perform(find_asset(job), job, open_store(job.blobs)))}
     except EverloopError as error:
-        answer = {"error": error_to_json(error)}
+        said = {"error": error_to_json(error)}
     except MemoryError as error:
-        answer = {"error": error_to_json(step_failed(job.step, error))}
+        said = {"error": error_to_json(step_failed(job.step, error))}
     except Exception as error:  # noqa: BLE001 - the edge of the process: the parent must hear of everything
-        answer = {"error": error_to_json(step_failed(job.step, error))}
+        said = {"error": error_to_json(step_failed(job.step, error))}
     sys.stdout.flush()
     sys.stderr.flush()
     with os.fdopen(answer_to, "wb") as pipe:
-        pipe.write(msgspec.json.encode(answer) + b"\n")
+        pipe.write(msgspec.json.encode(said) + b"\n")
     return 0
 
 
@@ -76,7 +81,12 @@ def find_asset(job: Job) -> Asset:
 
 def read_job(stream: BinaryIO) -> Job:
     """Read the one line that holds a job; what follows is only there to end."""
-    raw = msgspec.json.decode(stream.readline())
+    return job_of(stream.readline())
+
+
+def job_of(line: bytes) -> Job:
+    """The job of a line that `write_job` wrote."""
+    raw = msgspec.json.decode(line)
     raw["root"] = Path(raw["root"])
     raw["resources"] = Resources(**raw["resources"])
     return Job(**raw)
@@ -128,7 +138,7 @@ def _limit(resources: Resources) -> None:
 
 def _end_with_parent() -> None:
     # the bare descriptor: a thread that waits inside sys.stdin delays the end of the interpreter by a second
-    while os.read(sys.stdin.fileno(), 65536):
+    while os.read(0, 65536):
         pass
     os.killpg(os.getpgrp(), signal.SIGKILL)
 

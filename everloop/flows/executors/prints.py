@@ -7,7 +7,6 @@ were written within the same moment may change places.
 import codecs
 import os
 import selectors
-import subprocess
 import threading
 from collections import deque
 from typing import IO
@@ -21,15 +20,15 @@ _PIECE = 64 * 1024
 class Prints:
     """Reads the standard streams of a child in a thread, from its making until `finish`."""
 
-    def __init__(self, child: subprocess.Popen[bytes], observer: Observer | None) -> None:
-        """Begin to read; every piece goes to the observer as text."""
-        assert child.stdout is not None
-        assert child.stderr is not None
+    def __init__(self, out: IO[bytes] | None, err: IO[bytes] | None, observer: Observer | None) -> None:
+        """Begin to read both streams; every piece goes to the observer as text."""
+        assert out is not None
+        assert err is not None
         self._observer = observer
         self._pieces: deque[str] = deque()
         self._held = 0
         self._stop, self._stopping = os.pipe()
-        self._streams: dict[str, IO[bytes]] = {"out": child.stdout, "err": child.stderr}
+        self._streams: dict[str, IO[bytes]] = {"out": out, "err": err}
         self._thread = threading.Thread(target=self._read, name="prints", daemon=True)
         self._thread.start()
 

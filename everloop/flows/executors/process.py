@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import msgspec
 
@@ -15,9 +15,25 @@ from everloop.core import errors
 from everloop.core.errors import Cancelled, EverloopError, StepFailed, Unavailable
 from everloop.core.ports import Job, Observer, Outcome
 from everloop.flows.child import outcome_from_json, write_job
+from everloop.flows.executors.limits import Limits
 from everloop.flows.executors.prints import Prints
 from everloop.flows.identity.runtime import thread_environment
 from everloop.store import access
+
+
+class Child(Protocol):
+    """A child process, as `subprocess` has it, whoever made it."""
+
+    pid: int
+    returncode: int | None
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+    stderr: IO[bytes] | None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, once it has ended; raises `subprocess.TimeoutExpired`."""
+        ...
+
 
 _PASSED_ON = (
     "PATH",
@@ -54,7 +70,7 @@ class ProcessExecutor:
     def __init__(self, python: str = sys.executable) -> None:
         """Use this interpreter."""
         self._python = python
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._running: dict[str, Child] = {}
         self._cancelled: set[str] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -69,15 +85,17 @@ class ProcessExecutor:
                 os.close(writing)
             if observer is not None:
                 observer.began(child.pid)
-            prints = Prints(child, observer)
+            prints = Prints(child.stdout, child.stderr, observer)
+            limits = Limits(job, child.pid, lambda: _kill(child))
             try:
-                timed_out, said = self._converse(child, job, answer)
+                said = self._converse(child, answer)
             finally:
+                limits.finish()
                 _kill(child)
                 prints.finish()
                 with self._lock:
                     self._running.pop(job.recipe or job.step, None)
-            return self._outcome(job, child, said, prints.tail(), timed_out=timed_out)
+            return self._outcome(job, child, said, prints.tail(), limits)
 
     def environ(self, _step: str) -> Mapping[str, str]:
         """The variables that a step would see if it ran now, those of its own job aside."""
@@ -102,10 +120,9 @@ class ProcessExecutor:
         for _, child in running:
             _kill(child)
 
-    def _start(self, job: Job, answer_to: int) -> subprocess.Popen[bytes]:
+    def _start(self, job: Job, answer_to: int) -> Child:
         with self._lock:
-            if self._closed:
-                raise Unavailable("the executor is closed", hint="make another one")
+            self._usable()
             child = subprocess.Popen(  # noqa: S603 - our own module, no shell
                 [self._python, "-P", "-m", "everloop.flows.child", str(answer_to)],
                 stdin=subprocess.PIPE,
@@ -117,36 +134,27 @@ class ProcessExecutor:
                 start_new_session=True,
             )
             self._running[job.recipe or job.step] = child
-        return child
-
-    def _converse(self, child: subprocess.Popen[bytes], job: Job, answer: IO[bytes]) -> tuple[bool, bytes]:
         assert child.stdin is not None
         with suppress(BrokenPipeError):
             child.stdin.write(write_job(job))
             child.stdin.flush()
-        late = threading.Event()
+        return child
 
-        def end() -> None:
-            late.set()
-            _kill(child)
+    def _usable(self) -> None:
+        if self._closed:
+            raise Unavailable("the executor is closed", hint="make another one")
 
-        clock = threading.Timer(job.resources.seconds, end) if job.resources.seconds is not None else None
-        if clock is not None:
-            clock.daemon = True
-            clock.start()
+    def _converse(self, child: Child, answer: IO[bytes]) -> bytes:
+        assert child.stdin is not None
         try:
             said = answer.readline()  # one line; a process that the step left behind may hold the pipe open
             child.wait()
         finally:
-            if clock is not None:
-                clock.cancel()
             with suppress(BrokenPipeError):
                 child.stdin.close()
-        return late.is_set(), said
+        return said
 
-    def _outcome(
-        self, job: Job, child: subprocess.Popen[bytes], said: bytes, output: str, *, timed_out: bool
-    ) -> Outcome:
+    def _outcome(self, job: Job, child: Child, said: bytes, output: str, limits: Limits) -> Outcome:
         with suppress(msgspec.DecodeError):
             raw = msgspec.json.decode(said)
             if "outcome" in raw:
@@ -157,21 +165,15 @@ class ProcessExecutor:
         if key in self._cancelled:
             self._cancelled.discard(key)
             raise Cancelled(f"{job.step} was cancelled", hint="run it again: finished steps are reused")
-        if timed_out or code == -signal.SIGXCPU:
-            raise StepFailed(
-                f"{job.step} failed: it took longer than {job.resources.seconds:g} s",
-                hint="give it more time or more cores, or less work",
-                step=job.step,
-                exception="TimeoutError",
-                traceback="",
-                output=output[-4000:],
-            )
+        died = signal.Signals(-code).name if code is not None and code < 0 else ""
+        over = limits.error(output, cpu=code == -signal.SIGXCPU, died=died)
+        if over is not None:
+            raise over
         if code is not None and code < 0:
-            name = signal.Signals(-code).name
             raise Unavailable(
-                f"the process of {job.step} was ended by {name}",
+                f"the process of {job.step} was ended by {died}",
                 hint="it may have run out of memory"
-                if name == "SIGKILL"
+                if died == "SIGKILL"
                 else "the last lines of its output may say why",
                 step=job.step,
                 output=output[-4000:],
@@ -201,7 +203,7 @@ def _error(raw: Mapping[str, Any], output: str) -> EverloopError:
     return error
 
 
-def _kill(child: subprocess.Popen[bytes]) -> None:
+def _kill(child: Child) -> None:
     """End the child's whole group, whatever it started, and collect it."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)

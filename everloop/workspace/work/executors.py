@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from everloop.core.ports import Blobs, Executor, Job, Observer, Outcome
 from everloop.flows.assets import Asset
 from everloop.flows.executors.local import LocalExecutor
-from everloop.flows.executors.process import ProcessExecutor
+from everloop.flows.executors.forked import ForkedExecutor
 
 
 class ByKind:
@@ -23,7 +23,7 @@ class ByKind:
         """Run `assets` against this store."""
         self._limited = frozenset(key for key, asset in assets.items() if asset.resources.limited)
         self._here = LocalExecutor(assets, blobs)
-        self._apart = ProcessExecutor()
+        self._apart = ForkedExecutor()
 
     def isolates(self, step: str) -> bool:
         """Whether a step (its key) gets a process of its own, with threads and seeds of its own."""
