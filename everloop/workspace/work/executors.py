@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from everloop.core.ports import Blobs, Executor, Job, Observer, Outcome
 from everloop.flows.assets import Asset
-from everloop.flows.executors.local import LocalExecutor
 from everloop.flows.executors.forked import ForkedExecutor
+from everloop.flows.executors.local import LocalExecutor
 
 
 class ByKind:

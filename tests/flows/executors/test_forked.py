@@ -67,7 +67,8 @@ def maps():
 
 ASSETS = [define(here), define(again), define(raises), define(dies),
           define(slow, resources=Resources(seconds=50)), define(spins, resources=Resources(seconds=1.5)),
-          define(greedy, resources=Resources(memory=600_000_000)), define(maps, resources=Resources(memory=600_000_000))]
+          define(greedy, resources=Resources(memory=600_000_000)),
+          define(maps, resources=Resources(memory=600_000_000))]
 """
 
 
