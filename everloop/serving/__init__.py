@@ -12,6 +12,7 @@ from everloop.serving.definitions import (
     Canary,
     EndpointDef,
     Guardrails,
+    Shadow,
     Workers,
 )
 from everloop.serving.graph.nodes import (
@@ -39,6 +40,7 @@ __all__ = [
     "Lookup",
     "Model",
     "Sequence",
+    "Shadow",
     "Splitter",
     "Step",
     "Switch",

@@ -204,20 +204,31 @@ class Controller:
     def _route(
         self, ctx: Context, environment: str, name: str, endpoint: Mapping[str, Any], state: Rollout
     ) -> Route | None:
-        weights = state.weights(Plan.from_manifest(endpoint)) if endpoint else []
+        if not endpoint:
+            return None
+        plan = Plan.from_manifest(endpoint)
+        weights = state.weights(plan)
         if not weights:
             return None
         return Route(
             project=ctx.project,
             name=name,
-            revisions=[self._entry(ctx, environment, identity, weight) for identity, weight in weights],
+            revisions=[
+                revision_entries.weighted(
+                    self._entry(ctx, environment, identity),
+                    weight,
+                    plan.shadow_ppm if state.phase == "shadow" and identity == state.target else 0,
+                )
+                for identity, weight in weights
+            ],
+            tolerance=float(endpoint["rollout"].get("shadow", {}).get("tolerance", 0.01)),
             fallback=endpoint["fallback"],
             full_disk=endpoint["full_disk"],
             deadline_micros=endpoint["deadline_micros"],
             **_workers(endpoint),
         )
 
-    def _entry(self, ctx: Context, environment: str, identity: str, weight: int) -> Revision:
+    def _entry(self, ctx: Context, environment: str, identity: str) -> Revision:
         """The table's entry of a revision; its parts never change, so it is made once."""
         entry = self._entries.get((ctx.project, environment, identity))
         if entry is None:
@@ -232,7 +243,7 @@ class Controller:
             entry = self._made(Version("revision", row.name, row.manifest), row.number, manifests, scope)
             entry = with_key_types(ctx, environment, entry)
             self._entries[ctx.project, environment, identity] = entry
-        return revision_entries.weighted(entry, weight)
+        return entry
 
     def _made(self, version: Version, number: int, manifests: revisions.Manifests, scope: str) -> Revision:
         made = revision_entries.entry_of(version, manifests, folder_of=self._folder, scope=scope, loader=self._loader)

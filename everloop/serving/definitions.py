@@ -54,6 +54,40 @@ class AllAtOnce:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """A new revision first answers copies of real questions, which no caller sees; then it rolls out as `then` says.
+
+    Its answers are kept beside those that callers got, and compared.
+    """
+
+    hold: str | int = "1h"
+    """How long, or how many copies must have been answered."""
+    share: str = "100%"
+    """Of the questions, how many are copied."""
+    differ: str = "100%"
+    """Highest share of rows whose answers may differ; 100%: they are only counted."""
+    tolerance: float = 0.01
+    """Numbers that are no further apart count as equal."""
+    then: Canary | AllAtOnce = field(default_factory=Canary)
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        if not isinstance(self.then, Canary | AllAtOnce) or self.tolerance < 0:
+            raise DefinitionError("a shadow is followed by a canary, or by all at once", hint="Shadow(then=Canary())")
+        self.manifest()
+
+    def manifest(self) -> dict[str, Any]:
+        """What follows it, with the shadow in front."""
+        said = {
+            "hold": Canary((100,), self.hold).manifest()["hold"],
+            "share_ppm": _share(self.share),
+            "differ_ppm": _share(self.differ),
+            "tolerance": repr(float(self.tolerance)),
+        }
+        return {**self.then.manifest(), "shadow": said}
+
+
+@dataclass(frozen=True, slots=True)
 class Guardrails:
     """When a rolling revision goes back by itself. Judged on what the gateways counted."""
 
@@ -114,7 +148,7 @@ class EndpointDef:
     name: str
     graph: Any
     """A node (see `graph.nodes`), or a model alone."""
-    rollout: Canary | AllAtOnce = field(default_factory=Canary)
+    rollout: Canary | AllAtOnce | Shadow = field(default_factory=Canary)
     fallback: Literal["previous"] | None = "previous"
     """Who answers when the chosen revision fails: the previous revision, or nobody."""
     guardrails: Guardrails = field(default_factory=Guardrails)

@@ -13,11 +13,13 @@ from everloop.catalog.operating.predictions import Label, PredictionRow
 from everloop.core.clock import DAY, HOUR, Micros, iso, parse_time
 from everloop.data.codec import DataCodec
 from everloop.data.definitions import Contract
+from everloop.serving import log
 from everloop.serving.log import Entry
 from everloop.serving.segments import answers_of, entries, inputs_of
 
 _TIME = pl.Datetime("us", "UTC")
 _LONGEST: Micros = 31 * DAY
+_EVER: Micros = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,30 @@ def _record(row: PredictionRow, columns: Mapping[str, Any], label: Label | None)
         "label": None if label is None else label.value,
         "label_at": None if label is None else label.at,
     }
+
+
+def pairs(ctx: Context, endpoint: str, revision: str) -> pl.DataFrame:
+    """What a revision answered as a shadow, beside what callers got, by prediction.
+
+    Columns: `prediction_id, at, revision` (who answered the caller), `answer…` and `shadow…` (one column an output).
+    Predictions that were erased, or not read into the catalog yet, are left out.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    folders = sorted((ctx.home / "serving" / "shadow").glob("*"))
+    for path in (path for folder in folders for path in log.segments(folder)):
+        for _, _, entry in log.read(path.read_bytes()):
+            if (entry.project, entry.endpoint, entry.revision) == (ctx.project, endpoint, revision):
+                said = answers_of(entry)
+                for place, identity in enumerate(entry.row_ids()):
+                    found[identity] = {name.replace("answer", "shadow", 1): v[place] for name, v in said.items()}
+    with ctx.read() as tx:
+        rows = predictions.window(tx, ctx.project, endpoint, 0, _EVER)
+    rows = sorted((r for r in rows if r.id in found), key=lambda r: (r.gateway, r.segment, r.position, r.row))
+    listed = []
+    for row, entry in entries(ctx.home, rows):
+        real = {name: values[row.row] for name, values in answers_of(entry).items()}
+        listed.append({"prediction_id": row.id, "at": row.at, "revision": row.revision, **real, **found[row.id]})
+    return pl.DataFrame(listed, infer_schema_length=None)
 
 
 CONTRACT = Contract(key=("prediction_id",), event_time="at")

@@ -68,6 +68,8 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     example: dict[str, list[Any]]
     """Columns of the model's inputs to warm up on; empty means made up from the datatypes."""
     lookup: Lookup | None = None
+    shadow_ppm: int = 0
+    """Of a million questions, how many it gets a copy of; callers never see these answers."""
     nullable: list[str] = []
     """Inputs that may be null though their datatype cannot say it: a column `<name>?null` among `inputs` does."""
     loader: str = LOADER
@@ -97,6 +99,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Worker processes that each part has at least; 0: none while nobody asks."""
     most: int = 1
     idle_micros: int = 900_000_000
+    tolerance: float = 0.01
+    """Numbers that are no further apart count as equal when a shadow's answers are compared."""
 
     @property
     def address(self) -> str:

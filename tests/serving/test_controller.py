@@ -29,10 +29,10 @@ from everloop.features.transforms.definitions import transform_of
 from everloop.serving import operations
 from everloop.serving import table as tables
 from everloop.serving.controller import Controller
-from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardrails
+from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardrails, Shadow
 from everloop.serving.graph.nodes import Lookup, Model, Sequence, Step, Switch, Transform
 from everloop.serving.ingest import ingest
-from everloop.serving.reading import seal, window
+from everloop.serving.reading import pairs, seal, window
 from everloop.serving.rollout import filling
 from everloop.serving.table import Revision
 
@@ -368,3 +368,44 @@ def test_a_graph_is_served_from_reviewed_parts_and_one_of_them_is_upgraded_alone
     assert frame["answer"].to_list()[-2:] == [1.0, 8.0]
     assert {"distance", "hour"} <= set(frame.columns)
     assert "distance_km" not in frame.columns  # made on the way
+
+
+def test_a_shadow_is_compared_on_real_questions_that_others_answer(shop):
+    rollout = Shadow(hold=30, tolerance=0.5, then=AllAtOnce())
+    shop.endpoint = EndpointDef("delay", "delay", rollout=rollout)
+    shop.release(serving_models.Values(1.0))
+    gateway = shop.place.gateway()
+    first = shop.reconcile_until(lambda s: s and s.phase == "live")
+    shop.release(serving_models.Values(1.25))
+    shop.reconcile_until(lambda s: s.phase == "shadow")
+    answers = []
+
+    def ask():
+        answers.extend(gateway.predict({"distance": [1.0, 2.0], "hour": [1, 2]}).json()["predictions"])
+
+    shown = shop.reconcile_until(lambda s: s.phase == "live", each=ask)
+    assert set(answers[:30]) == {1.0}  # nobody met the shadow
+    ingest(shop.ctx.catalog, shop.place.home)
+    compared = pairs(shop.ctx, "delay", shown.target)
+    assert len(compared) >= 30
+    assert set(compared["answer"]) == {1.0}
+    assert set(compared["shadow"]) == {1.25}
+    assert set(compared["revision"]) == {first.target}
+
+
+def test_a_shadow_that_answers_otherwise_is_turned_back_with_its_evidence(shop):
+    shop.endpoint = EndpointDef("delay", "delay", rollout=Shadow(hold=500, differ="5%", then=AllAtOnce()))
+    shop.release(serving_models.Values(1.0))
+    gateway = shop.place.gateway()
+    first = shop.reconcile_until(lambda s: s and s.phase == "live")
+    shop.release(serving_models.Values(9.0))
+
+    def ask():
+        for _ in range(5):
+            assert gateway.predict({"distance": 1.0, "hour": 1}).json()["predictions"] == [1.0]
+
+    shop.reconcile_until(lambda s: s.phase == "shadow")
+    shown = shop.reconcile_until(lambda s: s.phase == "reverted", each=ask)
+    assert shown.serving == first.target
+    assert "differ from those that callers got" in shown.reason
+    assert shown.evidence["differ"] == shown.evidence["requests"] >= 3

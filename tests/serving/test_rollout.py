@@ -141,3 +141,31 @@ def test_buckets_hold_what_lies_in_them(micros):
     assert max(micros, 4) < upper(index)
     assert index == 0 or micros >= upper(index - 1)
     assert quantile([1 if n == index else 0 for n in range(200)], 0.99) == upper(index)
+
+
+SHADOW = Plan((50, 100), hold_micros=100, shadow_ppm=1_000_000, shadow_requests=200, differ_ppm=100_000)
+
+
+def copied(requests=0, errors=0, differ=0):
+    return Observed(WARM, {}, {NEW: Counts()}, {NEW: Counts(requests, errors, {}, differ)})
+
+
+def test_a_shadow_answers_copies_before_it_gets_traffic():
+    state, kinds = walk(LIVE, SHADOW, (0, copied()), (1, copied(7)), (2, copied(206, 0, 15)))
+    assert (state.phase, state.weights(SHADOW), kinds) == ("shadow", [(NEW, 0), (OLD, 100)], ["started", "shadow"])
+    state, kinds = walk(state, SHADOW, (3, copied(207, 0, 15)))
+    assert (state.weights(SHADOW), kinds) == ([(NEW, 50), (OLD, 50)], ["step"])
+    assert Rollout.from_told(json.loads(json.dumps(state.told()))) == state
+
+
+@pytest.mark.parametrize(("errors", "differ", "why"), [(20, 0, "requests failed"), (0, 60, "answers differ")])
+def test_a_shadow_that_fails_or_differs_never_gets_traffic(errors, differ, why):
+    state, kinds = walk(LIVE, SHADOW, (0, copied()), (1, copied()), (2, copied(100, errors, differ)))
+    assert (state.phase, kinds) == ("reverted", ["started", "shadow", "reverted"])
+    assert why in state.reason
+    assert state.evidence["differ"] == differ
+
+
+def test_the_first_revision_has_nothing_to_shadow():
+    state, kinds = walk(Rollout(), SHADOW, (0, copied()), (1, copied()))
+    assert (state.phase, kinds) == ("live", ["started", "live"])

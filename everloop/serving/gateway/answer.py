@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -16,6 +16,8 @@ from everloop.serving.columns import Columns, Layout, Outputs, describe, pack_an
 from everloop.serving.fusing.derived import nulls_apart
 from everloop.serving.gateway.features import FeaturesGone, Looked
 from everloop.serving.gateway.fleet import Live, LiveRoute
+from everloop.serving.gateway.shadows import Shadows
+from everloop.serving.gateway.shadows import Told as Copied
 from everloop.serving.graph.running import Run
 from everloop.serving.protocol.question import Question
 from everloop.serving.table import Lookup
@@ -93,15 +95,34 @@ class Predictions:
     """Answers questions; one a gateway."""
 
     def __init__(
-        self, appender: log.Appender, nonce: int, reader: FeatureReader, route: Callable[[str], LiveRoute]
+        self,
+        appender: log.Appender,
+        nonce: int,
+        reader: FeatureReader,
+        route: Callable[[str], LiveRoute],
+        shadows: Shadows,
     ) -> None:
         """Log with `appender`; `nonce` (32 bit, random) keeps ids of different processes apart."""
-        self._appender, self._reader, self._route = appender, reader, route
+        self._appender, self._reader, self._route, self._shadows = appender, reader, route, shadows
         self._nonce = f"{nonce & 0xFFFFFFFF:08x}"
         self._count = 0
 
     async def answer(self, asked: Asked) -> Answered:
         """Predict and log. Raises `InvalidInput`, `NotFound`, `StepFailed`, `Unavailable`, `StorageFull`."""
+        answered = await self._answered(asked)
+        if asked.route.shadow is not None and not asked.pinned:
+            shown = {output.name: answered.answer[output.name] for output in answered.outputs}
+            self._shadows.copy(asked.route, (answered.id, answered.rows, shown), lambda live: self._copy(asked, live))
+        return answered
+
+    async def _copy(self, asked: Asked, live: Live) -> Copied:
+        """What a shadow answers to the same question; nothing is logged as a prediction."""
+        again = replace(asked, started=time.monotonic())
+        at = asked.at or time.time_ns() // 1000
+        told = await (self._line(again, live, at) if live.graph is None else self._graph(again, live, live.graph, at))
+        return told.said, live.shown if live.graph is None else told.outputs, told.answer
+
+    async def _answered(self, asked: Asked) -> Answered:
         first = self._choose(asked)
         try:
             return await self._by(asked, first, "")

@@ -20,7 +20,7 @@ from everloop.serving import table as tables
 from everloop.serving.columns import Layout, Outputs
 from everloop.serving.gateway.crew import Crew, Size
 from everloop.serving.gateway.crew import told as crew_told
-from everloop.serving.gateway.stats import Counters, NodeCounters
+from everloop.serving.gateway.stats import Counters, NodeCounters, ShadowCounters
 from everloop.serving.graph.nodes import numbered
 from everloop.serving.graph.shapes import ShownBy, outputs_of
 from everloop.serving.table import Part, Revision, Route, Table
@@ -38,6 +38,7 @@ class Live:
     workers: dict[str, Crew]
     counters: Counters
     nodes: dict[int, NodeCounters]
+    shadowed: ShadowCounters
     endpoint: ShownBy
     """The outputs of another endpoint of the project, by its name."""
     graph: dict[str, Any] | None = field(init=False)
@@ -121,11 +122,14 @@ class LiveRoute:
 
     route: Route
     live: list[Live]
+    shadow: Live | None = field(init=False)
+    """Who answers copies of questions; callers meet it only when they ask for it."""
     _hash: Any = field(init=False)
     _limits: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         """Prepare the choice of a revision."""
+        self.shadow = next((live for live in self.live if live.revision.shadow_ppm), None)
         entering = self.live[0].revision.id if self.live else ""
         self._hash = blake2b(f"{self.route.address} {entering}".encode(), digest_size=8)
         total, self._limits = 0, []
@@ -164,7 +168,8 @@ class LiveRoute:
         """
         if self.route.fallback is None:
             return None
-        able = [live for live in self.live if live is not failed and (not warm or live.ready)]
+        others = [live for live in self.live if live is not failed and live is not self.shadow]
+        able = [live for live in others if not warm or live.ready]
         return max(able, key=lambda live: (live.ready, live.revision.weight), default=None)
 
 
@@ -177,7 +182,7 @@ class Fleet:
         self._path, self._key = path, key
         self._seen: tuple[int, int, int] | None = None
         self._processes: dict[bytes, Crew] = {}
-        self._counters: dict[tuple[str, str], tuple[Counters, dict[int, NodeCounters]]] = {}
+        self._counters: dict[tuple[str, str], tuple[Counters, dict[int, NodeCounters], ShadowCounters]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self.looked = asyncio.Event()
         """Set once the first table was looked for: before that nobody should be told that an endpoint is not there."""
@@ -268,14 +273,13 @@ class Fleet:
         counted = (route.address, revision.id)
         if counted not in self._counters:
             nodes = range(sum(1 for _ in walk(revision.graph))) if revision.graph else range(0)
-            self._counters[counted] = (Counters(), {number: NodeCounters() for number in nodes})
-        counters, nodes_counters = self._counters[counted]
+            self._counters[counted] = (Counters(), {number: NodeCounters() for number in nodes}, ShadowCounters())
 
         def shown(name: str) -> Outputs:
             other = self.routes.get(f"{route.project}.{name}")
             return other.champion.shown if other is not None and other.live else ()
 
-        return Live(revision, workers, counters, nodes_counters, shown)
+        return Live(revision, workers, *self._counters[counted], shown)
 
     def _end_unused(self) -> None:
         lives = [live for route in self.routes.values() for live in route.live]
@@ -359,6 +363,7 @@ def _told(live: Live) -> dict[str, Any]:
         "restarts": sum(worker.restarts for worker in live.workers.values()),
         "waiting": live.waiting,
         "workers": {name: crew_told(worker) for name, worker in live.workers.items()},
+        **({"shadow": live.shadowed.told()} if live.revision.shadow_ppm or live.shadowed.requests else {}),
         "nodes": {str(number): counted.told() for number, counted in live.nodes.items()},
         **live.counters.told(),
     }

@@ -31,6 +31,7 @@ from everloop.serving.gateway.lookups import Lookups
 from everloop.serving.gateway.passing import hand
 from everloop.serving.gateway.passing.carry import Carrier
 from everloop.serving.gateway.rpc.splice import Switchboard, switched
+from everloop.serving.gateway.shadows import Shadows
 from everloop.serving.gateway.speaking.asking import Desk
 from everloop.serving.table import write_atomically
 
@@ -90,6 +91,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     """Serve until told to stop (SIGTERM, SIGINT): new connections end first, requests in flight are answered."""
     home: Path = arguments.home / "serving"
     appender = log.Appender(home / "log" / arguments.name, fsync=arguments.fsync)
+    shadows = Shadows(log.Appender(home / "shadow" / arguments.name))
     nonce = secrets.randbits(32)
     fleet = Fleet(home / "routes.json", key, arguments.memory * 1024 * 1024)
     listening = listener(arguments)
@@ -97,7 +99,10 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     lookups = Lookups(features)
     # the secret goes before any model's process is started: it is not theirs
     carrier = Carrier(arguments.server, os.environ.pop(hand.VARIABLE, ""))
-    door, predictions = Door(listening.getsockname()[0]), Predictions(appender, nonce, features.read, fleet.route)
+    door, predictions = (
+        Door(listening.getsockname()[0]),
+        Predictions(appender, nonce, features.read, fleet.route, shadows),
+    )
     switchboard = Switchboard()
     switchboard.desk = desk = Desk(fleet, predictions, door)
     app = Gateway(desk, lookups, carrier if arguments.server else None)
@@ -137,6 +142,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
         await fleet.close()
         (home / "stats" / f"{arguments.name}.json").unlink(missing_ok=True)
         appender.close()
+        shadows.close()
         features.close()
         carrier.close()
 

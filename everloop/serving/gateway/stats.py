@@ -119,3 +119,39 @@ class NodeCounters:
             "p50_micros": quantile(self.latency, 0.5),
             "p99_micros": quantile(self.latency, 0.99),
         }
+
+
+@dataclass(slots=True)
+class ShadowCounters:
+    """Of the copies that a revision answered, in rows; the latency in requests."""
+
+    requests: int = 0
+    errors: int = 0
+    differ: int = 0
+    """Answers that differed from what the caller got."""
+    dropped: int = 0
+    """Copies that were not made, because too many were under way or the answer could not be kept."""
+    latency: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
+
+    def answered(self, rows: int, micros: int, differ: int) -> None:
+        """Count an answer."""
+        self.requests += rows
+        self.differ += differ
+        self.latency[bucket(micros)] += 1
+
+    def failed(self, rows: int) -> None:
+        """Count a failure."""
+        self.requests += rows
+        self.errors += rows
+
+    def told(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "requests": self.requests,
+            "errors": self.errors,
+            "differ": self.differ,
+            "dropped": self.dropped,
+            "p50_micros": quantile(self.latency, 0.5),
+            "p99_micros": quantile(self.latency, 0.99),
+            "latency": {str(index): count for index, count in enumerate(self.latency) if count},
+        }

@@ -199,9 +199,9 @@ def service_of(
     return Service(project, name, Lookup(name, dict(service), views, scope, list(definition.entities)), [])
 
 
-def weighted(revision: Revision, weight: int) -> Revision:
-    """The same entry with a share of the traffic."""
-    return msgspec.structs.replace(revision, weight=weight)
+def weighted(revision: Revision, weight: int, shadow_ppm: int = 0) -> Revision:
+    """The same entry with a share of the traffic, or of its copies."""
+    return msgspec.structs.replace(revision, weight=weight, shadow_ppm=shadow_ppm)
 
 
 def numbered(revision: Revision, number: int) -> Revision:

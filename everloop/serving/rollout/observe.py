@@ -8,6 +8,7 @@ from typing import Any
 from everloop.core.clock import SECOND, Micros
 from everloop.serving.rollout.state import Counts, Observed
 
+_SHADOW = " as a shadow"
 FRESH: Micros = 5 * SECOND
 """A gateway that has said nothing for so long does not run."""
 
@@ -28,7 +29,7 @@ def gateways(home: Path, wall: Micros) -> list[dict[str, Any]]:
 def counts_of(said: Mapping[str, Any]) -> Counts:
     """The counters of one revision, as a gateway wrote them."""
     latency = {int(bucket): count for bucket, count in said["latency"].items()}
-    return Counts(said["requests"], said["errors"], latency)
+    return Counts(said["requests"], said["errors"], latency, said.get("differ", 0))
 
 
 class Observer:
@@ -47,6 +48,8 @@ class Observer:
             for address, revisions in said["endpoints"].items():
                 for revision, its in revisions.items():
                     self._add(said, address, revision, counts_of(its))
+                    if "shadow" in its:
+                        self._add(said, address, revision + _SHADOW, counts_of(its["shadow"]))
 
     def _add(self, said: Mapping[str, Any], address: str, revision: str, now: Counts) -> None:
         key = (said["gateway"], address, revision)
@@ -67,4 +70,5 @@ class Observer:
             warm = {revision for revision, its in live.items() if its["state"] in ("ready", "asleep")}
             ready = warm if ready is None else ready & warm
         counts = {revision: total for (at, revision), total in self._totals.items() if at == address}
-        return Observed(frozenset(ready or ()), problems, counts)
+        shadows = {r.removesuffix(_SHADOW): total for r, total in counts.items() if r.endswith(_SHADOW)}
+        return Observed(frozenset(ready or ()), problems, counts, shadows)

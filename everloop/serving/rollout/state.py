@@ -1,7 +1,7 @@
 """Rolling a revision out: a pure state machine. `step` turns what is wanted and what was observed into what to do.
 
-    starting -> canary -> live -> settled
-    any of the first three -> reverted: the revision before serves on, and the one that broke is not tried again
+    starting -> [shadow ->] canary -> live -> settled
+    any before settled -> reverted: the revision before serves on, and the one that broke is not tried again
     starting -> failed: there was nothing before to go back to
 
 Guardrails are judged by the lower bound of Wilson's interval (one-sided, 99 %): a share of failures is a
@@ -17,7 +17,7 @@ from typing import Any, Literal
 from everloop.core.clock import MINUTE, Micros
 from everloop.serving.gateway.stats import upper
 
-Phase = Literal["none", "starting", "canary", "live", "settled", "reverted", "failed"]
+Phase = Literal["none", "starting", "shadow", "canary", "live", "settled", "reverted", "failed"]
 _Z = 2.326  # one-sided 99 %
 _LEAST = 3  # failures before anything is concluded
 _WATCH: Micros = 10 * MINUTE  # how long a revision that took over at once is watched
@@ -31,18 +31,21 @@ class Counts:
     requests: int = 0
     errors: int = 0
     latency: Mapping[int, int] = field(default_factory=dict)
+    differ: int = 0
+    """Of a shadow: answers that differed from what the caller got."""
 
     def since(self, base: "Counts") -> "Counts":
         """What was added to `base`; everything when the counting began anew."""
         if base.requests > self.requests:
             return self
         added = {bucket: count - base.latency.get(bucket, 0) for bucket, count in self.latency.items()}
-        return Counts(self.requests - base.requests, self.errors - base.errors, added)
+        return Counts(self.requests - base.requests, self.errors - base.errors, added, self.differ - base.differ)
 
     def plus(self, other: "Counts") -> "Counts":
         """Both together."""
         buckets = {b: self.latency.get(b, 0) + other.latency.get(b, 0) for b in self.latency.keys() | other.latency}
-        return Counts(self.requests + other.requests, self.errors + other.errors, buckets)
+        differ = self.differ + other.differ
+        return Counts(self.requests + other.requests, self.errors + other.errors, buckets, differ)
 
     def slower_than(self, micros: int) -> int:
         """Answers that surely took longer: the bucket that holds `micros` is not counted."""
@@ -58,18 +61,28 @@ class Plan:
     hold_requests: int = 0
     errors_ppm: int = 20_000
     p99_micros: int = 0
+    shadow_ppm: int = 0
+    """Of a million questions, how many are copied to a new revision before it gets traffic; 0: none."""
+    shadow_micros: Micros = 0
+    shadow_requests: int = 0
+    differ_ppm: int = 1_000_000
 
     @classmethod
     def from_manifest(cls, endpoint: Mapping[str, Any]) -> "Plan":
         """The plan that an endpoint's manifest holds."""
         rollout, guardrails = endpoint["rollout"], endpoint["guardrails"]
         hold = rollout["hold"]
+        shadow = rollout.get("shadow", {})
         return cls(
             tuple(rollout["steps"]),
             hold.get("micros", 0),
             hold.get("requests", 0),
             guardrails["errors_ppm"],
             guardrails["p99_micros"],
+            shadow.get("share_ppm", 0),
+            shadow.get("hold", {}).get("micros", 0),
+            shadow.get("hold", {}).get("requests", 0),
+            shadow.get("differ_ppm", 1_000_000),
         )
 
 
@@ -82,6 +95,8 @@ class Observed:
     problems: Mapping[str, str] = field(default_factory=dict)
     """Revisions that cannot serve, and why."""
     counts: Mapping[str, Counts] = field(default_factory=dict)
+    shadows: Mapping[str, Counts] = field(default_factory=dict)
+    """What was counted of copies that revisions answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +126,9 @@ class Rollout:
             return [(self.previous, 100)]
         if not self.previous:
             return [(self.target, 100)]
-        share = {"starting": 0, "canary": plan.steps[min(self.place, len(plan.steps) - 1)]}.get(self.phase, 100)
+        share = {"starting": 0, "shadow": 0, "canary": plan.steps[min(self.place, len(plan.steps) - 1)]}.get(
+            self.phase, 100
+        )
         return [(self.target, share), (self.previous, 100 - share)]
 
     @property
@@ -131,7 +148,12 @@ class Rollout:
             "phase": self.phase,
             "place": self.place,
             "since": self.since,
-            "base": [self.base.requests, self.base.errors, {str(b): n for b, n in self.base.latency.items()}],
+            "base": [
+                self.base.requests,
+                self.base.errors,
+                {str(b): n for b, n in self.base.latency.items()},
+                self.base.differ,
+            ],
             "reason": self.reason,
             "evidence": dict(self.evidence),
             "blocked": self.blocked,
@@ -140,8 +162,8 @@ class Rollout:
     @classmethod
     def from_told(cls, told: Mapping[str, Any]) -> "Rollout":
         """Read what `told` wrote."""
-        requests, errors, latency = told["base"]
-        base = Counts(requests, errors, {int(bucket): count for bucket, count in latency.items()})
+        requests, errors, latency, *differ = told["base"]
+        base = Counts(requests, errors, {int(bucket): count for bucket, count in latency.items()}, *differ)
         return cls(**{**told, "base": base})
 
 
@@ -161,6 +183,8 @@ def step(
         return _begin(state, desired, observed, now)
     if state.phase == "starting":
         return _starting(state, plan, observed, now)
+    if state.phase == "shadow":
+        return _shadowed(state, plan, observed, now)
     if state.phase in ("canary", "live"):
         return _guarded(state, plan, observed, now)
     if state.phase == "failed" and state.target in observed.ready:
@@ -187,9 +211,34 @@ def _starting(state: Rollout, plan: Plan, observed: Observed, now: Micros) -> tu
         return _break(state, f"it cannot serve: {problem}", {"problem": problem}, now)
     if state.target not in observed.ready:
         return state, ()
+    if state.previous and plan.shadow_ppm:
+        base = observed.shadows.get(state.target, Counts())
+        entered = replace(state, phase="shadow", since=now, base=base)
+        return entered, (Event("shadow", {"revision": state.target, "previous": state.previous}),)
+    return _take_traffic(state, plan, observed, now)
+
+
+def _take_traffic(state: Rollout, plan: Plan, observed: Observed, now: Micros) -> tuple[Rollout, tuple[Event, ...]]:
     if not state.previous or plan.steps[0] == 100:
         return _enter(state, "live", "live", observed, now)
     return _enter(state, "canary", "step", observed, now, share=plan.steps[0])
+
+
+def _shadowed(state: Rollout, plan: Plan, observed: Observed, now: Micros) -> tuple[Rollout, tuple[Event, ...]]:
+    counted = observed.shadows.get(state.target, Counts()).since(state.base)
+    problem = observed.problems.get(state.target)
+    breach = f"it cannot serve: {problem}" if problem else breached(plan, counted) or _differs(plan, counted)
+    if breach is not None:
+        return _break(state, breach, {**evidence_of(counted), "differ": counted.differ}, now)
+    held = counted.requests >= plan.shadow_requests if plan.shadow_requests else now - state.since >= plan.shadow_micros
+    return _take_traffic(state, plan, observed, now) if held else (state, ())
+
+
+def _differs(plan: Plan, counted: Counts) -> str | None:
+    allowed = plan.differ_ppm / 1e6
+    if counted.differ < _LEAST or wilson_lower(counted.differ, counted.requests) <= allowed:
+        return None
+    return f"{counted.differ} of {counted.requests} answers differ from those that callers got, {allowed:.2%} may"
 
 
 def _enter(
