@@ -51,7 +51,7 @@ class EndpointView(Answer):
     address: str
     environment: str
     phase: str
-    """none, starting, canary, live, settled, reverted, failed."""
+    """none, starting, shadow, canary, live, settled, reverted, failed."""
     target: str
     """The revision that the environment means."""
     serving: str
