@@ -5,19 +5,27 @@ pickled by cloudpickle, which the manifest says: such bytes need not repeat, and
 """
 
 import io
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import msgspec
 import numpy as np
+from blake3 import blake3
 
 from everloop.core.errors import InvalidInput
+from everloop.core.ids import PREFIX
 from everloop.core.ports import Blobs, Saved
 from everloop.core.version import Version
 
 _JSON_TYPES = (bool, int, float, str, type(None))
+_PIECE = 8 << 20
+_LARGE = 1 << 20
+"""Bytes from which an array or a table is written straight to a file, and mapped into memory by its readers."""
 EACH = "each"
 """The format of what a step over a list gave: a list of values, each in an object of its own."""
 
@@ -29,15 +37,19 @@ class ValueCodec:
         """Store the bytes; raises `InvalidInput` when the value does not fit the declared format."""
         chosen = str(facts.get("format") or _format_of(value))
         try:
-            content = _WRITERS[chosen](value)
+            if chosen in _STREAMS and _size_of(value) >= _LARGE:
+                identity, size = streamed(lambda file: _STREAMS[chosen](value, file), blobs)
+            else:
+                content = _WRITERS[chosen](value)
+                identity, size = blobs.put(content), len(content)
         except KeyError:
             raise InvalidInput(f"{chosen!r} is not a format of values", hint="one of " + ", ".join(_WRITERS)) from None
         except (TypeError, ValueError, AttributeError, msgspec.MsgspecError) as error:
             raise InvalidInput(f"value {name!r} cannot be written as {chosen}: {error}") from error
         manifest = {
             "format": chosen,
-            "object": blobs.put(content),
-            "bytes": len(content),
+            "object": identity,
+            "bytes": size,
             "type": f"{type(value).__module__}.{type(value).__qualname__}",
         }
         return Saved(Version("value", name, manifest))
@@ -49,7 +61,12 @@ class ValueCodec:
             return [None if item is None else self.load(item, blobs, placements) for item in items]
         if "inline" in manifest:
             return msgspec.json.decode(str(manifest["inline"]))
-        read: Callable[[bytes], Any] = _READERS[manifest["format"]]
+        chosen = str(manifest["format"])
+        if chosen in _MAPPED and int(manifest["bytes"]) >= _LARGE:
+            file = getattr(blobs, "path", lambda _identity: None)(manifest["object"])
+            if file is not None:
+                return _MAPPED[chosen](file)
+        read: Callable[[bytes], Any] = _READERS[chosen]
         return read(blobs.get(manifest["object"]))
 
 
@@ -89,6 +106,69 @@ def is_json(value: Any) -> bool:
     return type(value) is dict and all(type(k) is str and is_json(v) for k, v in value.items())
 
 
+def streamed(write: Callable[[Any], None], blobs: Blobs) -> tuple[str, int]:
+    """Store what `write` writes into a file: once, hashed while it is written. Returns its id and size."""
+    root = getattr(blobs, "root", None)
+    folder = root / "tmp" if root is not None else None  # on the store's disk it is renamed, not copied
+    handle, name = tempfile.mkstemp(dir=folder, prefix="value-")
+    path = Path(name)
+    try:
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            hashed = _Hashed(file)
+            write(hashed)
+        identity = f"{PREFIX}{hashed.hasher.hexdigest()}"
+        return blobs.put_file(path, move=True, known=identity), hashed.size
+    finally:
+        path.unlink(missing_ok=True)
+
+
+class _Hashed:
+    """A file for writers that tell everything they write, in order."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.hasher, self.size = file, blake3(), 0
+
+    def write(self, content: Any) -> int:
+        view = memoryview(content).cast("B")
+        self.hasher.update(view)
+        self.size += len(view)
+        while view:
+            view = view[self._file.write(view) :]
+        return len(memoryview(content).cast("B"))
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Whoever made the file closes it."""
+
+
+def _size_of(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        return int(value.nbytes)
+    size = getattr(value, "estimated_size", None)
+    return int(size()) if callable(size) else 0
+
+
+def _stream_npy(value: Any, file: Any) -> None:
+    """The same bytes as `np.save`, whose pieces are those of the array itself: nothing is copied."""
+    value = np.asarray(value)
+    if not value.flags.c_contiguous:
+        np.save(file, value, allow_pickle=False)
+        return
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(value))
+    flat = value.reshape(-1).view(np.uint8)
+    for start in range(0, flat.nbytes, _PIECE):
+        file.write(flat[start : start + _PIECE])
+
+
+def _stream_arrow(value: Any, file: Any) -> None:
+    value.write_ipc(file, compression="uncompressed")
+
+
 def _npy(value: Any) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(value), allow_pickle=False)
@@ -110,6 +190,12 @@ _WRITERS: dict[str, Callable[[Any], bytes]] = {
     "npy": _npy,
     "arrow": _arrow,
     "pickle": lambda value: cloudpickle.dumps(value, protocol=5),
+}
+_STREAMS: dict[str, Callable[[Any, Any], None]] = {"npy": _stream_npy, "arrow": _stream_arrow}
+_MAPPED: dict[str, Callable[[Path], Any]] = {
+    # a reader may write into its own copy of a page; the file stays as it is
+    "npy": lambda path: np.load(path, mmap_mode="c", allow_pickle=False),
+    "arrow": lambda path: import_module("polars").read_ipc(path),
 }
 _READERS: dict[str, Callable[[bytes], Any]] = {
     "json": msgspec.json.decode,

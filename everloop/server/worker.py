@@ -33,6 +33,7 @@ from everloop.workspace.work.feeding import wanted_feeds
 
 KINDS = (
     "checks.run",
+    "flow.go_on",
     "flow.retrain",
     "data.refresh",
     "predictions.seal",

@@ -17,6 +17,7 @@ SECTIONS = (
     ("/changes", "Changes"),
     ("/models", "Models"),
     ("/runs", "Runs"),
+    ("/flows", "Flows"),
     ("/data", "Data"),
     ("/features", "Features"),
     ("/endpoints", "Endpoints"),
@@ -32,12 +33,25 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 _TONES = {
-    "good": {"passed", "merged", "live", "settled", "ready", "finished", "ok", "resolved", "active"},
+    "good": {"passed", "merged", "live", "settled", "ready", "finished", "ok", "resolved", "active", "done"},
     "warn": {
         *("open", "missing", "waiting", "running", "queued"),
-        *("canary", "starting", "suspect", "acknowledged", "cannot tell"),
+        *("canary", "starting", "suspect", "acknowledged", "cannot tell", "parked"),
     },
-    "bad": {"failed", "error", "alarm", "reverted", "fault", "drift", "breach", "performance", "killed", "blocked"},
+    "bad": {
+        "failed",
+        "error",
+        "alarm",
+        "reverted",
+        "fault",
+        "drift",
+        "breach",
+        "performance",
+        "killed",
+        "blocked",
+        "lost",
+        "refused",
+    },
 }
 
 

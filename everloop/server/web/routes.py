@@ -30,7 +30,7 @@ from everloop.server.web.views import (
     people,
     versions,
 )
-from everloop.server.web.views.explaining import bisect, why
+from everloop.server.web.views.explaining import bisect, flows, why
 from everloop.server.web.views.tracking import compare, curves, files, run, table, traces
 from everloop.server.web.visit import OpenContext, Visit
 
@@ -66,6 +66,9 @@ PAGES: tuple[tuple[str, Page], ...] = (
     ("/versions/{spec:path}", versions.show),
     ("/why", why.show),
     ("/bisect/{spec:path}", bisect.show),
+    ("/flows", flows.index),
+    ("/flows/{flow}", flows.show),
+    ("/flows/{flow}/steps/{step:path}", flows.step),
     ("/data", data.index),
     ("/data/{name}", data.show),
     ("/data/{name}/failing", data.failing),
@@ -85,6 +88,7 @@ PAGES: tuple[tuple[str, Page], ...] = (
 ACTS: tuple[tuple[str, Page, Page], ...] = (
     ("/changes/{number:int}/{act}", changes.act, changes.show),
     ("/alarms/{id}/{act}", alarms.act, alarms.show),
+    ("/flows/{flow}/{act}", flows.act, flows.show),
     ("/models/{name}/{act}", models.act, models.history),
     ("/runs/acts/{act}", table.act, table.index),
     ("/runs/views/{act}", table.act, table.index),
@@ -111,11 +115,16 @@ def web_routes(open_context: OpenContext, default_project: str) -> list[BaseRout
         ctx = await run_in_threadpool(open_context, request, request.path_params["project"])
         return await streams.follow(ctx, request, partial(curves.state, run=request.path_params["run"]))
 
+    async def flow_events(request: Request) -> Response:
+        ctx = await run_in_threadpool(open_context, request, request.path_params["project"])
+        return await streams.follow(ctx, request, partial(flows.state, flow=request.path_params["flow"]))
+
     return [
         Route("/", home),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         Route("/{project}/events", events),
         Route("/{project}/runs/{run}/live", run_events),
+        Route("/{project}/flows/{flow}/live", flow_events),
         *(Route("/{project}" + path, serve(open_context, show), methods=["GET"]) for path, show in PAGES),
         *(Route("/{project}" + path, take(open_context, act, show), methods=["POST"]) for path, act, show in ACTS),
         Route("/{project}/{rest:path}", serve(open_context, _nothing), methods=["GET"]),
