@@ -13,6 +13,7 @@ import pytest
 import serving_models
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from serving_house import bound, folder_of, one_row, revision
 
 from everloop.serving.protocol.rpc.messages import SERVICE, message
@@ -133,6 +134,26 @@ def test_what_is_unloaded_frees_its_memory_and_wakes_with_the_next_question(plac
     assert told["endpoints"]["shop.delay"][f"b3:{1:064x}"]["restarts"] == 0
     assert gateway.client.post("/v2/repository/models/shop.none/load").json()["error"]
     assert gateway.client.post("/v2/repository/index", json=[]).status_code == 400
+
+
+def test_prometheus_reads_what_a_gateway_counts(place):
+    place.serve(Route("shop", "delay", [revision(folder_of(place.home, "m1", serving_models.Moody()), 1)]))
+    gateway = place.gateway().ready()
+    for value in (1.0, 2.0, -1.0):
+        gateway.predict(one_row(value))
+    gateway.predict({"distance": "far"})
+    answer = gateway.client.get("/metrics")
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    values = {name: sum(s.value for s in family.samples) for name, family in families.items()}
+    assert (values["everloop_requests"], values["everloop_errors"]) == (3, 1)
+    labels = families["everloop_requests"].samples[0].labels
+    assert labels == {"endpoint": "shop.delay", "revision": "1"}
+    told = {s.name.rpartition("_")[2]: s.value for s in families["everloop_latency_seconds"].samples}
+    assert told["count"] == told["bucket"] == 2  # the last bucket is the infinite one
+    assert told["sum"] > 0
+    edges = [float(s.labels["le"]) for s in families["everloop_latency_seconds"].samples if "le" in s.labels]
+    assert edges == sorted(edges)
+    assert values["everloop_processes"] == 1
 
 
 def called(port, method, request, answer, **metadata):

@@ -4,6 +4,7 @@
 /endpoints/<project>/<name>/...                  MLflow's scoring protocol, plain predictions, tables
 /api/2.0/endpoints/                              what MLflow's deployment client lists
 /features/<project>/<service>                    feature look-ups
+/metrics                                         counters for Prometheus
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from everloop.serving.gateway.faults import told
 from everloop.serving.gateway.lookups import Lookups
 from everloop.serving.gateway.passing.carry import Carrier
 from everloop.serving.gateway.passing.relay import Receive, Scope, Send
-from everloop.serving.gateway.speaking import oip, scoring
+from everloop.serving.gateway.speaking import metrics, oip, scoring
 from everloop.serving.gateway.speaking.asking import Desk
 from everloop.serving.gateway.speaking.replies import Reply, body_of, compressed, need_method, problem
 
@@ -41,6 +42,8 @@ class Gateway:
             reply = await scoring.reply(self._desk, scope, receive, *asked)
         elif path.startswith(scoring.DEPLOYMENTS):
             reply = await scoring.deployments(self._desk, scope)
+        elif path == metrics.PATH:
+            reply = metrics.reply(self._desk, scope)
         elif path.startswith("/features/") and path.count("/") == 3:
             reply = await self._looked_up(scope, receive)
         elif self._server is not None:
