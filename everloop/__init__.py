@@ -58,6 +58,7 @@ _HOMES = {
     "AllAtOnce": "serving.definitions",
     "Canary": "serving.definitions",
     "Guardrails": "serving.definitions",
+    "Limits": "serving.definitions",
     "Shadow": "serving.definitions",
     "Workers": "serving.definitions",
     "CallEndpoint": "serving.graph.nodes",

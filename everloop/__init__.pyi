@@ -44,6 +44,7 @@ from everloop.project import Project as Project
 from everloop.serving.definitions import AllAtOnce as AllAtOnce
 from everloop.serving.definitions import Canary as Canary
 from everloop.serving.definitions import Guardrails as Guardrails
+from everloop.serving.definitions import Limits as Limits
 from everloop.serving.definitions import Shadow as Shadow
 from everloop.serving.definitions import Workers as Workers
 from everloop.serving.graph.nodes import CallEndpoint as CallEndpoint

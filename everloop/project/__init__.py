@@ -32,7 +32,7 @@ from everloop.project.assets import (
 from everloop.project.described import Described
 from everloop.project.placing import at_caller, place, root_of_caller
 from everloop.project.steps import Steps
-from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardrails, Shadow, Workers
+from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardrails, Limits, Shadow, Workers
 from everloop.watch.definitions import Late, MonitorDef, RetrainDef, Trigger
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -293,6 +293,7 @@ class Project(Steps):
         full_disk: Any = "refuse",
         deadline: str = "10s",
         workers: Workers | None = None,
+        limits: Limits | None = None,
     ) -> EndpointDef:
         """An address that answers predictions, and how a new revision takes over."""
         made = at_caller(
@@ -305,6 +306,7 @@ class Project(Steps):
                 full_disk,
                 deadline,
                 workers or Workers(),
+                limits or Limits(),
             )
         )
         for key in made.upstream:

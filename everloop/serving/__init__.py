@@ -12,6 +12,7 @@ from everloop.serving.definitions import (
     Canary,
     EndpointDef,
     Guardrails,
+    Limits,
     Shadow,
     Workers,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "EndpointDef",
     "Ensemble",
     "Guardrails",
+    "Limits",
     "Lookup",
     "Model",
     "Sequence",

@@ -225,6 +225,7 @@ class Controller:
             fallback=endpoint["fallback"],
             full_disk=endpoint["full_disk"],
             deadline_micros=endpoint["deadline_micros"],
+            limits=dict(endpoint.get("limits", {})),
             **_workers(endpoint),
         )
 

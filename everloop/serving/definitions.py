@@ -9,6 +9,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import pairwise
 from typing import Any, Literal
 
+from everloop.core.clock import DAY, HOUR, MINUTE, SECOND, Micros
 from everloop.core.errors import DefinitionError
 from everloop.serving.graph.nodes import check, duration, named, node_of, nodes_of
 
@@ -141,6 +142,37 @@ class Workers:
         return {"least": self.least, "most": max(self.most, 1), "idle_micros": idle, "queue": self.queue}
 
 
+_PERIODS: dict[str, Micros] = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one caller may ask of an endpoint: a token is a caller; on loopback all without one are one together."""
+
+    rate: str = ""
+    """Requests in a period, spread over it, for example "50/s" or "600/m"; as many may come at once."""
+    quota: str = ""
+    """Requests in each whole period, for example "100000/d"."""
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        self.manifest()
+
+    def manifest(self) -> dict[str, Any]:
+        """[requests, microseconds] of each that is set."""
+        said = {"rate": self.rate, "quota": self.quota}
+        return {name: list(_per(text)) for name, text in said.items() if text}
+
+
+def _per(text: str) -> tuple[int, Micros]:
+    count, _, period = text.partition("/")
+    if not count.isdigit() or int(count) < 1 or period not in _PERIODS:
+        raise DefinitionError(
+            f"{text!r} is no limit", hint='requests in a second, minute, hour or day: "50/s", "1000/d"'
+        )
+    return int(count), _PERIODS[period]
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointDef:
     """An endpoint: an address that answers predictions, whatever revision is live."""
@@ -156,6 +188,7 @@ class EndpointDef:
     deadline: str = "10s"
     """How long a request may take before it is given up."""
     workers: Workers = field(default_factory=Workers)
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         """Refuse what cannot serve."""
@@ -181,6 +214,7 @@ class EndpointDef:
             "guardrails": self.guardrails.manifest(),
             "full_disk": self.full_disk,
             "deadline_micros": duration(self.deadline, "deadline"),
+            **({"limits": self.limits.manifest()} if self.limits != Limits() else {}),
             **({"workers": self.workers.manifest()} if self.workers != Workers() else {}),
         }
 

@@ -99,6 +99,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Worker processes that each part has at least; 0: none while nobody asks."""
     most: int = 1
     idle_micros: int = 900_000_000
+    limits: dict[str, list[int]] = {}
+    """`rate` and `quota` of one caller, each [requests, microseconds]."""
     tolerance: float = 0.01
     """Numbers that are no further apart count as equal when a shadow's answers are compared."""
 

@@ -52,6 +52,8 @@ class Counters:
     """Answered although a feature view was too old or never filled."""
     overloaded: int = 0
     """Not taken, because too much waited already."""
+    limited: int = 0
+    """Not taken, because the caller asked more than it may."""
     unfed: int = 0
     """Not answered because the online store did not."""
     latency: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
@@ -79,6 +81,7 @@ class Counters:
             "stale": self.stale,
             "unfed": self.unfed,
             "overloaded": self.overloaded,
+            "limited": self.limited,
             "p50_micros": quantile(self.latency, 0.5),
             "p99_micros": quantile(self.latency, 0.99),
             "latency": {str(index): count for index, count in enumerate(self.latency) if count},

@@ -1,7 +1,7 @@
 """From the headers of a request to who answers it, whichever protocol carried it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from everloop.core.clock import Micros, parse_time
@@ -9,6 +9,7 @@ from everloop.core.errors import InvalidInput
 from everloop.serving.gateway.access import Door
 from everloop.serving.gateway.answer import Answered, Asked, Predictions
 from everloop.serving.gateway.fleet import Fleet, Live, LiveRoute
+from everloop.serving.gateway.speaking.limits import Limits, wall
 from everloop.serving.gateway.speaking.replies import Header
 from everloop.serving.protocol.question import Question
 
@@ -20,6 +21,7 @@ class Desk:
     fleet: Fleet
     predictions: Predictions
     door: Door
+    limits: Limits = field(default_factory=Limits)
 
     async def answer(
         self,
@@ -36,6 +38,8 @@ class Desk:
         stamp = headers.get(b"everloop-time")
         if stamp is not None:
             at = self._event_time(stamp.decode("latin-1"))
+        if route.route.limits:
+            self.limits.take(route, self.door.caller(headers, self.fleet.table), wall())
         sticky = headers.get(b"everloop-sticky", b"")
         return await self.predictions.answer(Asked(route, question, at, sticky, pinned, protocol, started))
 

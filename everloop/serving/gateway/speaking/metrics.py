@@ -22,6 +22,7 @@ _COUNTERS = {
     "fallbacks": "Failed requests that another revision answered.",
     "refused": "Malformed questions.",
     "overloaded": "Requests that were not taken, because too much waited.",
+    "limited": "Requests that were not taken, because the caller asked more than it may.",
     "unlogged": "Answers without an id, because the log was full.",
     "stale": "Answers from features that were too old.",
     "unfed": "Requests that the online store did not answer.",

@@ -1,6 +1,7 @@
 """Replies, and what the protocols over HTTP share: bodies, methods, errors, compression."""
 
 import gzip
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -54,7 +55,7 @@ def problem(error: EverloopError) -> Reply:
 def error_headers(error: EverloopError) -> tuple[Header, ...]:
     """Content type, and what the status asks for: when to come again, how to say who one is."""
     if isinstance(error, Unavailable):
-        seconds = max(1, round(float(error.details.get("seconds", 1))))
+        seconds = max(1, math.ceil(float(error.details.get("seconds", 1))))
         return (JSON, (b"retry-after", b"%d" % seconds))
     if isinstance(error, NotAuthenticated):
         return (JSON, (b"www-authenticate", b"Bearer"))

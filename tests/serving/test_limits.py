@@ -1,0 +1,75 @@
+"""What one caller may ask: spread over a period, and in each whole one."""
+
+import hashlib
+from types import SimpleNamespace
+
+import graph_models
+import pytest
+from serving_house import folder_of, revision
+
+from everloop.core.errors import DefinitionError, Overloaded
+from everloop.serving.definitions import EndpointDef
+from everloop.serving.definitions import Limits as Wanted
+from everloop.serving.gateway.speaking.limits import Limits
+from everloop.serving.table import Route
+
+
+def route(**limits):
+    said = Wanted(**limits).manifest()
+    champion = SimpleNamespace(counters=SimpleNamespace(limited=0))
+    return SimpleNamespace(route=Route("shop", "delay", [], limits=said), champion=champion)
+
+
+def refused(limits, where, caller, now):
+    with pytest.raises(Overloaded) as caught:
+        limits.take(where, caller, now)
+    return caught.value.details["seconds"]
+
+
+def test_a_rate_fills_evenly_and_is_each_callers_own():
+    limits, where = Limits(), route(rate="2/s")
+    for caller in ("a", "b"):
+        for _ in range(2):
+            limits.take(where, caller, 100.0)
+        assert refused(limits, where, caller, 100.0) == pytest.approx(0.5)
+    limits.take(where, "a", 100.5)
+    assert refused(limits, where, "a", 100.6) == pytest.approx(0.4)
+    for _ in range(2):
+        limits.take(where, "a", 300.0)  # never more than one period's worth
+    refused(limits, where, "a", 300.0)
+    assert where.champion.counters.limited == 4
+
+
+def test_a_quota_counts_in_whole_periods():
+    limits, where = Limits(), route(quota="3/m")
+    for now in (70.0, 71.0, 119.0):
+        limits.take(where, "a", now)
+    assert refused(limits, where, "a", 119.5) == pytest.approx(0.5)
+    limits.take(where, "a", 120.0)
+
+
+def test_wrong_limits_are_refused_and_right_ones_are_in_the_definition():
+    for wrong in ({"rate": "many"}, {"quota": "0/d"}, {"rate": "5/y"}):
+        with pytest.raises(DefinitionError):
+            Wanted(**wrong)
+    said = EndpointDef("delay", "m", limits=Wanted("50/s", "1000/d")).manifest()["limits"]
+    assert said == {"rate": [50, 1_000_000], "quota": [1000, 86_400_000_000]}
+    assert "limits" not in EndpointDef("delay", "m").manifest()
+
+
+def test_a_caller_beyond_its_limit_hears_when_to_come_again(place):
+    x = {"inputs": [["x", "FP64"]], "caller": [["x", "FP64"]], "example": {"x": [1.0]}}
+    model = revision(folder_of(place.home, "m1", graph_models.Plus(1)), 1, **x)
+    tokens = {hashlib.sha256(b"known").hexdigest(): ["shop"]}
+    place.serve(Route("shop", "delay", [model], limits=Wanted(quota="2/d").manifest()), tokens=tokens)
+    gateway = place.gateway().ready()
+    statuses = [gateway.predict({"x": 1}).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
+    tensor = {"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}
+    answer = gateway.client.post("/v2/models/shop.delay/infer", json={"inputs": [tensor]})
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) > 1
+    assert gateway.predict({"x": 1}, authorization="Bearer known").status_code == 200
+    assert gateway.predict({"x": 1}, authorization="Bearer made-up").status_code == 429
+    counted = place.until(lambda s: s["endpoints"]["shop.delay"][f"b3:{1:064x}"]["limited"] == 3)
+    assert counted["endpoints"]["shop.delay"][f"b3:{1:064x}"]["errors"] == 0
