@@ -1,51 +1,57 @@
-"""What a step costs: cold and cached in this process, and in a child process, with every record written.
+"""What a step costs: cold, cached, in a child of a warm process, a thousand at once, and 1 GB handed on.
 
-A chain of trivial steps (a number plus one) on SQLite. Ours computes the closure and the recipe, looks it up, takes the
-single-flight lock, saves the value as an object, and records version, lineage and step in one transaction. The floor is
-a sha256 key, one SQLite row and one pickle file a step; for children it is a bare interpreter that imports numpy.
+A chain of trivial steps (a number plus one) on SQLite, every record written: closure and recipe, single-flight lock,
+the value as an object, version, lineage and step, and how far the run is. The floor is a sha256 key, one SQLite row and
+one pickle file a step; for children it is a bare fork of a process that has imported the same. The peers run the same
+chain in virtual environments of their own, in the same run (`flows_peers`); what they pay for imports and servers is
+left out.
 Prints a JSON object a line; exit status 1 when a target is missed.
 
-    python benchmarks/flows.py [--quick]
+    python benchmarks/flows.py [--quick] [--no-peers] [--venvs FOLDER]
 """
 
 import argparse
 import hashlib
 import importlib
 import json
+import os
 import pickle
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from figure import Record, figure, finish
+from flows_peers import PEERS, measure
+
+from everloop.catalog import steps as step_rows
 from everloop.catalog.context import Actor, Context
 from everloop.catalog.engine import Catalog
 from everloop.core.clock import SystemClock
 from everloop.flows.assets import Asset, plan
 from everloop.flows.engine import Options, Origin, run
+from everloop.flows.executors.forked import ForkedExecutor
 from everloop.flows.executors.local import LocalExecutor
-from everloop.flows.executors.process import ProcessExecutor
 from everloop.flows.identity import runtime
+from everloop.flows.value import codec
 from everloop.store import DirectoryStore
 
 CODECS = {"value": "everloop.flows.value:codec"}
-COLD, CACHED, CHILD = 5.0, 1.0, 5.0
-"""Targets: ms a step, cold and cached in process; for a child the ratio to a bare interpreter with numpy."""
+COLD, CACHED, CHILD, FAN, WRITING, PEAK = 1.0, 0.1, 15.0, 1.5, 1.3, 1.3
+"""Targets: ms a step cold, cached, in a child; seconds for 1,000; ratio to a bare write; GB of memory for 1 GB."""
+Measure = Callable[[Path, int], tuple[float, float]]
 
 
-def write_project(root: Path, steps: int) -> dict[str, Asset]:
-    """A chain of `steps` functions in a module of its own, imported."""
-    lines = ["from types import SimpleNamespace", "from everloop.flows.assets import define, wire", ""]
-    lines += ["def s0():", "    return 0", ""]
-    for i in range(1, steps):
-        lines += [f"def s{i}(s{i - 1}):", f"    return s{i - 1} + 1", ""]
-    names = ", ".join(f"define(s{i})" for i in range(steps))
-    lines += [f"project = SimpleNamespace(assets=lambda: wire([{names}]))", ""]
-    (root / "chain.py").write_text("\n".join(lines))
+def write_project(root: Path, lines: list[str]) -> dict[str, Asset]:
+    """A module of its own with these functions and `ASSETS`, imported."""
+    head = ["from types import SimpleNamespace", "import numpy", "from everloop.flows.assets import define, wire"]
+    head += ["from everloop.flows.control import map_over", ""]
+    (root / "chain.py").write_text("\n".join([*head, *lines, "project = SimpleNamespace(assets=lambda: wire(ASSETS))"]))
     sys.path.insert(0, str(root))
     sys.modules.pop("chain", None)
     importlib.invalidate_caches()
@@ -56,32 +62,68 @@ def write_project(root: Path, steps: int) -> dict[str, Asset]:
     return assets
 
 
-def ours(folder: Path, steps: int, *, children: bool = False) -> tuple[float, float]:
-    """Milliseconds a step, cold and then cached."""
-    root = folder / "project"
-    root.mkdir()
-    assets = write_project(root, steps)
-    catalog, store = Catalog.open(folder / "catalog.db"), DirectoryStore(folder / "objects")
-    ctx = Context(Actor.of("ada"), "bench", SystemClock(), catalog, store, home=folder)
-    runtime(1), runtime()  # read once a process, not once a step
+def chain(steps: int) -> list[str]:
+    """Functions of which each adds one to what the one before gave."""
+    lines = ["def s0():", "    return 0", ""]
+    for i in range(1, steps):
+        lines += [f"def s{i}(s{i - 1}):", f"    return s{i - 1} + 1", ""]
+    return [*lines, f"ASSETS = [{', '.join(f'define(s{i})' for i in range(steps))}]"]
 
-    def once() -> float:
-        executor: Any = ProcessExecutor() if children else LocalExecutor(assets, store)
+
+def fan(items: int) -> list[str]:
+    """A step over a list, and the sum."""
+    return [
+        f"def parts():\n    return list(range({items}))\n",
+        "def more(part):\n    return part + 1\n",
+        "def total(more):\n    return sum(more)\n",
+        'ASSETS = [define(parts), define(more, each=map_over("part", over="parts")), define(total)]',
+    ]
+
+
+class Bench:
+    """A fresh workspace with a project in it."""
+
+    def __init__(self, folder: Path, lines: list[str]) -> None:
+        """Make it in `folder`."""
+        self.root = folder / "project"
+        self.root.mkdir()
+        self.assets = write_project(self.root, lines)
+        self.catalog, self.store = Catalog.open(folder / "catalog.db"), DirectoryStore(folder / "objects")
+        self.ctx = Context(Actor.of("ada"), "bench", SystemClock(), self.catalog, self.store, home=folder)
+        runtime(1), runtime()  # read once a process, not once a step
+
+    def once(self, target: str, executor: Any = None, *, cached: bool = True) -> float:
+        """Seconds of one run."""
+        own = executor or LocalExecutor(self.assets, self.store)
         began = time.perf_counter()
-        run(
-            ctx,
-            plan(assets, [f"s{steps - 1}"]),
-            origin=Origin(root, "chain"),
-            executor=executor,
-            codecs=CODECS,
-            options=Options(),
-        )
-        taken = time.perf_counter() - began
-        executor.close()
-        return taken / steps * 1000
+        origin, options = Origin(self.root, "chain"), Options(cached=cached)
+        run(self.ctx, plan(self.assets, [target]), origin=origin, executor=own, codecs=CODECS, options=options)
+        return time.perf_counter() - began
 
-    found = once(), once()
-    catalog.close()
+
+def ours(folder: Path, steps: int) -> tuple[float, float]:
+    """Milliseconds a step, cold and then cached."""
+    bench = Bench(folder, chain(steps))
+    found = [bench.once(f"s{steps - 1}") / steps * 1000 for _ in range(2)]
+    bench.catalog.close()
+    return found[0], found[1]
+
+
+def children(folder: Path, steps: int) -> tuple[float, float]:
+    """Milliseconds a step in children of a warm process, which is warm already."""
+    bench, executor = Bench(folder, chain(steps)), ForkedExecutor()
+    bench.once("s0", executor)
+    taken = bench.once(f"s{steps - 1}", executor, cached=False) / steps * 1000
+    executor.close()
+    bench.catalog.close()
+    return taken, 0.0
+
+
+def fanned(folder: Path, items: int) -> tuple[float, float]:
+    """Seconds for a step over so many items, cold and then cached."""
+    bench = Bench(folder, fan(items))
+    found = bench.once("total"), bench.once("total")
+    bench.catalog.close()
     return found
 
 
@@ -114,57 +156,122 @@ def floor(folder: Path, steps: int) -> tuple[float, float]:
     return found
 
 
-def bare_child(_folder: Path, steps: int) -> tuple[float, float]:
-    """A fresh interpreter that imports numpy, as often."""
+def bare_fork(_folder: Path, steps: int) -> tuple[float, float]:
+    """A fork of this process, as often, that ends at once."""
     began = time.perf_counter()
     for _ in range(steps):
-        subprocess.run([sys.executable, "-c", "import numpy"], check=True)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
     return (time.perf_counter() - began) / steps * 1000, 0.0
 
 
-def best(measure: Callable[[Path, int], tuple[float, float]], steps: int, repeats: int) -> tuple[float, float]:
+def best(work: Measure, size: int, repeats: int) -> tuple[float, float]:
     """The least of some repeats, each in a fresh folder: what the work takes, not what else the machine does."""
     found = []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory(prefix="everloop-bench-") as folder:
-            found.append(measure(Path(folder), steps))
+            found.append(work(Path(folder), size))
     return min(f[0] for f in found), min(f[1] for f in found)
 
 
-def report(name: str, value: float, bare: float, *, target: float, met: bool) -> bool:
-    """Print one line."""
-    line = {
-        "name": name,
-        "unit": "ms/step",
-        "ours": round(value, 3),
-        "peer": None,
-        "theirs": None,
-        "floor": round(bare, 3),
-        "ratio": round(value / bare, 2) if bare else None,
-        "target": round(target, 3),
-        "met": met,
-    }
-    print(json.dumps(line), flush=True)
-    return met
+def handed_on(rows: int) -> Iterator[Record]:
+    """An array from step to step: against a bare write of it, and how much memory it takes."""
+    gigabytes = rows * 8 / 1e9
+    with tempfile.TemporaryDirectory(prefix="everloop-bench-") as name:
+        folder, store = Path(name), DirectoryStore(Path(name) / "objects")
+        array = np.arange(rows, dtype=np.int64)
+        began = time.perf_counter()
+        np.save(folder / "bare.npy", array)
+        bare = time.perf_counter() - began
+        (folder / "bare.npy").unlink()
+        began = time.perf_counter()
+        made = codec.save(array, "x", store, {}).version.manifest
+        float(codec.load(made, store, {})[-1])
+        taken = time.perf_counter() - began
+    yield figure(f"{gigabytes:g} GB written, hashed and mapped, to writing it", "ratio", taken / bare, limit=WRITING)
+    limit = PEAK * max(gigabytes, 0.3)
+    for place in ("in process", "across processes"):
+        words = [sys.executable, __file__, "--hand", str(rows), *(["--apart"] if place != "in process" else [])]
+        said = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        yield figure(
+            f"peak memory of a process, {place}", "GB", said["peak"] / 1e9, limit=limit, seconds=said["seconds"]
+        )
 
 
-def main() -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer steps and repeats")
-    quick = parser.parse_args().quick
-    steps, repeats = (50, 3) if quick else (500, 5)
+def hand(rows: int, *, apart: bool) -> None:
+    """Make and use an array in two steps; prints the most memory that a process held, and the seconds."""
+    lines = [f"def made():\n    return numpy.arange({rows})\n", "def used(made):\n    return int(made.sum())\n"]
+    with tempfile.TemporaryDirectory(prefix="everloop-bench-") as name:
+        bench = Bench(Path(name), [*lines, "ASSETS = [define(made), define(used)]"])
+        executor = ForkedExecutor() if apart else None
+        seconds = bench.once("used", executor)
+        if executor is not None:
+            executor.close()
+        with bench.ctx.read() as tx:
+            recipes = step_rows.newest(tx, "bench", ["value/made", "value/used"], 1)
+        print(json.dumps({"peak": max(row.peak_memory for _, row in recipes), "seconds": round(seconds, 2)}))
+        bench.catalog.close()
+
+
+def peers(cold: float, cached: float, fanned_out: float, steps: int, keep: Path | None) -> Iterator[Record]:
+    """The same chain in every peer that can be had."""
+    with tempfile.TemporaryDirectory(prefix="everloop-bench-") as folder:
+        for peer in PEERS:
+            found = measure(peer, Path(folder), steps, keep=keep)
+            if found.cold is None:
+                told = {
+                    "name": f"step, cold: {peer.name}",
+                    "unit": "ms/step",
+                    "ours": round(cold, 4),
+                    "peer": peer.name,
+                }
+                yield (
+                    told | dict.fromkeys(("theirs", "floor", "ratio", "target")) | {"met": True, "reason": found.reason}
+                )
+                continue
+            theirs = found.cold / steps * 1000
+            yield figure(f"step, cold: {peer.name}", "ms/step", cold, peer=peer.name, theirs=theirs)
+            if found.cached is not None:
+                again = found.cached / steps * 1000
+                yield figure(f"step, cached: {peer.name}", "ms/step", cached, peer=peer.name, theirs=again)
+            if found.fan is not None:
+                yield figure("1,000 at once", "s", fanned_out, peer=peer.name, theirs=found.fan)
+
+
+def records(*, quick: bool, with_peers: bool, keep: Path | None) -> Iterator[Record]:
+    """Every figure."""
+    steps, repeats = 50, 3 if quick else 7
     cold, cached = best(ours, steps, repeats)
     bare_cold, bare_cached = best(floor, steps, repeats)
-    children, _ = best(lambda folder, n: ours(folder, n, children=True), 4 if quick else 10, 1)
-    bare, _ = best(bare_child, 4 if quick else 10, 1)
-    met = [
-        report("step, cold, in process", cold, bare_cold, target=COLD, met=cold <= COLD),
-        report("step, cached, in process", cached, bare_cached, target=CACHED, met=cached <= CACHED),
-        report("step, cold, in a child process", children, bare, target=CHILD * bare, met=children <= CHILD * bare),
-    ]
-    return 0 if all(met) else 1
+    yield figure("step, cold, in process", "ms/step", cold, limit=COLD, floor=bare_cold)
+    yield figure("step, cached, in process", "ms/step", cached, limit=CACHED, floor=bare_cached)
+    apart, _ = best(children, 10 if quick else 50, 1 if quick else 3)
+    forked, _ = best(bare_fork, 10 if quick else 50, 3)
+    yield figure("step, in a child of a warm process", "ms/step", apart, limit=CHILD, floor=forked)
+    items = 200 if quick else 1000
+    out, again = best(fanned, items, 1 if quick else 3)
+    yield figure(f"{items} items at once, in process", "s", out, limit=FAN * items / 1000, cached=round(again, 3))
+    yield from handed_on(12_500_000 if quick else 125_000_000)
+    if with_peers:
+        yield from peers(cold, cached, out, steps, keep)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer repeats and items, 0.1 GB, no peers")
+    parser.add_argument("--no-peers", action="store_true", help="leave out the peers")
+    parser.add_argument("--venvs", type=Path, help="where the peers' environments are kept")
+    parser.add_argument("--hand", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.hand:
+        hand(asked.hand, apart=asked.apart)
+        return
+    finish(records(quick=asked.quick, with_peers=not (asked.quick or asked.no_peers), keep=asked.venvs))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

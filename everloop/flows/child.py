@@ -4,6 +4,7 @@ It reads its job (JSON) from standard input, answers on the file descriptor name
 the catalog. Standard input stays open while its parent lives: when it closes, the child ends itself and its group.
 """
 
+import functools
 import os
 import resource
 import signal
@@ -57,12 +58,33 @@ def find_asset(job: Job) -> Asset:
     `job.module` is `module` or `module:attribute`; without an attribute the module must hold exactly one project,
     that is one object with a method `assets()`.
     """
-    module_name, _, attribute = job.module.partition(":")
-    sys.path.insert(0, str(job.root))
+    try:
+        place, assets = _assets(str(job.root), job.module)
+    except _Broken as error:
+        raise step_failed(job.step, error.cause) from error.cause
+    if job.step not in assets:
+        raise DefinitionError(f"{place}:1: no asset {job.step}", hint=suggest(job.step, assets))
+    return assets[job.step]
+
+
+class _Broken(Exception):
+    """The project's module does not import."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+@functools.lru_cache(maxsize=1)
+def _assets(root: str, reference: str) -> tuple[str, Mapping[str, Asset]]:
+    """The file and the assets of a project: read once in this process, and by a server before it forks."""
+    module_name, _, attribute = reference.partition(":")
+    if root not in sys.path:
+        sys.path.insert(0, root)
     try:
         module = import_module(module_name)
     except Exception as error:
-        raise step_failed(job.step, error) from error
+        raise _Broken(error) from error
     if attribute:
         found = [getattr(module, attribute, None)]
     else:
@@ -73,10 +95,7 @@ def find_asset(job: Job) -> Asset:
             f"{module.__file__}:1: the module defines {len(found)} projects, not one",
             hint='project = el.Project("name")',
         )
-    assets: Mapping[str, Asset] = found[0].assets()
-    if job.step not in assets:
-        raise DefinitionError(f"{module.__file__}:1: no asset {job.step}", hint=suggest(job.step, assets))
-    return assets[job.step]
+    return str(module.__file__), found[0].assets()
 
 
 def read_job(stream: BinaryIO) -> Job:

@@ -154,6 +154,15 @@ def _other(own: Any) -> Any:
     return _spare[0] if own is not _spare[0] else type(own)(0)
 
 
+def warm(job: Job) -> None:
+    """Do ahead what every step of a project does once a process: a server does it before it forks."""
+    if "numpy" in sys.modules:
+        import_module("numpy.random")  # loaded by its first use otherwise, in every child
+        _other(None)
+    with _seeded(job), watching(job.root, _aside(job), frozenset(THREAD_VARIABLES)):
+        pass
+
+
 @contextmanager
 def _seeded(job: Job) -> Iterator[None]:
     """Seed `random` and numpy's global generator, from the step's key unless it is told; put their state back after."""

@@ -24,7 +24,7 @@ import msgspec
 from everloop.core.errors import EverloopError
 from everloop.core.ports import Job
 from everloop.flows import child
-from everloop.flows.perform import resolve
+from everloop.flows.perform import resolve, warm
 
 _LINE = 1 << 20
 
@@ -85,6 +85,7 @@ class Server:
             for codec in job.codecs.values():
                 with suppress(EverloopError):
                     resolve(codec)
+            warm(job)
             self._files = _files_of(job.root)
             gc.collect()
             gc.freeze()
