@@ -5,6 +5,7 @@ gives the same bytes as one machine. The only module that imports Ray. Every nod
 """
 
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from everloop.features.batch.scan import Paths
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
 
 _ROW = "everloop_row"
+_PATIENCE = 10.0
+"""Seconds that the head may take to accept a connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def _of(view: FeatureViewDef, sources: Mapping[str, Paths]) -> dict[str, Paths]:
 
 def _dealt(view: FeatureViewDef, spine: pl.DataFrame, at: str, parts: int) -> list[pl.DataFrame]:
     """The view's questions, those of an entity together, with their row in the spine."""
-    asked = spine.select(dict.fromkeys([*view.entity, at])).with_row_index(_ROW)
+    asked = spine.select(list(dict.fromkeys([*view.entity, at]))).with_row_index(_ROW)
     part = asked.select(view.entity).hash_rows() % parts
     return [asked.filter(part == i) for i in range(parts)]
 
@@ -95,10 +98,20 @@ def _unpacked(packed: bytes) -> pl.DataFrame:
     return pl.read_ipc(BytesIO(packed))
 
 
+def _reach(address: str) -> None:
+    """Raise `Unavailable` where nothing listens: Ray itself asks again for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"nothing answers at {address}: {error}", hint="is the cluster's head up?") from error
+
+
 @contextmanager
 def _joined(cluster: Cluster) -> Iterator[None]:
     if not cluster.address or cluster.address == "auto":
         raise InvalidInput("a cluster needs an address", hint="host:port of the head node, as `ray start` printed it")
+    _reach(cluster.address)
     if cluster.token:  # Ray takes it from the environment only
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.token}
     try:

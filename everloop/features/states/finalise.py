@@ -73,8 +73,8 @@ def decimals(values: Ints, present: Mask, scale: int) -> Floats:
 
 
 def quotient(above: int, above_by: int, below: int, below_by: int) -> float | None:
-    """`(above / above_by) / (below / below_by)`, correctly rounded; None when `below` is 0."""
-    return None if below == 0 else above * below_by / (below * above_by)
+    """`(above / above_by) / (below / below_by)`, correctly rounded; None when `below` is 0. There is one zero."""
+    return None if below == 0 else above * below_by / (below * above_by) + 0.0
 
 
 def variance(count: int, total: int, squared: int, divisor: int, less: int) -> float | None:

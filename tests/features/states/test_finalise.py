@@ -1,10 +1,11 @@
+import math
 from fractions import Fraction
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everloop.features.states.finalise import decimals, lanes, ratio, ratios
+from everloop.features.states.finalise import decimals, lanes, quotient, ratio, ratios
 
 wide = st.integers(-(2**90), 2**90) | st.integers(-(2**54), 2**54) | st.integers(-100, 100)
 
@@ -35,6 +36,11 @@ def test_low_lanes_may_carry():
 def test_lanes_put_together_are_the_value(values):
     high, low = lanes(np.array(values, np.int64))
     assert [(h << 32) + n for h, n in zip(high.tolist(), low.tolist(), strict=True)] == values
+
+
+def test_nothing_over_something_negative_is_zero_without_a_sign():
+    assert math.copysign(1, quotient(0, 1, -1, 1)) == 1
+    assert quotient(1, 1, 0, 1) is None
 
 
 def test_decimals_of_what_is_not_there_are_nan():
