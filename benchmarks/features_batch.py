@@ -1,7 +1,8 @@
 """Training frames against hand-written DuckDB and Feast's DuckDB store, each in a process of its own.
 
 Points: a million questions over two views of five million facts; the floor is an ASOF join, which ignores ties, doubles
-and late facts. Windows: ten million facts, four windows, 200,000 questions. Feast goes into an environment made for it.
+and late facts. Windows: ten million facts, four windows, 200,000 questions. Feast is
+in an environment of its own (`feast_peer`).
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import polars as pl
+from feast_peer import feast_python, quiet
 
 from everloop.core.clock import SECOND
 from everloop.features import definitions as el
@@ -119,14 +121,10 @@ def feast(home: Path) -> tuple[float, float] | None:
         times.drop("known").write_parquet(home / f"{name}_times.parquet")
     spine = pl.read_parquet(home / "spine.parquet").with_columns(event_timestamp=pl.from_epoch("at", "us"))
     spine.drop("at").write_parquet(home / "spine_times.parquet")
-    python = home / "feast" / "bin" / "python"
-    try:
-        subprocess.run([sys.executable, "-m", "venv", str(home / "feast")], check=True, capture_output=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "feast[duckdb]"], check=True, capture_output=True)
-    except subprocess.CalledProcessError as error:
-        print(json.dumps({"name": "feast", "error": error.stderr.decode()[-300:]}), flush=True)
+    python = feast_python()
+    if python is None:
         return None
-    done = subprocess.run([str(python), "-c", FEAST, str(home)], check=True, capture_output=True, text=True)
+    done = subprocess.run([python, "-c", FEAST, str(home)], check=True, capture_output=True, text=True, env=quiet())
     line = next(line for line in done.stdout.splitlines() if line.startswith("SPENT"))
     cpu, peak = map(float, line.split()[1:3])
     return cpu, peak

@@ -11,7 +11,6 @@ target is missed.
 import argparse
 import asyncio
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -30,6 +29,7 @@ import polars as pl
 import pyarrow as pa
 import redis
 import uvloop
+from feast_peer import feast_python, quiet
 
 from everloop.catalog import refs, versions
 from everloop.catalog.context import Actor, Context
@@ -56,7 +56,6 @@ from everloop.serving.rollout.entries import service_of
 from everloop.serving.table import Table
 from everloop.store import DirectoryStore
 
-FEAST = "feast[redis]==0.67.0"
 SCOPE = scope_of("shop", "production")
 POINT: tuple[Feature, ...] = (el.last("x", ttl="30d"),)
 KINDS = {"point": POINT, "windowed": frames.WINDOWS}
@@ -280,26 +279,6 @@ def over_http(home: Path, arrived: pl.DataFrame, seconds: float) -> tuple[float,
         return asked_over_http(port, "/features/shop/inputs", body, seconds)
 
 
-def install_feast() -> Path | None:
-    """The Python of an environment with Feast; None where it cannot be installed."""
-    folder = (
-        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "everloop-bench" / FEAST.partition("==")[2]
-    )
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
-        uv = shutil.which("uv")
-        make = [uv, "venv", "-q", "--clear"] if uv else [sys.executable, "-m", "venv", "--clear"]
-        install = [uv, "pip", "install", "-q", "-p", python] if uv else [python, "-m", "pip", "install", "-q"]
-        try:
-            subprocess.run([*make, folder], check=True)
-            subprocess.run([*install, FEAST], check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            sys.stderr.write(f"Feast cannot be installed: {error}\n")
-            return None
-        (folder / "ready").touch()
-    return python
-
-
 def feast_repo(python: Path, home: Path, arrived: pl.DataFrame, store: dict[str, str]) -> Path:
     """A Feast repository with the same newest values."""
     home.mkdir()
@@ -311,18 +290,14 @@ def feast_repo(python: Path, home: Path, arrived: pl.DataFrame, store: dict[str,
     lines += ["online_store:", *(f"  {name}: {value}" for name, value in store.items())]
     (home / "feature_store.yaml").write_text("\n".join(lines) + "\n")
     subprocess.run(
-        [python, "-m", "feast.cli.cli", "apply"], cwd=home, check=True, stdout=subprocess.DEVNULL, env=_quiet()
+        [python, "-m", "feast.cli.cli", "apply"], cwd=home, check=True, stdout=subprocess.DEVNULL, env=quiet()
     )
     return home
 
 
-def _quiet() -> dict[str, str]:
-    return {**os.environ, "FEAST_USAGE": "False", "PYTHONWARNINGS": "ignore"}
-
-
 def feast(home: Path, arrived: pl.DataFrame, url: str, asked: int, seconds: float) -> dict[str, Any]:
     """What Feast's SDK and its server take for the same questions."""
-    python = install_feast()
+    python = feast_python()
     if python is None:
         return {}
     found: dict[str, Any] = {}
@@ -333,12 +308,12 @@ def feast(home: Path, arrived: pl.DataFrame, url: str, asked: int, seconds: floa
     ):
         repo = feast_repo(python, home / f"feast-{name}", arrived, store)
         done = subprocess.run(
-            [python, "-c", FEAST_RUN, str(asked)], cwd=repo, check=True, capture_output=True, text=True, env=_quiet()
+            [python, "-c", FEAST_RUN, str(asked)], cwd=repo, check=True, capture_output=True, text=True, env=quiet()
         )
         found[name] = json.loads(done.stdout.strip().splitlines()[-1])
     port = _free_port()
     command = [python, "-m", "feast.cli.cli", "serve", "-p", str(port), "--no-access-log"]
-    server = subprocess.Popen(command, cwd=home / "feast-SQLite", env=_quiet(), stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(command, cwd=home / "feast-SQLite", env=quiet(), stdout=subprocess.DEVNULL)
 
     def body(n: int) -> bytes:
         return json.dumps(

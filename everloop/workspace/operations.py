@@ -22,6 +22,7 @@ _MODULES = (
     "everloop.models.console",
     "everloop.models.registry",
     "everloop.models.runs",
+    "everloop.models.selection.operations",
     "everloop.models.importing.operations",
     "everloop.models.importing.registering",
     "everloop.models.tracking.comparing",

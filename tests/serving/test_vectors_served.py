@@ -24,7 +24,7 @@ from everloop.serving import segments
 from everloop.serving.rollout import entries
 from everloop.serving.table import LOADER, Route
 
-IMAGES, DIM, WORDS = 120, 16, 8
+FEW, MANY, DIM, WORDS = 300, 20_000, 16, 8
 PROJECT = f'''
 import numpy as np
 import polars as pl
@@ -63,6 +63,14 @@ looks = project.feature_view("looks", source=shown, entity="item", features=[
 inputs = project.feature_service("inputs", [looks], request=[f"query_{{place:03d}}" for place in range(4)])
 
 
+@project.model(inputs=inputs, spine=listing, label="number", holdout="6h", output="value")
+def alike(frame: pl.DataFrame):
+    """The number of the item whose picture and title are nearest."""
+    from everloop.features.vectors.nearest import NearestLabel
+
+    return NearestLabel("euclidean").fit(frame.drop("number").to_numpy(), frame["number"].to_numpy())
+
+
 @project.model(inputs=inputs, spine=listing, label="bright", holdout="6h")
 def comeback(frame: pl.DataFrame):
     from sklearn.linear_model import LogisticRegression
@@ -71,6 +79,7 @@ def comeback(frame: pl.DataFrame):
 
 
 endpoint = project.endpoint("comeback", graph=el.Sequence(el.Lookup(inputs), comeback))
+project.endpoint("alike", graph=el.Sequence(el.Lookup(inputs), alike))
 '''
 SCOPE = scope_of("shop", "production")
 
@@ -79,23 +88,23 @@ def picture(number):
     return np.random.default_rng(number).integers(0, 128 + 127 * (number % 2), 64, np.uint8)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
+@pytest.fixture(scope="module", params=[FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+def made(request, tmp_path_factory):
     """The built project, its model's folder and frame, and the vectors of its view in an online store."""
+    count = request.param
     folder = tmp_path_factory.mktemp("vectors") / "shop"
     (folder / "pictures" / "all").mkdir(parents=True)
-    for number in range(IMAGES):
+    for number in range(count):
         (folder / "pictures" / "all" / f"{number:05}.raw").write_bytes(picture(number).tobytes())
-    rng = np.random.default_rng(0)
+    rng, first = np.random.default_rng(0), pl.datetime(2024, 1, 1)
     pl.DataFrame(
         {
-            "item": range(IMAGES),
-            "at": pl.datetime_range(
-                pl.datetime(2024, 1, 1), pl.datetime(2024, 1, 1, 19, 50), "10m", eager=True, time_unit="us"
-            ),
-            "title": [f"item number {number}" for number in range(IMAGES)],
-            "bright": [number % 2 for number in range(IMAGES)],
-            **{f"query_{place:03d}": rng.normal(size=IMAGES).round(3) for place in range(4)},
+            "item": range(count),
+            "at": pl.datetime_range(first, first + pl.duration(minutes=10 * (count - 1)), "10m", eager=True),
+            "title": [f"item number {number}" for number in range(count)],
+            "bright": [number % 2 for number in range(count)],
+            "number": [float(number) for number in range(count)],
+            **{f"query_{place:03d}": rng.normal(size=count).round(3) for place in range(4)},
         }
     ).write_csv(folder / "listing.csv")
     shop = Shop(folder, policy="solo", days=1, text=PROJECT)
@@ -112,13 +121,19 @@ def made(tmp_path_factory):
         store = open_place(place_of(home, "production"))
         online = OnlineView.of(SCOPE, held["view/looks"], service.views[0])
         facts = tables["shown"].with_columns(pl.col("at").dt.epoch("us")).drop("embedding", "words")
-        push(store, online, facts.to_dicts())
+        for part in facts.iter_slices(5_000):
+            push(store, online, part.to_dicts())
         advance(store, online, facts["at"].max() + 3_600_000_000)
         store.close()
-        model = materialize(manifests[held["model/comeback"]], ctx.store, home / "model")
-        version = revisions.build("comeback", held, manifests)
-        entry = entries.entry_of(version, manifests, folder_of=lambda _: model, scope=SCOPE, loader=LOADER)
-        yield SimpleNamespace(ctx=ctx, tables=tables, rows=rows, home=home, model=model, entry=entry)
+        models, served = {}, {}
+        for name in ("comeback", "alike"):
+            models[name] = materialize(manifests[held[f"model/{name}"]], ctx.store, home / name)
+            version = revisions.build(name, held, manifests)
+            entry = entries.entry_of(
+                version, manifests, folder_of=lambda _, n=name: models[n], scope=SCOPE, loader=LOADER
+            )
+            served[name] = msgspec.structs.replace(entry, weight=100, number=1)
+        yield SimpleNamespace(ctx=ctx, tables=tables, rows=rows, home=home, models=models, entries=served)
     finally:
         shop.close()
 
@@ -153,41 +168,45 @@ def test_nearest_neighbours_are_asked_by_vector_or_by_row(made):
         ask(dataset="pictures")
 
 
+def asked(client, endpoint, row):
+    """One request, the query a binary tensor, at the row's time."""
+    query = np.array([[row[f"query_{place:03d}"] for place in range(4)]])
+    head = {
+        "inputs": [
+            {"name": "item", "datatype": "INT64", "shape": [1], "data": [row["item"]]},
+            {"name": "query", "datatype": "FP64", "shape": [1, 4], "parameters": {"binary_data_size": 32}},
+        ]
+    }
+    said = json.dumps(head).encode()
+    headers = {"Inference-Header-Content-Length": str(len(said)), "Everloop-Time": row["at"].isoformat() + "Z"}
+    reply = client.post(f"/v2/models/shop.{endpoint}/infer", content=said + query.tobytes(), headers=headers)
+    assert reply.status_code == 200, reply.text
+    return reply.json()["outputs"][0]["data"]
+
+
 def test_binary_tensors_are_answered_as_trained_and_replay_is_equal(made):
+    """A classifier of the vectors, and the nearest neighbour in a graph; all that was served is what batch computes."""
     place = Place(made.home)
-    rows = made.rows.tail(24)
-    predictor = load(made.model)
+    newest, learnt = made.rows.tail(24 if made.rows.height == FEW else 400), made.rows.head(12)
+    scorer, finder = (load(made.models[name]) for name in ("comeback", "alike"))
     # row by row: a product of matrices may differ from one of vectors in the last bit, which is the model's affair
-    expected = [predictor.scores(rows[place]).item() for place in range(len(rows))]
-    entry = msgspec.structs.replace(made.entry, weight=100, number=1)
+    expected = [scorer.scores(newest[number]).item() for number in range(len(newest))]
+    alike = [finder.scores(newest[number]).item() for number in range(len(newest))]
     try:
-        place.serve(Route(project="shop", name="comeback", revisions=[entry]), replay=True)
+        routes = [Route(project="shop", name=name, revisions=[entry]) for name, entry in made.entries.items()]
+        place.serve(*routes, replay=True)
         client = place.gateway().ready(90).client
         told = client.get("/v2/models/shop.comeback").json()
         assert {"name": "query", "datatype": "FP64", "shape": [-1, 4]} in told["inputs"]
-        answers = []
-        for row in rows.iter_rows(named=True):
-            query = np.array([[row[f"query_{place:03d}"] for place in range(4)]])
-            head = {
-                "inputs": [
-                    {"name": "item", "datatype": "INT64", "shape": [1], "data": [row["item"]]},
-                    {"name": "query", "datatype": "FP64", "shape": [1, 4], "parameters": {"binary_data_size": 32}},
-                ]
-            }
-            said = json.dumps(head).encode()
-            headers = {
-                "Inference-Header-Content-Length": str(len(said)),
-                "Everloop-Time": row["at"].isoformat() + "Z",
-            }
-            reply = client.post("/v2/models/shop.comeback/infer", content=said + query.tobytes(), headers=headers)
-            assert reply.status_code == 200, reply.text
-            answers += reply.json()["outputs"][0]["data"]
-        assert answers == expected
+        assert [asked(client, "comeback", row)[0] for row in newest.iter_rows(named=True)] == expected
+        assert [asked(client, "alike", row)[0] for row in newest.iter_rows(named=True)] == alike
+        assert [asked(client, "alike", row)[0] for row in learnt.iter_rows(named=True)] == learnt["item"].to_list()
         wrong = client.post("/endpoints/shop/comeback/predict", json={"item": 1, "query": [1.0, 2.0]})
         assert wrong.status_code == 400
         assert "vectors of 4 numbers" in wrong.text
     finally:
         place.close()
-    names = [name for name, _ in made.entry.inputs]
-    asked = [segments.inputs_of(one) for one in logged(made.home)]
-    assert [{name: one[name][0] for name in names} for one in asked] == rows.select(names).to_dicts()
+    names = [name for name, _ in made.entries["comeback"].inputs]
+    served = [segments.inputs_of(one) for one in logged(made.home)]
+    batch = [row for part in (newest, newest, learnt) for row in part.select(names).to_dicts()]
+    assert [{name: one[name][0] for name in names} for one in served] == batch

@@ -88,6 +88,30 @@ class Index:
         return near[order], scores[order]
 
 
+class NearestLabel:
+    """A model that answers with the label of the nearest vector: exact nearest neighbours in a serving graph.
+
+    `fit(vectors, labels)`, then `predict(vectors)`; a model function may return one. Ties go to the earlier row.
+    """
+
+    def __init__(self, metric: Metric = "cosine") -> None:
+        """Nothing is known before `fit`."""
+        self.metric: Metric = metric
+
+    def fit(self, vectors: Any, labels: Any) -> "NearestLabel":
+        """Keep the vectors (float32) and their labels, one a row."""
+        self.index, self.labels = Index.of(np.asarray(vectors, np.float32)), np.asarray(labels)
+        if len(self.labels) != len(self.index):
+            raise InvalidInput(f"{len(self.labels)} labels for {len(self.index)} vectors", hint="one a row")
+        return self
+
+    def predict(self, vectors: Any) -> npt.NDArray[Any]:
+        """The label of the nearest row of each vector."""
+        rows, _ = self.index.nearest(vectors, 1, self.metric)
+        found: npt.NDArray[Any] = self.labels[rows[:, 0]]
+        return found
+
+
 def _asked(questions: Any, dim: int, k: int, metric: str) -> Matrix:
     if metric not in METRICS:
         raise InvalidInput(f"{metric!r} is no metric", hint="one of " + ", ".join(METRICS))

@@ -112,6 +112,7 @@ def show(visit: Visit) -> Response:
         model=version,
         name=name,
         card=card,
+        selection=visit.ask("models.selection", model=version.id),
         card_html=Markup(card.html),  # noqa: S704 - the card escapes every fact itself
         live=live(visit).get(version.id, ()),
         drawing=drawing(visit, version.id, depth=3),
