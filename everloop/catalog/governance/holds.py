@@ -13,6 +13,7 @@ from sqlalchemy import select
 from everloop.catalog.engine import Tx
 from everloop.catalog.tables.core import facts, numbers
 from everloop.catalog.tables.tracking import runs
+from everloop.core.errors import PolicyRefused
 
 HELD, RELEASED = "data.held", "data.released"
 PREDICTIONS = "predictions"
@@ -36,6 +37,17 @@ def standing(tx: Tx, project: str | None = None) -> dict[str, str]:
 def runs_held(tx: Tx, project: str) -> set[str]:
     """The runs under a hold, of their own or of their experiment."""
     return {run for place in standing(tx, project) for run in runs_of(tx, project, place)}
+
+
+def need_free(tx: Tx, project: str, run: str) -> None:
+    """Raise `PolicyRefused` when a run is under a hold, of its own or of its experiment."""
+    found = standing(tx, project)
+    if not found:
+        return
+    experiment = tx.execute(select(runs.c.experiment).where(runs.c.project == project, runs.c.id == run)).scalar()
+    reason = found.get(f"run/{run}") or found.get(f"experiment/{experiment}")
+    if reason:
+        raise PolicyRefused(f"a legal hold stands: {reason}", hint="`everloop data hold --release` ends it")
 
 
 def runs_of(tx: Tx, project: str, place: str) -> set[str]:

@@ -71,6 +71,13 @@ _NAMING = {
 }
 
 
+def object_at(tx: Tx, project: str, owner: str, path: str) -> str:
+    """The object that a path names, or nothing: what an upload asks each time, so without a statement being built."""
+    mark = "?" if tx.dialect.name == "sqlite" else "%s"
+    asked = f"SELECT object FROM artifacts WHERE project = {mark} AND owner = {mark} AND path = {mark}"  # noqa: S608 - marks alone
+    return str(tx.exec_driver_sql(asked, (project, owner, path)).scalar() or "")
+
+
 def get(tx: Tx, project: str, owner: str, path: str) -> Artifact:
     """The file at a path; raises `NotFound`."""
     row = tx.execute(select(artifacts).where(*_of(project, owner), artifacts.c.path == path)).first()

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from everloop.catalog import facts
 from everloop.catalog.governance import access
 from everloop.core.clock import DAY, SystemClock
 
@@ -147,6 +148,30 @@ def test_a_span_of_bytes(web, root, asked, status, wanted):
     answer = web.get(f"{PROXY}/artifacts/{root}/ten", headers={"Range": asked})
     assert (answer.status_code, answer.content) == (status, wanted)
     assert ("content-range" in answer.headers) == (status == 206)
+
+
+@pytest.mark.parametrize("held", ["run", "experiment"])
+def test_files_of_a_run_under_a_legal_hold_are_neither_removed_nor_replaced(served, web, held):
+    home = web.post(f"{API}/experiments/create", json={"name": f"held {held}"}).json()["experiment_id"]
+    run = web.post(f"{API}/runs/create", json={"experiment_id": home}).json()["run"]["info"]["run_id"]
+    file = f"{PROXY}/artifacts/{home}/{run}/artifacts/report.txt"
+    assert web.put(file, content=b"as filed").status_code == 200
+    place = f"run/{run}" if held == "run" else f"experiment/{home}"
+    _say(served, "data.held", place)
+    for refused in (web.delete(file), web.put(file, content=b"other words")):
+        assert refused.status_code == 403
+        assert "a legal hold stands: case 7" in refused.text
+    assert web.put(file, content=b"as filed").status_code == 200  # the same once more takes nothing away
+    assert web.put(file.replace("report", "later"), content=b"new").status_code == 200
+    assert web.get(file).content == b"as filed"
+    _say(served, "data.released", place)
+    assert web.delete(file).status_code == 200
+    assert web.get(file).status_code == 404
+
+
+def _say(served, kind, place):
+    with served.catalog.write() as tx:
+        facts.append(tx, "default", facts.Fact(kind, place, "grace", SystemClock().now(), {"reason": "case 7"}))
 
 
 def test_an_address_is_worth_no_more_than_its_caller(guarded):

@@ -24,7 +24,8 @@ from starlette.responses import Response, StreamingResponse
 
 from everloop.catalog import versions
 from everloop.catalog.context import Context
-from everloop.catalog.engine import Catalog
+from everloop.catalog.engine import Catalog, Tx
+from everloop.catalog.governance import holds
 from everloop.catalog.operation import Operation
 from everloop.catalog.tracking import artifacts, experiments, logged, runs
 from everloop.catalog.tracking.rows import Artifact
@@ -132,13 +133,24 @@ def _name(ctx: Context, place: Place, identity: str, size: int) -> None:
     with ctx.write() as tx:
         if place.kind == "run":
             runs.find(tx, ctx.project, place.owner)
-        artifacts.put(tx, ctx.project, _row_owner(place), place.path, identity=identity, size=size, at=ctx.now())
+        owner = _row_owner(place)
+        if artifacts.object_at(tx, ctx.project, owner, place.path) not in {"", identity}:
+            _need_free(tx, ctx.project, place)  # what was there would be gone
+        artifacts.put(tx, ctx.project, owner, place.path, identity=identity, size=size, at=ctx.now())
+
+
+def _need_free(tx: Tx, project: str, place: Place) -> None:
+    """No file of a run under a legal hold, or of a model that it made, is taken away or replaced."""
+    if place.kind in {"run", "logged"}:
+        run = place.owner if place.kind == "run" else logged.runs_of(tx, project, [place.owner]).get(place.owner, "")
+        holds.need_free(tx, project, run)
 
 
 def delete_file(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     """DELETE mlflow-artifacts/artifacts/<path>: a file, or all below a directory."""
     place = _writable(place_of(args.text("path")))
     with ctx.write() as tx:
+        _need_free(tx, ctx.project, place)
         artifacts.remove(tx, ctx.project, _row_owner(place), place.path)
     return {}
 
