@@ -86,7 +86,15 @@ def catalog_url(request, tmp_path):
     """The URL of a fresh catalog, on each database in turn."""
     if request.param == "postgresql":
         return request.getfixturevalue("postgresql_url")
-    return f"sqlite:///{tmp_path / 'catalog.db'}"
+    return f"sqlite:///{shutil.copy(request.getfixturevalue('sqlite_template'), tmp_path / 'catalog.db')}"
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory):
+    """A migrated file, which every test's file is a copy of."""
+    path = tmp_path_factory.mktemp("template") / "catalog.db"
+    Catalog.open(path).close()
+    return path
 
 
 @pytest.fixture
@@ -98,9 +106,9 @@ def catalog(catalog_url):
 
 
 @pytest.fixture
-def sqlite_catalog(tmp_path):
+def sqlite_catalog(sqlite_template, tmp_path):
     """A fresh catalog on SQLite, for tests that are not about the database."""
-    opened = Catalog.open(tmp_path / "catalog.db")
+    opened = Catalog.open(shutil.copy(sqlite_template, tmp_path / "catalog.db"))
     yield opened
     opened.close()
 
