@@ -30,6 +30,17 @@ def test_two_versions_are_compared_with_their_drift(http):
     assert "Columns that go together" in text
 
 
+def test_drift_over_versions_is_drawn_of_the_columns_that_moved_most(http):
+    plain = http("eve", timeout=120).get("/shop/data/flights").text
+    assert "course=drift" in plain
+    assert "Drift over versions" not in plain
+    text = http("eve", timeout=120).get("/shop/data/flights?course=drift").text
+    drawn = text.partition('id="course"')[2].partition("</section>")[0]
+    assert "<svg" in drawn
+    assert {"origin", "note"} <= set(re.findall(r"\w+", drawn))
+    assert "N7" not in drawn  # a value of the tagged column
+
+
 def test_two_histograms_stand_over_one_range():
     before, after = (histogram(edges, 4, (0.0, 4.0)) for edges in ([0.0, 1.0, 2.0], [2.0, 3.0, 4.0]))
     assert [share for *_, share in before] == [0.5, 0.5, 0.0, 0.0]

@@ -1,19 +1,24 @@
 """Data: the datasets, one version with its profile, a masked sample, and what differs between two versions."""
 
 import base64
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from starlette.responses import Response
 
 from everloop.core.errors import PermissionDenied
-from everloop.server.web.charts import histogram, spark_bars
+from everloop.server.web.charts import Chart, histogram, line_chart, spark_bars
 from everloop.server.web.visit import Visit
 
 _HISTORY = 100
 _SAMPLE = 8
 _TOP = 6
 _FILES, _LISTED, _IMAGES, _EDGE = 1000, 20, 12, 192
+_LOOKED_BACK, _LINES = 12, 6
+"""Versions over which drift is drawn, and columns: those that moved most."""
 _PAIRS = 12
 """Pairs of columns that are shown as going together."""
 
@@ -102,12 +107,24 @@ def show(visit: Visit) -> Response:
         against=against,
         difference=difference,
         drifted=drifted,
+        course=_course(visit, history) if visit.query("course") else None,
         contract=visit.ask("data.contract", name=name),
         described=described,
         pictures=_pictures(visit, found.id) if _is_folder(found) else None,
         together=[_together(found.associations, kind) for kind in ("numbers", "values")],
         sampled=found.associations.get("rows", 0),
     )
+
+
+def _course(visit: Visit, history: Sequence[Any]) -> Chart | None:
+    """How far each of the newest versions lies from the one before it, for the columns that moved most."""
+    steps: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for old, new in pairwise(reversed(history[: _LOOKED_BACK + 1])):
+        for column in visit.ask("data.drift", old=old.id, new=new.id).columns:
+            steps[column["name"]].append((new.number, column["distance"]))
+    most = sorted(steps, key=lambda name: -max(distance for _, distance in steps[name]))[:_LINES]
+    drawn = {name: steps[name] for name in most}
+    return line_chart(drawn, x="version", y="distance from the version before", zero=True) if drawn else None
 
 
 def failing(visit: Visit) -> Response:
