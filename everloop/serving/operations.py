@@ -19,6 +19,7 @@ from everloop.serving.rollout import observe
 from everloop.serving.rollout.state import Plan, Rollout
 
 MOST_LABELS = 50_000
+MOST_LISTED = 1_000
 
 
 class ListEndpoints(Command):
@@ -75,6 +76,31 @@ class PredictionQuery(Command):
     """One prediction, by the id in its reply (`<id>.<row>` where several rows were asked at once)."""
 
     id: str
+
+
+class NewestPredictions(Command):
+    """The newest predictions of an endpoint."""
+
+    endpoint: str
+    limit: int = 20
+    environment: str = "production"
+
+
+class PredictionLine(Answer):
+    """That something was answered: by whom and how fast, not what."""
+
+    id: str
+    at: str
+    revision: str
+    """`revision/name v7`."""
+    milliseconds: float
+    fallback: bool
+
+
+class PredictionLines(Answer):
+    """Predictions, the newest first."""
+
+    predictions: list[PredictionLine]
 
 
 class PredictionView(Answer):
@@ -210,6 +236,28 @@ def get_prediction(ctx: Context, cmd: PredictionQuery) -> PredictionView:
         row = predictions.get(tx, ctx.project, cmd.id)
         label = predictions.labels_of(tx, ctx.project, [cmd.id]).get(cmd.id)
     return _prediction(ctx, row, label)
+
+
+@operation("predictions.newest", needs="read", on=_on_endpoint, reads=True)
+def newest_predictions(ctx: Context, cmd: NewestPredictions) -> PredictionLines:
+    """The newest predictions of an endpoint, without what was asked and answered."""
+    if not 1 <= cmd.limit <= MOST_LISTED:
+        raise InvalidInput(f"{cmd.limit} predictions", hint=f"1 to {MOST_LISTED}")
+    with ctx.read() as tx:
+        rows = predictions.newest(tx, ctx.project, cmd.endpoint, cmd.limit)
+        labels = versions.labels(tx, ctx.project, {row.revision for row in rows})
+    return PredictionLines(
+        predictions=[
+            PredictionLine(
+                id=row.id,
+                at=iso(row.at),
+                revision=labels.get(row.revision, short(row.revision)),
+                milliseconds=row.micros / 1000,
+                fallback=bool(row.fallback),
+            )
+            for row in rows
+        ]
+    )
 
 
 def _prediction(ctx: Context, row: PredictionRow, label: Label | None) -> PredictionView:

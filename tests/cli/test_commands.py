@@ -75,6 +75,8 @@ ASKED = [
     ["models", "show", "comeback@1"],
     ["endpoints", "list"],
     ["endpoints", "show", "comeback"],
+    ["endpoints", "traffic", "comeback"],
+    ["endpoints", "logs", "comeback"],
     ["alarms", "list", "--all"],
     ["access", "whoami"],
     ["access", "list-users"],

@@ -49,6 +49,7 @@ def show(visit: Visit) -> Response:
         ids = {i for m in held.values() for i in (*m.get("models", {}).values(), m.get("service") or "", m["endpoint"])}
         labels = versions.labels(tx, ctx.project, {*ids, *(row.revision for row in recent)} - {""})
         definitions = versions.manifests(tx, ctx.project, ids - {""})
+    example = _example(visit, recent, held.get(endpoint.serving, {}), definitions)
     return visit.page(
         "endpoint.html",
         title=f"Endpoint {name}",
@@ -62,7 +63,8 @@ def show(visit: Visit) -> Response:
         traffic=_traffic(visit, name, span),
         monitors=[_monitor(visit, monitor) for monitor in _monitors(visit, name, environment)],
         alarms=visit.ask("alarms.list", endpoint=name, all=True, limit=10).alarms,
-        example=json.dumps(_example(visit, recent, held.get(endpoint.serving, {}), definitions), indent=2),
+        example=json.dumps(example, indent=2),
+        python=repr(example),
         graph=_graph(visit, endpoint, held, definitions),
         host=visit.request.headers.get("host", ""),
     )
