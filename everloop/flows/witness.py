@@ -31,6 +31,7 @@ _PERFORM = str(Path(__file__).with_name("perform.py"))
 """Below it on the stack is whoever runs steps, above it the step."""
 _DIGITS = 32
 _PIECE = 1 << 20
+_MODULES = 20_000
 
 _active: list["Watch"] = []
 _state = {"hooked": False}
@@ -47,7 +48,8 @@ class Watch:
         self.aside = (*_everywhere(tuple(sys.path)), *(f"{one}{os.sep}" for one in aside if one))
         self.reads: dict[str, str] = {}
         self._written: set[str] = set()
-        self._modules = set(sys.modules)
+        # the newest one that is loaded: a set of all of them would be written anew in every forked child
+        self._newest = next(reversed(sys.modules))
         self._busy = False
 
     def saw(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -71,7 +73,12 @@ class Watch:
 
     def modules(self) -> None:
         """Note the project's modules that were loaded since the beginning."""
-        for name in sorted(set(sys.modules) - self._modules):
+        added: list[str] = []
+        for name in reversed(sys.modules):
+            if name == self._newest or len(added) > _MODULES:
+                break
+            added.append(name)
+        for name in sorted(added):
             file = getattr(sys.modules[name], "__file__", None)
             if file and str(Path(file).resolve()).startswith(self.root):
                 self.reads[f"module:{name}"] = module_digest(file)

@@ -99,7 +99,7 @@ class ProcessExecutor:
 
     def environ(self, _step: str) -> Mapping[str, str]:
         """The variables that a step would see if it ran now, those of its own job aside."""
-        return _given()
+        return given_variables()
 
     def cancel(self, recipe: str) -> bool:
         """Kill the child of a job, by its recipe key; False when there is none."""
@@ -159,7 +159,7 @@ class ProcessExecutor:
             raw = msgspec.json.decode(said)
             if "outcome" in raw:
                 return outcome_from_json(raw["outcome"], output)
-            raise _error(raw["error"], output)
+            raise error_of(raw["error"], output)
         code = child.returncode
         key = job.recipe or job.step
         if key in self._cancelled:
@@ -188,14 +188,21 @@ class ProcessExecutor:
 
 def clean_environment(job: Job) -> dict[str, str]:
     """Every variable that the child of `job` sees: those that open the object store are among them."""
-    return {**access(job.blobs, os.environ), **_given(), **thread_environment(int(job.resources.cores)), **job.env}
+    return {
+        **access(job.blobs, os.environ),
+        **given_variables(),
+        **thread_environment(int(job.resources.cores)),
+        **job.env,
+    }
 
 
-def _given() -> dict[str, str]:
+def given_variables() -> dict[str, str]:
+    """What every child sees, whatever its job."""
     return {**{name: os.environ[name] for name in _PASSED_ON if name in os.environ}, **_FIXED}
 
 
-def _error(raw: Mapping[str, Any], output: str) -> EverloopError:
+def error_of(raw: Mapping[str, Any], output: str) -> EverloopError:
+    """The error that a child told, with the end of what it printed."""
     kind = getattr(errors, raw["type"], StepFailed)
     details = dict(raw["details"])
     details["output"] = output[-4000:]

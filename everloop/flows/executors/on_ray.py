@@ -1,0 +1,218 @@
+"""Steps on a Ray cluster: placed by their cores, memory and GPUs, run again elsewhere when their node dies.
+
+The only module of flows that imports Ray. A cluster is named by its address and joined with its own token, never found:
+Ray attaches to whatever cluster it meets on a host otherwise. Values travel through the object store of the workspace,
+which every node must reach: a folder that all of them see, or a bucket. Code travels as the files of the run's code
+version. A node holds what opens the object store and the step's own variables, for as long as a step runs, and never
+the catalog: what a step gave is recorded by the driver of its run.
+"""
+
+import importlib
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskCancelledError
+
+from everloop.core.errors import Cancelled, Conflict, EverloopError, InvalidInput, StepFailed, Unavailable
+from everloop.core.ids import manifest_id
+from everloop.core.ports import Blobs, Job, Observer, Outcome
+from everloop.flows import child
+from everloop.flows.executors.forked import ForkedExecutor
+from everloop.flows.executors.process import error_of, given_variables
+from everloop.flows.identity.runtime import Runtime, runtime, thread_environment
+from everloop.flows.perform import perform
+from everloop.flows.running.finding import objects_of
+from everloop.store import access, open_store
+
+_AGAIN = 3
+"""How often a step is placed again when its worker or node dies."""
+_LOOK = 0.5
+"""Seconds between two looks at whether the run was ended."""
+
+
+class RayExecutor:
+    """Runs each job as a task of a cluster.
+
+    Steps of this process's environment only: a node with other packages refuses. A step with a limit of memory or time
+    runs in a child of its worker, which holds it to that; others run in the worker itself.
+    """
+
+    isolated = True
+    """Steps may run beside each other."""
+
+    def __init__(self, address: str, token: str, *, files: Mapping[str, str], blobs: Blobs) -> None:
+        """Join the cluster at `address` (`host:port` of its head, or `ray://host:port`).
+
+        `files` are those of the run's code version, path -> object of `blobs`. Raises `InvalidInput` without an
+        explicit address or a token, `Unavailable` when the cluster does not answer.
+        """
+        if not address or address in ("auto", "local"):
+            raise InvalidInput("a cluster needs an address", hint="host:port of the head node, as `ray start` said it")
+        if not token:
+            raise InvalidInput("a cluster needs its token", hint="start its nodes with RAY_AUTH_MODE=token and a token")
+        self._blobs, self._files = blobs, dict(files)
+        self._closed = threading.Event()
+        self._packages: dict[int, str] = {}
+        use_token(token)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            raise Unavailable(
+                f"the cluster at {address} does not answer: {error}", hint="is it up, and the token right?"
+            ) from error
+
+    def run(self, job: Job, observer: Observer | None = None) -> Outcome:
+        """Run it somewhere; raises `StepFailed`, `Cancelled`, or `Unavailable` when its places died too often."""
+        if self._closed.is_set():
+            raise Cancelled(f"{job.step} was cancelled", hint="run it again: finished steps are reused")
+        threads = max(1, int(job.resources.cores))
+        if threads not in self._packages:
+            self._packages[threads] = packages_digest(runtime(threads))
+        job = replace(job, facts={**job.facts, "packages": self._packages[threads]})
+        wanted: dict[str, Any] = {"num_cpus": job.resources.cores, "num_gpus": job.resources.gpus}
+        if job.resources.memory is not None:
+            wanted["memory"] = job.resources.memory
+        environ = {"env_vars": {**thread_environment(int(job.resources.cores)), **_fixed()}}
+        task = ray.remote(**wanted, max_retries=_AGAIN, retry_exceptions=False, runtime_env=environ)(_work)
+        said = self._waited(job, task.remote(child.write_job(job), self._files, access(job.blobs, os.environ)))
+        if observer is not None and said["output"]:
+            observer.wrote("out", said["output"])
+        if "error" in said:
+            raise error_of(said["error"], said["output"])
+        outcome = child.outcome_from_json(said["outcome"], said["output"])
+        made = outcome.saved
+        for identity in objects_of(made.version.manifest, made.placements):
+            if not self._blobs.has(identity):
+                raise Unavailable(
+                    f"what {job.step} made on {said['node']} is not in the object store here",
+                    hint="every node must reach the same object store: a shared folder, or a bucket",
+                )
+        return outcome
+
+    def close(self) -> None:
+        """End what runs and leave the cluster, which goes on without us."""
+        if not self._closed.is_set():
+            self._closed.set()
+            with suppress(RayError):
+                ray.shutdown()
+
+    def _waited(self, job: Job, reference: Any) -> dict[str, Any]:
+        try:
+            while True:
+                if self._closed.is_set():
+                    raise Cancelled(f"{job.step} was cancelled", hint="run it again: finished steps are reused")
+                with suppress(GetTimeoutError):
+                    said: dict[str, Any] = ray.get(reference, timeout=_LOOK)
+                    return said
+        except TaskCancelledError as error:
+            raise Cancelled(f"{job.step} was cancelled") from error
+        except RayTaskError as error:
+            told = f"{job.step} failed on the cluster: {error}"
+            raise StepFailed(told, step=job.step, exception="RayTaskError") from error
+        except (RayError, ConnectionError) as error:
+            if self._closed.is_set():
+                raise Cancelled(f"{job.step} was cancelled") from error
+            raise Unavailable(
+                f"{job.step} was lost by the cluster: {str(error).splitlines()[0][:300]}",
+                hint="is its head up? everloop flows resume goes on with the run",
+                step=job.step,
+            ) from error
+
+
+def use_token(token: str) -> None:
+    """Have Ray in this process use a token, which it takes from the environment, and read once when it is imported."""
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
+    forget_token()
+
+
+def forget_token() -> None:
+    """Have Ray read its settings of authentication again."""
+    compiled: Any = importlib.import_module("ray._raylet")  # there is no public way
+    compiled.Config.initialize("")
+    compiled.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _fixed() -> dict[str, str]:
+    """What a worker's interpreter must start with, for the same bytes to come out as of a child of ours."""
+    others = ("PATH", "HOME", "CUDA_VISIBLE_DEVICES")  # Ray's own to set
+    return {name: value for name, value in given_variables().items() if name not in others}
+
+
+_here: dict[str, Any] = {}
+"""Of one worker process: the code that it has imported, and its warm process."""
+
+
+def _work(line: bytes, files: Mapping[str, str], credentials: Mapping[str, str]) -> dict[str, Any]:
+    """On a node: do the job and say what came of it, as a child of ours would."""
+    os.environ.update(credentials)
+    job = child.job_of(line)
+    told: dict[str, Any] = {"output": "", "node": ray.util.get_node_ip_address()}
+    try:
+        store = open_store(job.blobs)
+        job = replace(job, root=_written(files, store))
+        _same(job)
+        _imported(job.root)
+        if job.resources.limited:
+            outcome = _here.setdefault("forked", ForkedExecutor()).run(job)
+            told["output"] = outcome.output
+        else:
+            outcome = perform(child.find_asset(job), job, store)
+        told["outcome"] = child.outcome_to_json(outcome)
+    except EverloopError as error:
+        told["error"] = child.error_to_json(error)
+        told["output"] = str(error.details.get("output", ""))
+    return told
+
+
+def _imported(root: Path) -> None:
+    """Forget the project's modules of another code version, which this worker had before."""
+    before = _here.get("root")
+    if before not in (None, root):
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None) or "").startswith(f"{before}{os.sep}"):
+                del sys.modules[name]
+        sys.path[:] = [path for path in sys.path if path != str(before)]
+        importlib.invalidate_caches()
+    _here["root"] = root
+
+
+def _same(job: Job) -> None:
+    """Raise `Conflict` on a node whose packages are others than those that the recipe names."""
+    here: Runtime = runtime(max(1, int(job.resources.cores)))
+    wanted = job.facts.get("packages")
+    if wanted and wanted != packages_digest(here):
+        raise Conflict(
+            f"node {ray.util.get_node_ip_address()} has other packages than the driver of the run",
+            hint="install the same environment on every node",
+        )
+
+
+def packages_digest(found: Runtime) -> str:
+    """What must be the same on every node."""
+    return manifest_id({"python": found.version.manifest["python"], "packages": found.version.manifest["packages"]})
+
+
+def _written(files: Mapping[str, str], store: Blobs) -> Path:
+    """The files of the code on this node, written once."""
+    folder = Path(tempfile.gettempdir()) / f"everloop-code-{os.getuid()}" / manifest_id(dict(files)).removeprefix("b3:")
+    if not folder.is_dir():
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=folder.parent))
+        for name, identity in files.items():
+            target = fresh / name
+            if not target.resolve().is_relative_to(fresh.resolve()):
+                raise InvalidInput(f"the code names a file outside its folder: {name!r}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(store.get(identity))
+        with suppress(OSError):  # another worker was faster, with the same bytes
+            fresh.rename(folder)
+    return folder

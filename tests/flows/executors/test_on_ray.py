@@ -1,0 +1,120 @@
+"""Steps on a real Ray of two nodes on this machine, with its own token; a node that is killed costs only its steps."""
+
+import os
+import secrets
+import threading
+import time
+
+import pytest
+
+from everloop.catalog import versions
+from everloop.core.errors import InvalidInput, StepFailed
+from everloop.flows.identity import project_tree
+from everloop.flows.value import codec
+
+ray = pytest.importorskip("ray")
+
+from ray.cluster_utils import Cluster  # noqa: E402 - only where Ray is installed
+
+from everloop.flows.executors.on_ray import RayExecutor, forget_token, use_token  # noqa: E402
+
+STEPS = """
+import time
+import numpy
+
+MARKS = Path("MARKS_HERE")
+
+from everloop.core.ports import Resources
+from everloop.flows.control import map_over
+
+
+def parts(count: int = 8):
+    return list(range(count))
+
+
+def worked(part, wait: float = 0.0):
+    mark(str(part))
+    time.sleep(wait)
+    return [part, float(numpy.random.rand()), os.environ["PYTHONHASHSEED"]]
+
+
+def total(worked):
+    return [one[0] for one in worked]
+
+
+def raises():
+    raise ValueError("the label has one class only")
+
+
+def slow():
+    time.sleep(60)
+
+
+def needs_two():
+    return os.environ["OMP_NUM_THREADS"]
+
+
+ASSETS = [define(parts), define(worked, each=map_over("part", over="parts")), define(total), define(raises),
+          define(slow, resources=Resources(seconds=2.0)), define(needs_two, resources=Resources(cores=2))]
+"""
+
+
+def value(project, identity):
+    with project.ctx.read() as tx:
+        return codec.load(versions.get(tx, project.ctx.project, identity).manifest, project.ctx.store, {})
+
+
+def test_a_cluster_is_named_and_has_a_token(context):
+    for address, token in (("", "x"), ("auto", "x"), ("local", "x"), ("127.0.0.1:1", "")):
+        with pytest.raises(InvalidInput):
+            RayExecutor(address, token, files={}, blobs=context.store)
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    token = secrets.token_hex(32)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "")  # put back in the end
+    use_token(token)
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 10**8})
+    try:
+        yield nodes, token
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+        monkeypatch.undo()
+        forget_token()
+
+
+@pytest.mark.slow
+def test_a_flow_runs_on_two_nodes_and_survives_the_loss_of_one(cluster, author, processes, tmp_path):
+    nodes, token = cluster
+    second = nodes.add_node(num_cpus=2, object_store_memory=10**8)
+    nodes.wait_for_nodes()
+    project = author(STEPS.replace("MARKS_HERE", str(tmp_path / "marks")))  # nodes have the code elsewhere
+    tree = project_tree(project.root, project.ctx.store, "flow")
+    files = tree.version.manifest["files"]
+    executor = RayExecutor(nodes.address, token, files=files, blobs=project.ctx.store)
+    done = project.run("total", "needs_two", executor=executor, workers=4)
+    assert value(project, done.outputs["value/total"]) == list(range(8))
+    assert value(project, done.outputs["value/needs_two"]) == "2"
+    here = project.run("total", executor=processes, cached=False)
+    assert here.outputs == {key: one for key, one in done.outputs.items() if key != "value/needs_two"}
+    with pytest.raises(StepFailed, match="one class only"):
+        project.run("raises", executor=executor)
+    with pytest.raises(StepFailed, match="took longer than 2 s"):
+        project.run("slow", executor=executor)
+
+    def kill():
+        while len(project.marks()) < 20:
+            time.sleep(0.05)
+        nodes.remove_node(second, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    params = {"parts": {"count": 8}, "worked": {"wait": 1.5}}
+    after = project.run("total", executor=executor, workers=4, params=params)
+    killer.join()
+    assert value(project, after.outputs["value/total"]) == list(range(8))
+    executor.close()
+    assert os.environ["RAY_AUTH_TOKEN"] == token
