@@ -20,6 +20,7 @@ from typing import Any
 import features_batch
 import numpy as np
 import polars as pl
+from figure import tell
 
 from everloop.core.clock import SECOND
 from everloop.features import definitions as el
@@ -123,11 +124,11 @@ def main() -> int:
     arguments = parser.parse_args()
     quick = arguments.quick
     with tempfile.TemporaryDirectory() as home:
-        features_batch.run(Path(home), report, quick=quick, peer=not arguments.no_peer)
+        met = tell(features_batch.figures(Path(home), quick=quick, peer=not arguments.no_peer))
         online(Path(home), quick=quick)
     flags = [*(["--quick"] if quick else []), *(["--no-feast"] if arguments.no_peer else [])]
     beside = [sys.executable, str(Path(__file__).with_name("features_online.py")), *flags]
-    return 1 if subprocess.run(beside, check=False).returncode or missed else 0
+    return 1 if subprocess.run(beside, check=False).returncode or missed or not met else 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 Points: a million questions over two views of five million facts; the floor is an ASOF join, which ignores ties, doubles
 and late facts. Windows: ten million facts, four windows, 200,000 questions. Feast is
 in an environment of its own (`feast_peer`).
+
+    python benchmarks/features_batch.py [--quick] [--no-peer]
 """
 
 import argparse
@@ -11,15 +13,14 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
 import polars as pl
 from feast_peer import feast_python, quiet
+from figure import Record, cpu, figure, finish
 
 from everloop.core.clock import SECOND
 from everloop.features import definitions as el
@@ -130,8 +131,8 @@ def feast(home: Path) -> tuple[float, float] | None:
     return cpu, peak
 
 
-def run(home: Path, report: Callable[..., None], *, quick: bool, peer: bool) -> None:
-    """Make the data, measure, report."""
+def figures(home: Path, *, quick: bool, peer: bool) -> Iterator[Record]:
+    """Make the data in `home`, measure."""
     scale = 10 if quick else 1
     entities, asked, rows = 20_000 // scale, 1_000_000 // scale, 5_000_000 // scale
     for seed, name in enumerate("ab"):
@@ -140,34 +141,43 @@ def run(home: Path, report: Callable[..., None], *, quick: bool, peer: bool) -> 
     ours, peak = min(measured("points", home) for _ in range(2))
     floor, _ = min(measured("asof", home) for _ in range(2))
     what = f"frame: {asked} questions, 2 views of {rows} facts"
-    report(what, "CPU s", ours, floor, most=1.3)
-    report(f"{what}: peak", "MB", peak, None, at_most=1_500)
+    by_hand = "ASOF join by hand"
+    yield figure(what, "CPU s", ours, times=1 / 1.3, peer=by_hand, theirs=floor, floor=floor)
+    yield figure(f"{what}: peak", "MB", peak, limit=1_500)
     theirs = feast(home) if peer else None
     if theirs is not None:
-        report(f"{what}: against feast", "times faster", theirs[0] / ours, None, at_least=6)
-        report(f"{what}: their peak", "MB", theirs[1], None)
+        yield figure(f"{what}, against Feast", "CPU s", ours, times=6, peer="Feast on DuckDB", theirs=theirs[0])
+        yield figure(f"{what}: peak, against Feast", "MB", peak, peer="Feast on DuckDB", theirs=theirs[1])
 
     rows, asked = 10_000_000 // scale, 200_000 // scale
     facts(rows, 1_000, 5).write_parquet(home / "w.parquet")
     questions(asked, 1_000).write_parquet(home / "asked.parquet")
     ours, peak = measured("windows", home)
     what = f"frame: {asked} questions, {rows} facts, 4 windows"
-    report(what, "CPU s", ours, None, at_most=20)
-    report(f"{what}: peak", "MB", peak, None, at_most=2_000)
+    yield figure(what, "CPU s", ours, limit=20)
+    yield figure(f"{what}: peak", "MB", peak, limit=2_000)
 
 
-def main() -> int:
-    """Measure one act: what `measured` starts."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--measure", nargs=2, required=True)
-    name, home = parser.parse_args().measure
+def act(name: str, home: Path) -> None:
+    """Do one act in this process, and print what it took: what `measured` starts."""
     warm()
-    began = time.process_time()
-    MEASURED[name](Path(home))
-    spent: dict[str, Any] = {"cpu": time.process_time() - began}
-    print(json.dumps(spent | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
-    return 0
+    spent = cpu(lambda: MEASURED[name](home))
+    print(json.dumps({"cpu": spent, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+
+
+def main() -> None:
+    """Measure, print, end with 1 when a target was missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rows")
+    parser.add_argument("--no-peer", action="store_true", help="do not install and measure Feast")
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.measure:
+        act(given.measure[0], Path(given.measure[1]))
+        return
+    with tempfile.TemporaryDirectory() as home:
+        finish(figures(Path(home), quick=given.quick, peer=not given.no_peer))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
