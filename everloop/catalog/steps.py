@@ -95,10 +95,12 @@ def newest(tx: Tx, project: str, keys: Collection[str], depth: int) -> list[tupl
     return found
 
 
-def since(tx: Tx, project: str, keys: Collection[str], number: int) -> list[tuple[int, StepRow]]:
-    """Executions of these steps that gave something and were written after a number."""
-    query = select(steps).where(steps.c.project == project, steps.c.id > number, steps.c.cached.is_(False))
-    return [(row.id, _row(row)) for row in tx.execute(query.where(steps.c.output.is_not(None))) if row.step in keys]
+def since(tx: Tx, project: str, keys: Collection[str], number: int) -> tuple[int, list[tuple[int, StepRow]]]:
+    """The number that was written last, and executions of these steps that gave something and came after `number`."""
+    query = select(steps).where(steps.c.project == project, steps.c.id > number).order_by(steps.c.id)
+    rows = tx.execute(query).all()
+    found = [(row.id, _row(row)) for row in rows if row.step in keys and row.output is not None and not row.cached]
+    return rows[-1].id if rows else number, found
 
 
 def last(tx: Tx) -> int:

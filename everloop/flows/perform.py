@@ -32,7 +32,7 @@ def perform(asset: Asset, job: Job, blobs: Blobs) -> Outcome:
     inputs = {name: _load(job, identity, _annotation(asset, name), blobs) for name, identity in job.inputs.items()}
     inputs |= dict.fromkeys(job.facts.get("absent", ()))  # their assets were skipped
     codec = codec_of(asset, job.codecs)
-    began, cpu = time.perf_counter(), time.process_time()
+    began, cpu = time.perf_counter(), _used()[0]
     try:
         with (
             _seeded(job),
@@ -46,12 +46,12 @@ def perform(asset: Asset, job: Job, blobs: Blobs) -> Outcome:
         raise step_failed(job.step, error) from error
     except Exception as error:
         raise step_failed(job.step, error) from error
-    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
+    seconds, cpu_seconds = time.perf_counter() - began, _used()[0] - cpu
     facts = {**asset.facts, **job.facts, "inputs": dict(job.inputs), "params": dict(job.params), "step": job.step}
     facts["manifests"] = dict(job.manifests)
     saved = codec.save(value, asset.name, blobs, facts)
     seen = _seen(asset, job) if job.facts.get("describe") else {}
-    return Outcome(saved, seconds, cpu_seconds, peak_memory(), reads=watch.reads, seen=seen)
+    return Outcome(saved, seconds, cpu_seconds, _used()[1], reads=watch.reads, seen=seen)
 
 
 def _aside(job: Job) -> tuple[str, ...]:
@@ -202,7 +202,8 @@ def _environment(env: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def peak_memory() -> int:
-    """The most memory that this process has held, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _used() -> tuple[float, int]:
+    """CPU seconds that this process has used, and the most memory that it has held, by one system call."""
+    found = resource.getrusage(resource.RUSAGE_SELF)
+    peak = found.ru_maxrss if sys.platform == "darwin" else found.ru_maxrss * 1024
+    return found.ru_utime + found.ru_stime, peak

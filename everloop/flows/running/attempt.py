@@ -64,10 +64,12 @@ class Attempts:
         self._keys, self._known, self._ledger, self._code = keys, known, ledger, code
         self._interrupts, self._stopping = interrupts, interrupts.stopping
         self._flights = ctx.home
+        self._ahead: dict[str, tuple[str, Ingredients]] = {}
 
     def do(self, unit: Unit) -> Done:
         """The unit's output, reused or made. Raises what the last attempt raised, and `Cancelled`."""
-        key, made_of = self._keys.recipe(unit.asset, unit.inputs)
+        ready = self._ahead.pop(unit.step) if unit.step in self._ahead else None
+        key, made_of = ready or self._keys.recipe(unit.asset, unit.inputs)
         if self._options.cached and (found := self._reuse(unit, key)):
             return found
         self._progress(unit.step, "waiting", 0.0)
@@ -83,12 +85,11 @@ class Attempts:
         self._progress(unit.step, "done", done.seconds)
         return done
 
-    def keys_of(self, units: list[Unit]) -> list[str]:
-        """The recipes of many units, read ahead together."""
-        found = [self._keys.recipe(unit.asset, unit.inputs)[0] for unit in units]
+    def expect(self, units: list[Unit]) -> None:
+        """Compute the recipes of many units, and read together what is known of them."""
+        self._ahead |= {unit.step: self._keys.recipe(unit.asset, unit.inputs) for unit in units}
         if self._options.cached:
-            self._known.ask(found)
-        return found
+            self._known.ask([self._ahead[unit.step][0] for unit in units])
 
     def _reuse(self, unit: Unit, key: str, *, anew: bool = False) -> Done | None:
         row, read = self._known.find(key, unit.asset.key, anew=anew)

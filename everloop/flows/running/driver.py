@@ -205,7 +205,7 @@ class Driver:
         ]
         self._ledger.base(self._keys.runtime_of(asset).version)
         self._spread[asset.key] = _Spread(whole, len(units))
-        self._attempts.keys_of(units)
+        self._attempts.expect(units)
         self._ledger.state(
             FlowStep(asset.key, whole.place, "running", why=f"{len(units)} items", began=self._ctx.wall())
         )

@@ -5,11 +5,12 @@ What others record meanwhile is looked for again after a moment; whoever waited 
 
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from everloop.catalog import steps, versions
 from everloop.catalog.context import Context
+from everloop.catalog.engine import Tx
 from everloop.catalog.making import leaks
 from everloop.catalog.making.leaks import Leak
 from everloop.catalog.steps import StepRow
@@ -58,7 +59,8 @@ class Known:
     def ask(self, recipes: Collection[str]) -> None:
         """Read ahead for these recipes."""
         with self._lock, self._ctx.read() as tx:
-            self._take(tx, steps.lookup_many(tx, self._ctx.project, recipes))
+            found = steps.lookup_many(tx, self._ctx.project, recipes)
+            self._take(tx, found, [row.output for row in found.values()])
             self._asked.update(recipes)
 
     def manifest(self, identity: str) -> Mapping[str, Any] | None:
@@ -102,23 +104,16 @@ class Known:
                     held[row.step] = held.get(row.step, 0) + 1
                 self._deep = frozenset(step for step, count in held.items() if count >= _DEPTH)
             else:
-                found = steps.since(tx, self._ctx.project, self._keys, self._last)
-                self._last = max((number for number, _ in found), default=self._last)
+                self._last, found = steps.since(tx, self._ctx.project, self._keys, self._last)
                 for _, row in found:
                     if row.status == "leaky":
                         self._leaks[row.recipe] = leaks.of(tx, self._ctx.project, row.recipe)
-            self._take(
-                tx, {row.recipe: row for _, row in sorted(found, key=lambda one: one[0]) if row.status == "done"}
-            )
+            rows = [row for _, row in sorted(found, key=lambda one: one[0]) if row.status == "done"]
+            newest = {row.step: row.output for row in rows}  # older ones are asked for when they are wanted
+            self._take(tx, {row.recipe: row for row in rows}, newest.values())
         self._until = time.monotonic() + FRESH
 
-    def _take(self, tx: Any, found: Mapping[str, StepRow]) -> None:
+    def _take(self, tx: Tx, found: Mapping[str, StepRow], outputs: Iterable[str | None]) -> None:
         self._rows |= found
-        newest = {row.step: row.output for row in found.values() if row.output}
-        ahead = (
-            set(newest.values())
-            if len(newest) < len(found) and not self._asked
-            else {row.output for row in found.values() if row.output}
-        )
-        wanted = [identity for identity in ahead if identity not in self._manifests]
+        wanted = {identity for identity in outputs if identity and identity not in self._manifests}
         self._manifests |= versions.manifests(tx, self._ctx.project, wanted)
