@@ -1,4 +1,4 @@
-"""The gateway against a bare uvicorn application that runs the same model; one JSON object a line.
+"""The gateway against a bare uvicorn application that runs the same model; one JSON object a line (see `figure`).
 
     python benchmarks/serving.py [--quick]
 
@@ -20,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,14 @@ import msgspec
 import numpy as np
 import psutil
 import uvloop
+from figure import Record, figure, tell
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
 from everloop.core.signing import SigningKey
+from everloop.features.expressions import col
 from everloop.serving import table as tables
+from everloop.serving.graph.nodes import Switch, node_of
 from everloop.serving.table import Revision, Route, Table
 
 FEATURES = [f"f{n}" for n in range(20)]
@@ -50,7 +54,7 @@ async def app(scope, receive, send):
         if not message.get("more_body"):
             break
     values = orjson.loads(body)
-    row = np.array([values[f"f{n}"] for n in range(20)], np.float64).reshape(1, 20)
+    row = np.array([values[f"f{n}"] for n in range(20)], np.float64).reshape(20, -1).T
     answer = orjson.dumps({"predictions": model.predict_proba(row)[:, 1].tolist()})
     await send({"type": "http.response.start", "status": 200,
                 "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]})
@@ -188,7 +192,11 @@ def start_ours(home: Path, model: Any) -> Server:
     (folder / "model.pkl").write_bytes(pickle.dumps(model))
     columns = [[name, "FP64"] for name in FEATURES]
     revision = Revision(IDENTITY, 1, 100, IDENTITY, str(folder), columns, columns, {})
-    tables.write(home / "serving" / "routes.json", Table(1, "production", [Route("b", "m", [revision])]), key)
+    graph = node_of(Switch((col("f0") > 1000, "m"), otherwise="m"))
+    parts = {"model champion": revision.workers[""]}  # the same worker
+    switched = msgspec.structs.replace(revision, graph=graph, parts=parts)
+    routes = [Route("b", "m", [revision]), Route("b", "g", [switched])]
+    tables.write(home / "serving" / "routes.json", Table(1, "production", routes), key)
     bound = listening()
     process = subprocess.Popen(
         [sys.executable, "-m", "everloop.serving.gateway", "--home", str(home), "--fd", str(bound.fileno())],
@@ -210,37 +218,6 @@ def start_peer(home: Path, model: Any) -> Server:
     return Server(process, bound.getsockname()[1], "/")
 
 
-@dataclass(frozen=True)
-class Line:
-    """One figure; `target` bounds ours / theirs, from above when `less` is better."""
-
-    name: str
-    unit: str
-    ours: float
-    theirs: float
-    floor: float
-    target: float
-    less: bool = True
-
-    def print(self) -> bool:
-        """Print it; returns whether the target is met."""
-        ratio = self.ours / self.theirs
-        met = ratio <= self.target if self.less else ratio >= self.target
-        line = {
-            "name": self.name,
-            "unit": self.unit,
-            "ours": round(self.ours, 3),
-            "peer": "bare uvicorn",
-            "theirs": round(self.theirs, 3),
-            "floor": round(self.floor, 3),
-            "ratio": round(ratio, 3),
-            "target": f"{'<=' if self.less else '>='} {self.target:g}x",
-            "met": met,
-        }
-        print(json.dumps(line), flush=True)
-        return met
-
-
 def main() -> int:
     """Run; exit 1 when a target is missed."""
     parser = argparse.ArgumentParser()
@@ -250,19 +227,33 @@ def main() -> int:
     table = rng.normal(size=(4000, 20))
     model = HistGradientBoostingClassifier(max_iter=100, early_stopping=False, random_state=1)
     model.fit(table, table[:, 0] + rng.normal(size=4000) > 0)
-    row = table[0]
-    body = json.dumps(dict(zip(FEATURES, row.tolist(), strict=True))).encode()
+    return 0 if tell(figures(model, table[:100], seconds)) else 1
+
+
+def figures(model: Any, rows: Any, seconds: float) -> Iterator[Record]:
+    """Start both, compare their answers, and tell everything."""
+    body = encoded(rows[:1])
     with tempfile.TemporaryDirectory() as folder:
-        ours, theirs = start_ours(Path(folder), model), start_peer(Path(folder), model)
+        began = time.perf_counter()
+        ours = start_ours(Path(folder), model)
+        servers = [ours]
         try:
-            for server in (ours, theirs):
-                answer = ask_until_answered(f"http://127.0.0.1:{server.port}{server.path}", body)
-                assert abs(answer["predictions"][0] - model.predict_proba(row[None])[0, 1]) < 1e-9, answer
-            return compare(ours, theirs, body, seconds, in_process(model, row[None]))
+            checked(ours, body, model, rows)
+            yield figure("start to first answer", "s", time.perf_counter() - began, limit=1.5)
+            yield figure("idle memory, gateway and worker", "MB", idle_memory(ours.process.pid), limit=220.0)
+            servers.append(start_peer(Path(folder), model))
+            checked(servers[1], body, model, rows)
+            yield from compare(ours, servers[1], rows, seconds, in_process(model, rows[:1]))
         finally:
-            for server in (ours, theirs):
+            for server in servers:
                 server.process.send_signal(signal.SIGTERM)
                 server.process.wait(20)
+
+
+def checked(server: Server, body: bytes, model: Any, rows: Any) -> None:
+    """Wait for the first answer, and compare it with the model's own."""
+    answer = ask_until_answered(f"http://127.0.0.1:{server.port}{server.path}", body)
+    assert abs(answer["predictions"][0] - model.predict_proba(rows[:1])[0, 1]) < 1e-9, answer
 
 
 def in_process(model: Any, row: Any) -> float:
@@ -276,20 +267,61 @@ def in_process(model: Any, row: Any) -> float:
     return float(np.median(took)) * 1e3
 
 
-def compare(ours: Server, theirs: Server, body: bytes, seconds: float, floor: float) -> int:
-    """Measure the cells in turn and report."""
-    a1, b1 = (measure(server, body, 1, seconds) for server in (ours, theirs))
-    a32, b32 = (measure(server, body, 32, seconds) for server in (ours, theirs))
-    lines = [
-        Line("one row, 1 connection, p50", "ms", a1.quantile(0.5), b1.quantile(0.5), floor, 1.7),
-        Line("one row, 1 connection, p99", "ms", a1.quantile(0.99), b1.quantile(0.99), floor, 2.5),
-        Line("one row, 32 connections, p50", "ms", a32.quantile(0.5), b32.quantile(0.5), floor, 0.6),
-        Line("one row, 32 connections, p99", "ms", a32.quantile(0.99), b32.quantile(0.99), floor, 1.0),
-        Line("one row, 32 connections", "requests/s", a32.rate, b32.rate, 1e3 / floor, 2.0, less=False),
-        Line("CPU a request, 32 connections", "ms", a32.cpu_each, b32.cpu_each, floor, 0.6),
-    ]
-    met = [line.print() for line in lines]
-    return 0 if all(met) else 1
+def compare(ours: Server, theirs: Server, rows: Any, seconds: float, floor: float) -> Iterator[Record]:
+    """Measure the cells in turn; a ratio is how many times more the peer takes (or serves, if more is better)."""
+    one, many = (encoded(rows[:count]) for count in (1, 100))
+    a1, b1 = (measure(server, one, 1, seconds) for server in (ours, theirs))
+    a32, b32 = (measure(server, one, 32, seconds) for server in (ours, theirs))
+    added = a1.quantile(0.5) - b1.quantile(0.5)
+    at_one, at_32 = "one row, 1 connection", "one row, 32 connections"
+    yield figure(f"{at_one}, p50", "ms", a1.quantile(0.5), peer=PEER_NAME, theirs=b1.quantile(0.5), floor=floor)
+    yield figure(f"{at_one}, p50 over the peer's", "ms", added, limit=0.6)
+    yield against(f"{at_one}, p99", a1.quantile(0.99), b1.quantile(0.99), 1 / 2.5)
+    yield against(f"{at_32}, p99", a32.quantile(0.99), b32.quantile(0.99), 1 / 1.3)
+    yield against(f"{at_32}, CPU a request", a32.cpu_each, b32.cpu_each, 3.0)
+    yield figure(
+        f"{at_32}, requests over the peer's",
+        "times",
+        a32.rate / b32.rate,
+        limit=5.0,
+        more_is_better=True,
+        requests_per_second=round(a32.rate),
+    )
+    a100, b100 = (measure(server, many, 32, seconds) for server in (ours, theirs))
+    yield figure(
+        "100 rows, 32 connections, requests over the peer's",
+        "times",
+        a100.rate / b100.rate,
+        limit=2.0,
+        more_is_better=True,
+        requests_per_second=round(a100.rate),
+    )
+    # last and in turns: what machines do meanwhile must not fall on one of them
+    turns = [measure(replace(ours, path=path), one, 1, seconds / 2) for path in (*(ours.path, SWITCHED) * 2,)]
+    plain, switched = ([s for turn in turns[place::2] for s in turn.seconds] for place in (0, 1))
+    added = (float(np.median(switched)) - float(np.median(plain))) * 1e3
+    yield figure("a switch in front of the model, p50 over the model's", "ms", added, limit=0.25)
+
+
+SWITCHED = "/endpoints/b/g/predict"
+PEER_NAME = "bare uvicorn"
+
+
+def against(name: str, mine: float, theirs: float, times: float) -> Record:
+    """Milliseconds beside the peer's, which must be `times` as many."""
+    return figure(name, "ms", mine, peer=PEER_NAME, theirs=theirs, times=round(times, 3))
+
+
+def encoded(rows: Any) -> bytes:
+    """The question for these rows: values for one, lists for several."""
+    columns = {name: rows[:, place].tolist() for place, name in enumerate(FEATURES)}
+    return json.dumps({n: v[0] for n, v in columns.items()} if len(rows) == 1 else columns).encode()
+
+
+def idle_memory(pid: int) -> float:
+    """Megabytes of a process tree, shared pages by their share."""
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return sum(process.memory_full_info().pss for process in processes) / 1e6
 
 
 def ask_until_answered(url: str, body: bytes) -> dict[str, Any]:
