@@ -22,6 +22,7 @@ from everloop.serving.gateway.crew import Crew, Size
 from everloop.serving.gateway.crew import told as crew_told
 from everloop.serving.gateway.stats import Counters, NodeCounters, ShadowCounters
 from everloop.serving.graph.nodes import numbered
+from everloop.serving.graph.running import prepared
 from everloop.serving.graph.shapes import ShownBy, outputs_of
 from everloop.serving.table import Part, Revision, Route, Table
 
@@ -54,7 +55,7 @@ class Live:
     def __post_init__(self) -> None:
         """Read the entry."""
         whole = self.revision.graph
-        self.graph = numbered(whole) if whole is not None and self.revision.parts else None
+        self.graph = prepared(numbered(whole)) if whole is not None and self.revision.parts else None
         self.lenient = self.graph is not None and any("soft" in n or "default" in n for n in walk(self.graph))
         self.caller = Layout.from_pairs(self.revision.caller)
         self.logged = Layout.from_pairs(self.revision.inputs)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from everloop.core.coherence import walk
 from everloop.core.errors import EverloopError, InvalidInput, StepFailed, Unavailable
 from everloop.features.expressions.evaluate import Cells, evaluate
 from everloop.features.expressions.tree import Node, read
@@ -137,7 +138,7 @@ class Run:
         for place, case in enumerate(node["cases"]):
             if (taken >= 0).all():
                 break
-            held = _holds(case["if"], columns)
+            held = _holds(case["tree"], columns)
             taken[(taken < 0) & held] = place
         branches = [case["node"] for case in node["cases"]]
         if (taken < 0).any():
@@ -207,8 +208,15 @@ def _there(columns: Mapping[str, Any], name: str) -> Any:
     return columns[name]
 
 
-def _holds(condition: Mapping[str, Any], columns: Mapping[str, Any]) -> Array:
-    tree = read(condition)
+def prepared(graph: dict[str, Any]) -> dict[str, Any]:
+    """A numbered graph with the `tree` of each condition beside it, so that no request parses one."""
+    for node in walk(graph):
+        for case in node["cases"] if node["node"] == "switch" else ():
+            case["tree"] = read(case["if"])
+    return graph
+
+
+def _holds(tree: Node, columns: Mapping[str, Any]) -> Array:
     found = evaluate(tree, {name: _cells(_there(columns, name)) for name in _names(tree)})
     return np.asarray(found.valid & found.values.astype(bool))
 
