@@ -120,6 +120,7 @@ def check(case: Case, stores, path):
     assert all(state == states[0] for state in states)
 
 
+@pytest.mark.timeout(1200)
 @settings(max_examples=CASES)
 @given(case=cases())
 def test_oracle_batch_and_online_are_equal(case, stores, tmp_path_factory):

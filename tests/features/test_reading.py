@@ -118,6 +118,7 @@ def check(case, store, folder):
         assert bits(found.values()) == answered
 
 
+@pytest.mark.timeout(1200)
 @settings(max_examples=CASES)
 @given(case=chains())
 def test_oracle_batch_and_online_are_equal(case, stores, tmp_path_factory):
