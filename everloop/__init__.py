@@ -75,8 +75,6 @@ _HOMES = {
     "on_alarm": "watch.definitions",
     "on_new_rows": "watch.definitions",
 }
-_NAMED = {"map": "map_over"}
-"""Names that would hide a builtin at home."""
 _MODULES = {"expect": "data.expect", "verdicts": "checks.verdicts"}
 
 
@@ -86,7 +84,7 @@ def __getattr__(name: str) -> Any:
         return import_module(f"{__name__}.{_MODULES[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), _NAMED.get(name, name))
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -39,8 +39,11 @@ from everloop.features.expressions import greatest as greatest
 from everloop.features.expressions import least as least
 from everloop.features.expressions import when as when
 from everloop.features.vectors.definitions import vector as vector
+from everloop.flows.control import Retry as Retry
+from everloop.flows.control import map as map  # noqa: A004 - el.map(…)
 from everloop.models.selection.definitions import select as select
 from everloop.project import Project as Project
+from everloop.project.steps import limits as limits
 from everloop.serving.definitions import AllAtOnce as AllAtOnce
 from everloop.serving.definitions import Canary as Canary
 from everloop.serving.definitions import Guardrails as Guardrails

@@ -77,7 +77,7 @@ class Approval:
     """Whether who started the run may approve it."""
 
 
-def map_over(parameter: str, *, over: str, tolerate: float = 0.0) -> Each:
+def map(parameter: str, *, over: str, tolerate: float = 0.0) -> Each:  # noqa: A001 - reads as authors say it: el.map(…)
     """Spread a step over a list: `parameter` gets one item of what the asset `over` gives.
 
     Each item is cached on its own. The output is the list of what came out, in the same order. Items that fail do not

@@ -25,7 +25,7 @@ import numpy
 MARKS = Path("MARKS_HERE")
 
 from everloop.core.ports import Resources
-from everloop.flows.control import map_over
+from everloop.flows import control
 
 
 def parts(count: int = 8):
@@ -54,7 +54,7 @@ def needs_two():
     return os.environ["OMP_NUM_THREADS"]
 
 
-ASSETS = [define(parts), define(worked, each=map_over("part", over="parts")), define(total), define(raises),
+ASSETS = [define(parts), define(worked, each=control.map("part", over="parts")), define(total), define(raises),
           define(slow, resources=Resources(seconds=2.0)), define(needs_two, resources=Resources(cores=2))]
 """
 

@@ -124,7 +124,7 @@ def test_amounts_and_wrong_definitions():
 
 
 SPREAD = """
-from everloop.flows.control import map_over
+from everloop.flows import control
 
 def parts(count: int = 4):
     return [{"n": n} for n in range(count)]
@@ -150,8 +150,8 @@ def again(it):
 
 
 ASSETS = [define(parts), define(offset), define(total),
-          define(score, each=map_over("part", over="parts", tolerate=TOLERATE)),
-          define(again, each=map_over("it", over="score"))]
+          define(score, each=control.map("part", over="parts", tolerate=TOLERATE)),
+          define(again, each=control.map("it", over="score"))]
 """
 
 
@@ -226,7 +226,7 @@ def test_a_list_may_be_empty(spread):
 
 def test_a_value_that_is_no_list_is_refused(author):
     text = """
-from everloop.flows.control import map_over
+from everloop.flows import control
 
 def parts():
     return 7
@@ -236,7 +236,7 @@ def score(part):
     return part
 
 
-ASSETS = [define(parts), define(score, each=map_over("part", over="parts"))]
+ASSETS = [define(parts), define(score, each=control.map("part", over="parts"))]
 """
     with pytest.raises(InvalidInput, match="gives a int, not a list"):
         author(text).run("score")

@@ -20,7 +20,8 @@ from everloop.flows.value import codec
 RUNS = 100
 FLOW = """
 import time
-from everloop.flows.control import Retry, map_over
+from everloop.flows import control
+from everloop.flows.control import Retry
 
 
 def parts(run: int = 0):
@@ -37,7 +38,7 @@ def total(worked):
     return sum(worked)
 
 
-ASSETS = [define(parts), define(worked, each=map_over("part", over="parts"), retry=Retry(5, 0.01)),
+ASSETS = [define(parts), define(worked, each=control.map("part", over="parts"), retry=Retry(5, 0.01)),
           define(total, retry=Retry(5, 0.01))]
 """
 DRIVER = """
