@@ -25,7 +25,7 @@ from typing import Any
 from everloop.core.ids import manifest_id, object_id
 from everloop.flows.identity import remembered
 from everloop.flows.identity.remembered import Closure
-from everloop.flows.identity.source import FunctionNode, chains, dump, function_nodes, imports, source
+from everloop.flows.identity.source import FunctionNode, chains, dump, function_nodes, imports, parsed, source
 
 _PLATFORM = "everloop"
 _FOREIGN_FOLDERS = frozenset({"site-packages", "dist-packages"})
@@ -322,9 +322,10 @@ def _annotation(node: ast.expr) -> ast.expr:
     """An annotation by meaning: `"pl.DataFrame"` in quotes is `pl.DataFrame`."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         try:
-            return ast.parse(node.value, mode="eval").body
+            quoted: ast.expr = parsed(node.value, mode="eval").body
         except SyntaxError:
             return node
+        return quoted
     return node
 
 

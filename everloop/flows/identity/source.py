@@ -5,14 +5,17 @@ What is written down ignores comments, layout, docstrings, and annotations outsi
 
 import ast
 import functools
+import threading
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from everloop.core.errors import Conflict, DefinitionError
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+_PARSING = threading.Lock()
 _SKIPPED = frozenset({"ctx", "type_comment", "kind", "type_ignores"})
 
 
@@ -25,6 +28,16 @@ class Source:
     functions: dict[int, list[FunctionNode]] = field(default_factory=dict)
     classes: dict[str, ast.ClassDef] = field(default_factory=dict)
     bindings: dict[str, list[ast.stmt]] = field(default_factory=dict)
+
+
+def parsed(text: str | bytes, path: str = "<text>", mode: Literal["exec", "eval"] = "exec") -> Any:
+    """`ast.parse`, by one thread at a time.
+
+    CPython 3.11 and 3.12 count the depth of a tree that they make in one place for all threads, and raise `SystemError`
+    when two make one at once (python/cpython#106905).
+    """
+    with _PARSING:
+        return ast.parse(text, path, mode)
 
 
 def source(path: str) -> Source:
@@ -42,7 +55,7 @@ def source(path: str) -> Source:
 @functools.lru_cache(maxsize=2048)
 def _source(path: str, _modified: int, _size: int) -> Source:
     try:
-        tree = ast.parse(Path(path).read_bytes(), path)
+        tree: ast.Module = parsed(Path(path).read_bytes(), path)
     except SyntaxError as error:
         raise DefinitionError(f"{path}:{error.lineno}: {error.msg}") from None
     found = Source(path, tree)
