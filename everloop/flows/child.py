@@ -22,6 +22,7 @@ from everloop.core.ports import Job, Outcome, Resources, Saved
 from everloop.core.version import Version
 from everloop.flows.assets import Asset, suggest
 from everloop.flows.failure import step_failed
+from everloop.flows.identity.importing import import_from_source
 from everloop.flows.perform import perform
 from everloop.store import open_store
 
@@ -79,6 +80,7 @@ class _Broken(Exception):
 def _assets(root: str, reference: str) -> tuple[str, Mapping[str, Asset]]:
     """The file and the assets of a project: read once in this process, and by a server before it forks."""
     module_name, _, attribute = reference.partition(":")
+    import_from_source(Path(root))
     if root not in sys.path:
         sys.path.insert(0, root)
     try:

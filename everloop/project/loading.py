@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from everloop.core.errors import DefinitionError, InvalidInput
+from everloop.flows.identity.importing import import_from_source
 from everloop.project import Project
 
 
@@ -39,6 +40,7 @@ def load_project(root: Path, module: str) -> Project:
 
 def _prefer(root: Path, module: str) -> None:
     """Put `root` first on the path, and forget a module of that name that came from another folder."""
+    import_from_source(root)
     if sys.path[:1] != [str(root)]:
         sys.path[:] = [str(root), *(entry for entry in sys.path if entry != str(root))]
     known = getattr(sys.modules.get(module), "__file__", None)

@@ -1,5 +1,6 @@
 """Large files through `everloop up`: the gateway moves their bytes, the server decides, and nothing else may."""
 
+import contextlib
 import http.client
 import os
 import socket
@@ -120,20 +121,23 @@ def test_a_reader_who_leaves_harms_nobody(shop, web, folder):
     assert web.get(f"{folder}/unread.bin").content == LARGE
 
 
-def test_more_at_once_than_there_are_threads(shop, folder):
-    """The ninth and later ones stream through the server."""
+@pytest.mark.parametrize("order", [1, -1])
+def test_more_at_once_than_there_are_threads(shop, folder, order):
+    """The ninth and later ones stream through the server; nobody waits for callers who are silent."""
     place = urlsplit(shop.url)
-    connections = [http.client.HTTPConnection(place.netloc, timeout=60) for _ in range(12)]
-    for number, connection in enumerate(connections):
-        connection.putrequest("PUT", f"{folder}/several/{number}.bin")
-        connection.putheader("Content-Length", str(len(LARGE)))
-        connection.endheaders(LARGE[:100_000])
-    time.sleep(0.3)
-    for connection in connections:
-        connection.send(LARGE[100_000:])
-    assert [connection.getresponse().status for connection in connections] == [200] * 12
-    for connection in connections:
-        connection.close()
+    connections = [http.client.HTTPConnection(place.netloc, timeout=20) for _ in range(12)]
+    with contextlib.ExitStack() as opened:
+        for number, connection in enumerate(connections):
+            opened.callback(connection.close)
+            connection.connect()
+            connection.putrequest("PUT", f"{folder}/several/{number}.bin")
+            connection.putheader("Content-Length", str(len(LARGE)))
+        for connection in connections:  # all at one moment
+            connection.endheaders(LARGE[:100_000])
+        time.sleep(0.3)
+        for connection in connections[::order]:
+            connection.send(LARGE[100_000:])
+        assert [connection.getresponse().status for connection in connections] == [200] * 12
     with httpx2.Client(base_url=shop.url) as client:
         assert all(client.get(f"{folder}/several/{number}.bin").content == LARGE for number in range(12))
 

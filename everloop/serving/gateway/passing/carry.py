@@ -29,6 +29,8 @@ from everloop.serving.gateway.passing import hand
 from everloop.serving.gateway.passing.relay import Headers, Links, Receive, Scope, Send, relay
 
 _AT_ONCE = 8
+_DOWN_AT_ONCE = 64
+"""Uploads and downloads that are carried at a time; more uploads stream through the server, more downloads wait."""
 _PIECE = 1 << 20
 _LOW = 256 * 1024
 """Bytes that must have come before a thread wakes up for them."""
@@ -70,7 +72,8 @@ class Carrier:
         self._links = Links(server)
         self._secret = secret.encode()
         self._wires: dict[tuple[str, int], asyncio.Transport] = {}
-        self._pool = ThreadPoolExecutor(_AT_ONCE, "carry")
+        self._drinks = ThreadPoolExecutor(_AT_ONCE, "carry-up")
+        self._pours = ThreadPoolExecutor(_DOWN_AT_ONCE, "carry-down")
         self._busy = 0
 
     def protocol(self) -> type[HttpToolsProtocol]:
@@ -92,20 +95,24 @@ class Carrier:
 
     def close(self) -> None:
         """Let go of the threads; those that are at work end with their connection."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._drinks, self._pours):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def carry(self, scope: Scope, receive: Receive, send: Send, stopping: asyncio.Event) -> None:
         """Answer one request; raises `Unavailable`, `StorageFull` and `NotFound` before anything was answered."""
         wire = self._wires.get(scope["client"]) if self._secret and scope["client"] else None
         links = self._links
-        if wire is None or self._busy >= _AT_ONCE:
-            await relay(links, scope, receive, send, stopping)
+        if wire is not None and scope["method"] == "GET":
+            await self._fetched(_Call(links, scope, receive, send, stopping, wire))
             return
-        call = _Call(links, scope, receive, send, stopping, wire)
-        if scope["method"] == "GET":
-            await self._fetched(call)
-        elif (size := _size_of_upload(scope)) < hand.LEAST or not await self._taken(call, size):
-            await relay(links, scope, receive, send, stopping)
+        if wire is not None and self._busy < _AT_ONCE and (size := _size_of_upload(scope)) >= hand.LEAST:
+            self._busy += 1  # before anything else may run: one too many would wait for callers who may be silent
+            try:
+                if await self._taken(_Call(links, scope, receive, send, stopping, wire), size):
+                    return
+            finally:
+                self._busy -= 1
+        await relay(links, scope, receive, send, stopping)
 
     async def _fetched(self, call: _Call) -> None:
         """Pass a GET; when the server names a file instead of its bytes, send that."""
@@ -128,7 +135,7 @@ class Carrier:
                 raise NotFound("the file was removed just now", hint="ask again") from None
             headers = _closing(start["headers"], order.stop - order.start)
             await call.send({**start, "headers": headers})
-            await self._thread(call.wire, partial(_pour, file, order))
+            await self._thread(self._pours, call.wire, partial(_pour, file, order))
             await _hang_up(call)
 
     async def _taken(self, call: _Call, size: int) -> bool:
@@ -140,7 +147,8 @@ class Carrier:
         try:
             message = await call.receive()
             call.wire.pause_reading()  # before anything else may run: what comes now stays in the kernel
-            identity = await self._thread(call.wire, partial(_drink, Path(order.path), message.get("body", b""), size))
+            work = partial(_drink, Path(order.path), message.get("body", b""), size)
+            identity = await self._thread(self._drinks, call.wire, work)
             if not identity:
                 await _hang_up(call)
                 return True
@@ -154,7 +162,9 @@ class Carrier:
         await call.send({"type": "http.response.body", "body": answer.body})
         return True
 
-    async def _thread(self, wire: asyncio.Transport, work: Callable[[socket.socket], str]) -> str:
+    async def _thread(
+        self, pool: ThreadPoolExecutor, wire: asyncio.Transport, work: Callable[[socket.socket], str]
+    ) -> str:
         """Do some work with a connection in a thread; empty when the caller went away meanwhile."""
         while wire.get_write_buffer_size():  # the answer's head
             if wire.is_closing():
@@ -164,9 +174,8 @@ class Carrier:
             return ""
         own = socket.socket(fileno=os.dup(wire.get_extra_info("socket").fileno()))
         own.settimeout(_SILENCE)
-        self._busy += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work, own)
+            return await asyncio.get_running_loop().run_in_executor(pool, work, own)
         except asyncio.CancelledError:
             with contextlib.suppress(OSError):
                 own.shutdown(socket.SHUT_RDWR)  # the thread ends with it
@@ -176,8 +185,6 @@ class Carrier:
         except CorruptObject as error:
             told("a download was cut off", error)
             return ""
-        finally:
-            self._busy -= 1
 
 
 def _address(transport: asyncio.Transport) -> tuple[str, int] | None:
