@@ -8,6 +8,7 @@ from everloop.flows.assets import plan
 from everloop.flows.engine import Options, Origin, run
 from everloop.flows.executors.local import LocalExecutor
 from everloop.flows.executors.process import ProcessExecutor
+from everloop.flows.identity.importing import import_from_source
 
 CODECS = {"value": "everloop.flows.value:codec"}
 HEADER = """
@@ -31,6 +32,7 @@ def author(tmp_path, context):
     """Write a project's file, then run targets of it: `author(text)` -> project with `.run(*targets, ...)`."""
     root = tmp_path / "authored"
     root.mkdir()
+    import_from_source(root)  # as projects are
     before = set(sys.modules)
 
     def make(text, ctx=context):

@@ -98,7 +98,8 @@ def http(world, site):
 
     def make(person="", **options):
         cookies = {"everloop_session": world.session(person)} if person else {}
-        client = httpx2.Client(base_url=site, cookies=cookies, **options)
+        # the first page with data waits for a child that loads its engines
+        client = httpx2.Client(base_url=site, cookies=cookies, **{"timeout": 60, **options})
         made.append(client)
         return client
 
