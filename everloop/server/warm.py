@@ -44,11 +44,11 @@ class Warm:
         self._process: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
         self._asked: tuple[Sequence[str], IO[bytes]] | None = None
-        self._heard = b""
+        self._heard, self._again = b"", False
 
     def start(self, arguments: Sequence[str], output: IO[bytes]) -> None:
         """Have a child do the task; what it writes to its standard output goes into the file `output`."""
-        self._asked, self._heard = (arguments, output), b""
+        self._asked, self._heard, self._again = (arguments, output), b"", True
         if self._line is None:
             self._begin()
         self._ask()
@@ -106,12 +106,13 @@ class Warm:
             socket.send_fds(self._line, [json.dumps(arguments).encode() + b"\n"], [output.fileno()])
 
     def _lost(self) -> int | None:
-        """It is gone: with the task, or before it took it, as one does that was idle for long."""
+        """It is gone: with the task, or before it took it, as one does that was idle for long; then ask one more."""
         took = self._heard.startswith(_TOOK)
         status = self._process.wait() if self._process is not None else -signal.SIGKILL
         self.end()
-        if took or status:
+        if took or not self._again:
             return status or -signal.SIGKILL
+        self._again = False
         self._begin()
         self._ask()
         return None

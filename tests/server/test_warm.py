@@ -101,6 +101,20 @@ def test_a_task_whose_warm_process_is_killed_has_ended_and_is_gone(warm):
     assert done(warm, "task")[0] == 0
 
 
+def test_one_that_was_killed_while_it_waited_costs_no_task(warm):
+    _, first = done(warm, "task")
+    os.kill(first["parent"], signal.SIGKILL)
+    assert done(warm, "task")[0] == 0
+
+
+def test_one_that_cannot_start_is_told(tmp_path, monkeypatch):
+    (tmp_path / "broken_warm.py").write_text("raise SystemExit(7)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    held = Warm("broken_warm")
+    assert done(held, "task") == (7, None)
+    held.end()
+
+
 def test_ending_ends_the_task_too(warm):
     with tempfile.TemporaryFile() as output:
         warm.start(("sleep",), output)
