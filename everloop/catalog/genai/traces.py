@@ -28,7 +28,7 @@ from everloop.catalog.tables.tracking import artifacts
 from everloop.catalog.tracking import experiments, runs
 from everloop.catalog.tracking.points import chunks
 from everloop.core.clock import Micros
-from everloop.core.errors import InvalidInput, NotFound, PolicyRefused
+from everloop.core.errors import InvalidInput, NotFound
 
 _TOKENS = ("input_tokens", "output_tokens", "total_tokens")
 _CACHED = {"cache_read_input_tokens": "cache_read_tokens", "cache_creation_input_tokens": "cache_creation_tokens"}
@@ -240,8 +240,7 @@ def delete_some(
     What hangs on them goes too; objects stay until a sweep. Raises `PolicyRefused` while a legal hold on the experiment
     stands.
     """
-    if reason := holds.standing(tx, project).get(f"experiment/{experiment}"):
-        raise PolicyRefused(f"a legal hold stands: {reason}", hint="`everloop data hold --release` ends it")
+    holds.need_none(tx, project, f"experiment/{experiment}")
     if not identities and until is None:
         raise InvalidInput(
             "Either `max_timestamp_millis` or `trace_ids` must be specified, but not both.", hint="say which ones"

@@ -6,7 +6,7 @@ subject under a digest that only the workspace's key makes (`subject/<digest>`).
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import select
 
@@ -39,13 +39,21 @@ def runs_held(tx: Tx, project: str) -> set[str]:
     return {run for place in standing(tx, project) for run in runs_of(tx, project, place)}
 
 
+def need_none(tx: Tx, project: str, *places: str) -> None:
+    """Raise `PolicyRefused` when one of these places is under a hold."""
+    _refuse(standing(tx, project), *places)
+
+
 def need_free(tx: Tx, project: str, run: str) -> None:
     """Raise `PolicyRefused` when a run is under a hold, of its own or of its experiment."""
     found = standing(tx, project)
-    if not found:
-        return
-    experiment = tx.execute(select(runs.c.experiment).where(runs.c.project == project, runs.c.id == run)).scalar()
-    reason = found.get(f"run/{run}") or found.get(f"experiment/{experiment}")
+    if found:
+        experiment = tx.execute(select(runs.c.experiment).where(runs.c.project == project, runs.c.id == run)).scalar()
+        _refuse(found, f"run/{run}", f"experiment/{experiment}")
+
+
+def _refuse(found: Mapping[str, str], *places: str) -> None:
+    reason = next((found[place] for place in places if place in found), "")
     if reason:
         raise PolicyRefused(f"a legal hold stands: {reason}", hint="`everloop data hold --release` ends it")
 

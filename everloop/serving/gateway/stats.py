@@ -34,14 +34,34 @@ def quantile(counts: list[int], share: float) -> int:
 
 
 @dataclass(slots=True)
-class Counters:
-    """Of one revision of one endpoint."""
+class Answers:
+    """What is counted of whatever answers."""
 
     requests: int = 0
-    """Requests that this revision was chosen for, refused ones apart."""
     rows: int = 0
     errors: int = 0
-    """Of these, those that it failed: the model raised, died, or was too slow."""
+    latency: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
+
+    def answered(self, rows: int, micros: int) -> None:
+        """Count an answer."""
+        self.requests += 1
+        self.rows += rows
+        self.latency[bucket(micros)] += 1
+
+    def failed(self) -> None:
+        """Count a failure, after its last try."""
+        self.requests += 1
+        self.errors += 1
+
+
+@dataclass(slots=True)
+class Counters(Answers):
+    """Of one revision of one endpoint.
+
+    Requests are those that it was chosen for, refused ones apart; errors those of them that it failed: the model
+    raised, died, or was too slow.
+    """
+
     fallbacks: int = 0
     """Of the errors, those that another revision answered."""
     refused: int = 0
@@ -56,18 +76,6 @@ class Counters:
     """Not taken, because the caller asked more than it may."""
     unfed: int = 0
     """Not answered because the online store did not."""
-    latency: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
-
-    def answered(self, rows: int, micros: int) -> None:
-        """Count an answer."""
-        self.requests += 1
-        self.rows += rows
-        self.latency[bucket(micros)] += 1
-
-    def failed(self) -> None:
-        """Count a failure."""
-        self.requests += 1
-        self.errors += 1
 
     def told(self) -> dict[str, Any]:
         """As JSON; latency as `{bucket: count}`."""
@@ -89,27 +97,12 @@ class Counters:
 
 
 @dataclass(slots=True)
-class NodeCounters:
+class NodeCounters(Answers):
     """Of one node of a graph."""
 
-    requests: int = 0
-    rows: int = 0
-    errors: int = 0
     retries: int = 0
     defaults: int = 0
     """Of the errors, those that the step's default stood in for."""
-    latency: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
-
-    def answered(self, rows: int, micros: int) -> None:
-        """Count an answer."""
-        self.requests += 1
-        self.rows += rows
-        self.latency[bucket(micros)] += 1
-
-    def failed(self) -> None:
-        """Count a failure, after its last try."""
-        self.requests += 1
-        self.errors += 1
 
     def told(self) -> dict[str, int]:
         """As JSON."""
