@@ -1,7 +1,8 @@
 """Training frames across a Ray cluster: each task answers the questions of some entities of one view, by one DuckDB.
 
 The answer to a question depends on the facts of its entity and on nothing else, so any way of dealing entities out
-gives the same bytes as one machine. The only module that imports Ray. Every node must read the sources' paths.
+gives the same bytes as one machine. Steps on Ray are elsewhere (`flows.executors.on_ray`). Every node must read the
+sources' paths.
 """
 
 import os
