@@ -11,7 +11,9 @@ import functools
 import os
 import stat
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +37,7 @@ _MODULES = 20_000
 
 _active: list["Watch"] = []
 _state = {"hooked": False}
+_turn = threading.Lock()
 
 
 class Watch:
@@ -111,40 +114,60 @@ class Watch:
 class _Environ(os._Environ[str]):  # noqa: SLF001 - there is no other name for it
     """`os.environ` while a step is watched: the same, and it tells who asks for what."""
 
-    _copied = 0
-
     def __getitem__(self, key: str) -> str:
         value = None
         try:
             value = super().__getitem__(key)
         finally:
-            if self._copied:
-                self._copied -= 1
-            else:
+            if not _copied(key):
                 for watch in tuple(_active):
                     watch.variable(key, value, sys._getframe(1))  # noqa: SLF001 - who asks is the question
         return value
 
     def __iter__(self) -> Iterator[str]:
-        self._copied = len(self)  # `{**os.environ}` gives the variables on: nobody read them
-        return super().__iter__()
+        names = list(super().__iter__())
+        _copies.pending = deque(names)  # `{**os.environ}` gives the variables on: nobody read them
+        return iter(names)
+
+
+class _Copies(threading.local):
+    """The names that a copy of `os.environ` in this thread will ask for next, in their order."""
+
+    def __init__(self) -> None:
+        self.pending: deque[str] = deque()
+
+
+_copies = _Copies()
+
+
+def _copied(key: str) -> bool:
+    """Whether this is a copy's next value; whoever asks for another name makes no copy, and never did."""
+    if _copies.pending and _copies.pending[0] == key:
+        _copies.pending.popleft()
+        return True
+    _copies.pending = deque()
+    return False
 
 
 @contextmanager
 def watching(root: Path, aside: tuple[str, ...] = (), known: frozenset[str] = frozenset()) -> Iterator[Watch]:
     """Watch what the project under `root` reads while the block runs, in all threads of this process."""
-    if not _state["hooked"]:
-        sys.addaudithook(_hook)
-        _state["hooked"] = True
     watch = Watch(root, aside, known)
-    plain = os.environ.__class__
-    _active.append(watch)
-    os.environ.__class__ = _Environ
+    _copies.pending = deque()
+    with _turn:
+        if not _state["hooked"]:
+            sys.addaudithook(_hook)
+            _state["hooked"] = True
+        if not _active:
+            os.environ.__class__ = _Environ
+        _active.append(watch)
     try:
         yield watch
     finally:
-        os.environ.__class__ = plain
-        _active.remove(watch)
+        with _turn:
+            _active.remove(watch)
+            if not _active:  # the last one out: watches of several threads overlap in any order
+                os.environ.__class__ = os._Environ  # noqa: SLF001
         watch.modules()
 
 

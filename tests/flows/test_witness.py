@@ -1,6 +1,7 @@
 """A step that reads what nobody declared is marked, and runs again exactly when that changes."""
 
 import os
+import runpy
 import time
 
 import pytest
@@ -168,3 +169,30 @@ def test_what_is_there_now(tmp_path, monkeypatch):
         "module:n": "2",
         "file:f": "3",
     }
+
+
+def test_names_that_were_listed_are_no_copy_that_hides_later_reads(tmp_path, monkeypatch):
+    monkeypatch.setenv("RATE", "1")
+    (tmp_path / "asks.py").write_text("import os\n\n\ndef asks():\n    return os.environ['RATE']\n")
+    asks = runpy.run_path(str(tmp_path / "asks.py"))["asks"]
+    with watching(tmp_path):
+        list(os.environ)
+    with watching(tmp_path) as watch:
+        sorted(os.environ)
+        asks()
+    assert set(watch.reads) == {"environ:RATE"}
+
+
+@pytest.mark.parametrize("first", ["outer", "inner"])
+def test_watches_that_overlap_in_any_order_see_all(tmp_path, monkeypatch, first):
+    monkeypatch.setenv("RATE", "1")
+    (tmp_path / "asks.py").write_text("import os\n\n\ndef asks():\n    return os.environ['RATE']\n")
+    asks = runpy.run_path(str(tmp_path / "asks.py"))["asks"]
+    one, other = watching(tmp_path), watching(tmp_path)
+    kept = {"outer": one.__enter__(), "inner": other.__enter__()}
+    (one if first == "outer" else other).__exit__(None, None, None)
+    asks()
+    (other if first == "outer" else one).__exit__(None, None, None)
+    left = kept["inner" if first == "outer" else "outer"]
+    assert set(left.reads) == {"environ:RATE"}
+    assert type(os.environ) is os._Environ
