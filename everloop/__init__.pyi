@@ -3,6 +3,7 @@ from everloop.checks import verdicts as verdicts
 from everloop.checks.definitions import Candidate as Candidate
 from everloop.checks.definitions import Objective as Objective
 from everloop.checks.definitions import Verdict as Verdict
+from everloop.core.inside.reporting import report as report
 from everloop.data import expect as expect
 from everloop.data.definitions import SQL as SQL
 from everloop.data.definitions import Call as Call
@@ -41,6 +42,12 @@ from everloop.features.expressions import when as when
 from everloop.features.vectors.definitions import vector as vector
 from everloop.flows.control import Retry as Retry
 from everloop.flows.control import map as map  # noqa: A004 - el.map(…)
+from everloop.flows.search.definitions import Hyperband as Hyperband
+from everloop.flows.search.definitions import Median as Median
+from everloop.flows.search.definitions import choice as choice
+from everloop.flows.search.definitions import floats as floats
+from everloop.flows.search.definitions import ints as ints
+from everloop.flows.search.definitions import search as search
 from everloop.models.selection.definitions import select as select
 from everloop.project import Project as Project
 from everloop.project.steps import limits as limits

@@ -251,6 +251,14 @@ class RunSink(Protocol):
         """
         ...
 
-    def finish(self, run: str, *, status: str, metrics: Mapping[str, float], tx: Any = None) -> None:
+    def finish(
+        self,
+        run: str,
+        *,
+        status: str,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str] | None = None,
+        tx: Any = None,
+    ) -> None:
         """Close it with `FINISHED`, `FAILED` or `KILLED`; as a part of the transaction `tx` when there is one."""
         ...

@@ -15,6 +15,7 @@ from everloop.core.errors import DefinitionError, InvalidInput
 from everloop.core.ports import Resources
 from everloop.core.version import split_key
 from everloop.flows.control import NEVER, Approval, Each, Retry
+from everloop.flows.search.definitions import Search
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Asset:
     """Made also when some of its inputs were skipped: it gets None for them."""
     approval: Approval | None = None
     """Not made by a function but decided by a person."""
+    search: Search | None = None
+    """Run many times with other parameters; the best is what it gives."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -82,6 +85,7 @@ def define(
     only_if: str = "",
     unless: str = "",
     joins: bool = False,
+    search: Search | None = None,
 ) -> Asset:
     """Read an asset off a function's signature.
 
@@ -109,23 +113,12 @@ def define(
         raise DefinitionError(
             f"{place}: {_title(function)} has no parameter {missing!r}", hint=suggest(missing, needs.keys() | params)
         )
+    if search is not None:
+        _searchable(f"{place}: {_title(function)}", search, params, each)
     key = key_of(kind, name or _title(function), place)
-    return Asset(
-        key,
-        function,
-        needs,
-        params,
-        resources or Resources(),
-        dict(facts or {}),
-        runner,
-        codec,
-        place,
-        retry or NEVER,
-        each,
-        only_if,
-        unless,
-        joins,
-    )
+    how = (retry or NEVER, each, only_if, unless, joins)
+    said = (resources or Resources(), dict(facts or {}), runner, codec, place)
+    return Asset(key, function, needs, params, *said, *how, search=search)
 
 
 def wire(assets: Iterable[Asset]) -> dict[str, Asset]:
@@ -238,6 +231,17 @@ def _resolved(asset: Asset, by_name: Mapping[str, Asset]) -> Asset:
     only_if, unless = found(asset.only_if, "only_if"), found(asset.unless, "unless")
     same = (upstream, only_if, unless) == (asset.upstream, asset.only_if, asset.unless)
     return asset if same else replace(asset, upstream=upstream, only_if=only_if, unless=unless)
+
+
+def _searchable(who: str, search: Search, params: Mapping[str, Any], each: Each | None) -> None:
+    """Raise `DefinitionError` for a space that is not of this step."""
+    if each is not None:
+        raise DefinitionError(f"{who} cannot be searched and spread over a list", hint="search a step that calls both")
+    strange = next((name for name in search.space if name not in params), None)
+    if strange is not None:
+        raise DefinitionError(
+            f"{who} searches {strange!r}, which is no parameter with a default", hint=suggest(strange, params)
+        )
 
 
 def _check_key(key: str, place: str) -> None:

@@ -27,6 +27,7 @@ from everloop.flows.running.keys import HOST, Keys
 from everloop.flows.running.known import Known
 from everloop.flows.running.ledger import Ledger
 from everloop.flows.running.settings import Done, Options, Origin, Progress, Results, State
+from everloop.flows.search.driving import check_params
 
 __all__ = ["HOST", "Done", "Options", "Origin", "Progress", "Results", "State", "objects_of", "owner", "run"]
 
@@ -60,11 +61,12 @@ def run(
     ledger = Ledger(ctx, flow)
     ledger.base(code)
     say: Progress = progress or (lambda _step, _state, _seconds: None)
-    known = Known(ctx, [asset.key for asset in plan if asset.function is not None and asset.each is None])
+    plain = [one.key for one in plan if one.function is not None and one.each is None and one.search is None]
+    known = Known(ctx, plain)
     parts: dict[str, Any] = {"keys": keys, "known": known, "ledger": ledger, "progress": say, "interrupts": interrupts}
     attempts = Attempts(ctx, origin, executor, codecs=codecs, runs=runs, options=chosen, said=said, code=code, **parts)
     approvals = Approvals(ctx, ledger, keys, code.id)
-    driver = Driver(ctx, executor, chosen, attempts=attempts, approvals=approvals, code=code.id, **parts)
+    driver = Driver(ctx, executor, chosen, attempts=attempts, approvals=approvals, code=code.id, runs=runs, **parts)
     ledger.stop = driver.stop
     given = {asset.key: chosen.given[asset.key] for asset in plan if asset.function is None and asset.approval is None}
     _drive(ctx, driver, ledger, plan, given)
@@ -138,6 +140,8 @@ def _marks(asset: Asset) -> dict[str, Any]:
     found: dict[str, Any] = {"role": approval.role, "within": approval.within, "own": approval.own} if approval else {}
     if asset.each is not None:
         found["each"] = asset.each.parameter
+    if asset.search is not None:
+        found["search"] = list(asset.search.space)
     if asset.function is None and approval is None:
         found["given"] = True
     return found
@@ -153,6 +157,7 @@ def _check(plan: Sequence[Asset], options: Options, keys: Keys) -> None:
         unknown = next((name for name in values if name not in asset.params), None)
         if unknown is not None:
             raise InvalidInput(f"{asset.key} has no parameter {unknown!r}", hint=suggest(unknown, asset.params))
+        check_params(asset, list(values))
     for asset in plan:
         plain_text(keys.params(asset))
         if asset.function is None and asset.approval is None and asset.key not in options.given:

@@ -21,6 +21,7 @@ from everloop.flows.assets import Asset, suggest
 from everloop.flows.failure import step_failed
 from everloop.flows.identity import closure_hash, runner_identity, runtime
 from everloop.flows.identity.runtime import THREAD_VARIABLES
+from everloop.flows.search.trial import attempted
 from everloop.flows.witness import watching
 
 
@@ -73,9 +74,16 @@ def _seen(asset: Asset, job: Job) -> dict[str, Any]:
 
 
 def call(asset: Asset, inputs: Mapping[str, Any], params: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
-    """Call the asset's function, through its runner where it has one."""
+    """Call the asset's function, through its runner where it has one, as a trial where it is searched."""
     if asset.function is None:
         raise InvalidInput(f"{asset.key} is given, not made", hint="capture its source first")
+    if asset.search is not None:
+        return attempted(lambda: _called(asset, inputs, params, facts), facts)
+    return _called(asset, inputs, params, facts)
+
+
+def _called(asset: Asset, inputs: Mapping[str, Any], params: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
+    assert asset.function is not None
     if asset.runner:
         return resolve(asset.runner)(asset, inputs, params, facts)
     return asset.function(**inputs, **params)

@@ -8,6 +8,7 @@ from everloop.core.errors import DefinitionError
 from everloop.core.ports import Resources
 from everloop.flows.assets import Asset, define, key_of
 from everloop.flows.control import Approval, Each, Retry, bytes_of, seconds_of
+from everloop.flows.search.definitions import Search
 from everloop.project.placing import at_caller, place
 
 
@@ -42,11 +43,13 @@ class Steps:
         limits: Resources | None = None,
         retry: Retry | None = None,
         upstream: Mapping[str, str] | None = None,
+        search: Search | None = None,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Decorate a function that gives a value: anything that is no table and no model.
 
         `each=el.map("part", over="parts")` runs it once for every item of a list. `only_if` and `unless` name a value
         that decides whether it runs; what needs a skipped step is skipped too, unless it `joins`: then it gets None.
+        `search=el.search(…)` runs it many times with other parameters and gives the best.
         """
 
         def declare(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,6 +63,7 @@ class Steps:
                     only_if=only_if,
                     unless=unless,
                     joins=joins,
+                    search=search,
                 )
             )
             self._add("step", asset.name, self.steps, asset)

@@ -103,14 +103,24 @@ class TrackedRuns:
         if last:
             console.compact(self._ctx, owner)
 
-    def finish(self, run: str, *, status: str, metrics: Mapping[str, float], tx: Tx | None = None) -> None:
-        """Record what was measured and close the run."""
+    def finish(
+        self,
+        run: str,
+        *,
+        status: str,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str] | None = None,
+        tx: Tx | None = None,
+    ) -> None:
+        """Record what was measured, and what else is said of it, and close the run."""
         ctx = self._ctx
         rows = [Point(key, float(value), ctx.now()) for key, value in sorted(metrics.items())]
         with ctx.write() if tx is None else nullcontext(tx) as inside:
             found = runs.find(inside, ctx.project, run)
             if rows:
                 points.log(inside, ctx.project, found.number, rows)
+            if tags:
+                runs.set_tags(inside, found, tags)
             runs.finish(inside, ctx.project, run, status=status, at=self._ended(run))
 
     def _ended(self, run: str) -> Micros:

@@ -70,14 +70,15 @@ class Attempts:
         """The unit's output, reused or made. Raises what the last attempt raised, and `Cancelled`."""
         ready = self._ahead.pop(unit.step) if unit.step in self._ahead else None
         key, made_of = ready or self._keys.recipe(unit.asset, unit.inputs)
-        if self._options.cached and (found := self._reuse(unit, key)):
+        cached = self._options.cached and not unit.again
+        if cached and (found := self.reuse(unit, key)):
             return found
         self._progress(unit.step, "waiting", 0.0)
         with ExitStack() as held:
             flight = Flight(self._flights, f"{self._ctx.project}-{key}")
             held.callback(flight.release)
             # somebody else may have made it meanwhile
-            if self._options.cached and flight.waited and (found := self._reuse(unit, key, anew=True)):
+            if cached and flight.waited and (found := self.reuse(unit, key, anew=True)):
                 return found
             done, record, now = self._execute(unit, key, made_of)
             held.pop_all()
@@ -91,7 +92,8 @@ class Attempts:
         if self._options.cached:
             self._known.ask([self._ahead[unit.step][0] for unit in units])
 
-    def _reuse(self, unit: Unit, key: str, *, anew: bool = False) -> Done | None:
+    def reuse(self, unit: Unit, key: str, *, anew: bool = False) -> Done | None:
+        """What the recipe `key` made before, where all of it is still there; None: it has to be made."""
         row, read = self._known.find(key, unit.asset.key, anew=anew)
         output, run, leak = (row.output, row.run, None) if row is not None else ("", "", None)
         if row is None:
@@ -145,7 +147,9 @@ class Attempts:
         self._base(asset)
         tracking = self._runs is not None and asset.kind in self._options.tracked
         params = self._keys.params(asset)
-        run = self._runs.start(asset.key, params, {"everloop.recipe": key}) if self._runs and tracking else ""
+        run = unit.run or (
+            self._runs.start(asset.key, params, {"everloop.recipe": key}) if self._runs and tracking else ""
+        )
         job = self._job(unit, key, run)
         at = FlowStep(unit.step, unit.place, "running", key, run=run, attempt=attempt, began=self._ctx.wall())
         self._ledger.state(at)
@@ -225,6 +229,7 @@ class Attempts:
             "before": earlier,
             **({"absent": list(unit.absent)} if unit.absent else {}),
             **self._keys.seed(),
+            **unit.facts,
         }
         return Job(
             step=asset.key,

@@ -6,6 +6,7 @@ Steps in this process run one at a time, in the driver's own thread; steps that 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any
 
 from everloop.catalog.context import Context
@@ -13,8 +14,9 @@ from everloop.catalog.making.flows import FlowStep
 from everloop.catalog.steps import StepRow
 from everloop.core.errors import Cancelled, EverloopError, StepFailed
 from everloop.core.ids import manifest_id
-from everloop.core.ports import Executor
+from everloop.core.ports import Executor, RunSink
 from everloop.flows.assets import Asset
+from everloop.flows.identity.recipe import plain_text
 from everloop.flows.running.approving import Approvals
 from everloop.flows.running.attempt import Attempts
 from everloop.flows.running.each import items_of, together
@@ -24,6 +26,8 @@ from everloop.flows.running.known import Known
 from everloop.flows.running.ledger import Ledger, Record
 from everloop.flows.running.settings import Done, Ended, Options, Progress
 from everloop.flows.running.unit import Unit
+from everloop.flows.search.definitions import Search
+from everloop.flows.search.driving import Searching
 from everloop.flows.value import codec
 
 
@@ -44,8 +48,10 @@ class Driver:
         progress: Progress,
         code: str,
         interrupts: Interrupts,
+        runs: RunSink | None,
     ) -> None:
         """Drive a run whose other parts are given."""
+        self._runs = runs
         self._ctx, self._executor, self._options, self._keys, self._known = ctx, executor, options, keys, known
         self._ledger, self._attempts, self._approvals, self._progress = ledger, attempts, approvals, progress
         self._code, self._interrupts = code, interrupts
@@ -64,6 +70,9 @@ class Driver:
         """Units that run beside each other."""
         self._pool: ThreadPoolExecutor | None = None
         self._spread: dict[str, _Spread] = {}
+        self._searches: dict[str, Searching] = {}
+        self._leaks: dict[str, list[str]] = {}
+        """What trials read that nobody had declared, by the search's key."""
         self._running: dict[Future[Done], Unit] = {}
         self._error: EverloopError | None = None
 
@@ -89,6 +98,7 @@ class Driver:
         finally:
             if self._pool is not None:
                 self._pool.shutdown(wait=True)
+            self._end_searches()
         if self._error is not None:
             raise self._error
 
@@ -139,6 +149,8 @@ class Driver:
                 self._ask(asset)
             elif asset.each is not None:
                 self._spread_out(asset)
+            elif asset.search is not None:
+                self._search(asset, asset.search)
             else:
                 self._queue(self._unit(asset))
         except EverloopError as error:
@@ -249,12 +261,20 @@ class Driver:
         except EverloopError as error:
             if unit.item is None or isinstance(error, Cancelled):
                 self._fail(unit.asset, error)
+            elif key in self._searches:
+                self._searches[key].failed(unit, error)
+                self._search_on(key)
             else:
                 self._spread[key].failed[unit.item] = error
                 self._gather(key)
             return
         if unit.item is None:
             self._finish(done)
+            return
+        if key in self._searches:
+            self._leaks[key] = [*self._leaks.get(key, []), *done.leaks]
+            self._searches[key].took(unit, done.output, reused=done.reused, seconds=done.seconds)
+            self._search_on(key)
             return
         self._spread[key].done[unit.item] = done
         self._gather(key)
@@ -265,8 +285,75 @@ class Driver:
             self._error = error
         self._apart.clear()
         self._here_next.clear()
-        if asset.each is not None:
+        if asset.each is not None or asset.search is not None:
             self._ledger.state(FlowStep(asset.key, self._places[asset.key], "failed", why=error.message))
+
+    def _search(self, asset: Asset, search: Search) -> None:
+        """Reuse what the very same search found, or begin with its first wave of trials."""
+        whole = self._unit(asset)
+        trial = self._keys.recipe(asset, whole.inputs)[0]
+        recipe = manifest_id({"search": plain_text(search.manifest()), "trial": trial})
+        found = self._attempts.reuse(whole, recipe) if self._options.cached else None
+        if found is not None:
+            self._finish(found)
+            return
+        self._ledger.base(self._keys.runtime_of(asset).version)
+        self._searches[asset.key] = Searching(
+            self._ctx,
+            whole,
+            search,
+            runs=self._runs,
+            load=lambda output: codec.load(self._known.manifest(output) or {}, self._ctx.store, {}),
+            price=self._options.price,
+            recipe=recipe,
+            recipe_of=lambda tried: self._keys.recipe(tried, whole.inputs)[0],
+        )
+        self._ledger.state(FlowStep(asset.key, whole.place, "running", recipe, began=self._ctx.wall()))
+        self._search_on(asset.key)
+
+    def _search_on(self, key: str) -> None:
+        """Queue the next wave of a search, or record what it gave."""
+        searching = self._searches[key]
+        if self._error is not None or searching.waits:
+            return
+        try:
+            if units := searching.next():
+                self._attempts.expect(units)
+                self._queue(*units)
+                return
+            record, why = searching.record(
+                self._code, self._keys.runtime_of(searching.whole.asset).version.id, known=not self._leaks.get(key)
+            )
+        except EverloopError as error:
+            self._fail(searching.whole.asset, error)
+            return
+        del self._searches[key]
+        searching.close("FINISHED")
+        self._known.made(record.version.id, record.version.manifest)
+        self._ledger.finished(record, now=True)
+        row, wall = record.row, self._ctx.wall()
+        self._ledger.state(
+            FlowStep(key, searching.whole.place, "done", row.recipe, record.version.id, row.run, why, ended=wall)
+        )
+        self._progress(key, "done", row.seconds)
+        self._finish(
+            Done(
+                key,
+                row.recipe,
+                record.version.id,
+                False,
+                row.seconds,
+                row.run,
+                tuple(dict.fromkeys(self._leaks.get(key, ()))),
+            )
+        )
+
+    def _end_searches(self) -> None:
+        """Close the runs of searches that did not come to their end."""
+        for searching in self._searches.values():
+            with suppress(EverloopError):  # the database may be away
+                searching.close("KILLED" if isinstance(self._error, Cancelled | None) else "FAILED")
+        self._searches.clear()
 
     def _finish(self, done: Done) -> None:
         self.done[done.step] = done

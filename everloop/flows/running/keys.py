@@ -84,9 +84,9 @@ class Keys:
         return key, made_of
 
     def _closure(self, asset: Asset) -> Closure:
-        """The closure of a step; of one that runs for many items it is read once."""
+        """The closure of a step; of one that runs for many items, or in many trials, it is read once."""
         assert asset.function is not None
-        if asset.each is None:
+        if asset.each is None and asset.search is None:
             return closure_hash(asset.function, self._origin.root)
         held = self._closures.get(asset.key)
         if held is None or held[0] is not asset.function:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from everloop.catalog.making.flows import Flow
 from everloop.core.version import Version
+from everloop.flows.assets import Asset
 
 State = Literal["waiting", "running", "done", "reused", "failed", "skipped", "parked", "refused", "cancelled"]
 Progress = Callable[[str, State, float], None]
@@ -93,5 +94,7 @@ class Options:
     title: str = ""
     """What a new run is called; empty: by its last steps."""
     environment: str = ""
+    price: Callable[[Asset], float | None] | None = None
+    """What an hour of a step's compute costs, for searches with a budget of money; None: nobody knows."""
     request: Mapping[str, Any] = field(default_factory=dict)
     """What it takes to go on with the run in another process."""

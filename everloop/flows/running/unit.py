@@ -25,8 +25,17 @@ class Unit:
     absent: tuple[str, ...] = ()
     """Parameters whose assets were skipped: they get None."""
     item: int | None = None
+    """Of a step over a list its place, of a trial of a search its number."""
+    run: str = ""
+    """The tracking run that was opened for it, where its driver did."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """More for its job, outside the recipe."""
+    again: bool = False
+    """Run it although its recipe is known."""
 
     @property
     def name(self) -> str:
         """The name of the version that comes out."""
-        return self.asset.name if self.item is None else f"{self.asset.name}.each"
+        if self.item is None:
+            return self.asset.name
+        return f"{self.asset.name}.{'each' if self.asset.search is None else 'trial'}"

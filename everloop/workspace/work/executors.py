@@ -9,6 +9,11 @@ from everloop.flows.executors.forked import ForkedExecutor
 from everloop.flows.executors.local import LocalExecutor
 
 
+def _beside(asset: Asset) -> bool:
+    """Whether a step is one of which several run beside each other: trials of a search."""
+    return asset.search is not None and asset.search.at_once > 1
+
+
 class ByKind:
     """An executor that isolates training and keeps tables where their data is.
 
@@ -21,7 +26,7 @@ class ByKind:
 
     def __init__(self, assets: Mapping[str, Asset], blobs: Blobs) -> None:
         """Run `assets` against this store."""
-        self._limited = frozenset(key for key, asset in assets.items() if asset.resources.limited)
+        self._limited = frozenset(key for key, asset in assets.items() if asset.resources.limited or _beside(asset))
         self._here = LocalExecutor(assets, blobs)
         self._apart = ForkedExecutor()
 

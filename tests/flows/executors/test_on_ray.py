@@ -26,6 +26,7 @@ MARKS = Path("MARKS_HERE")
 
 from everloop.core.ports import Resources
 from everloop.flows import control
+from everloop.flows.search.definitions import floats, search
 
 
 def parts(count: int = 8):
@@ -42,6 +43,10 @@ def total(worked):
     return [one[0] for one in worked]
 
 
+def tuned(x=0.0):
+    return {"loss": (x - 1) ** 2}
+
+
 def raises():
     raise ValueError("the label has one class only")
 
@@ -55,6 +60,7 @@ def needs_two():
 
 
 ASSETS = [define(parts), define(worked, each=control.map("part", over="parts")), define(total), define(raises),
+          define(tuned, search=search({"x": floats(-3.0, 3.0)}, minimize="loss", trials=8, seed=2)),
           define(slow, resources=Resources(seconds=2.0)), define(needs_two, resources=Resources(cores=2))]
 """
 
@@ -100,6 +106,8 @@ def test_a_flow_runs_on_two_nodes_and_survives_the_loss_of_one(cluster, author, 
     assert value(project, done.outputs["value/needs_two"]) == "2"
     here = project.run("total", executor=processes, cached=False)
     assert here.outputs == {key: one for key, one in done.outputs.items() if key != "value/needs_two"}
+    searched = project.run("tuned", executor=executor, workers=4)
+    assert searched.outputs == project.run("tuned", executor=processes, cached=False).outputs
     with pytest.raises(StepFailed, match="one class only"):
         project.run("raises", executor=executor)
     with pytest.raises(StepFailed, match="took longer than 2 s"):

@@ -1,0 +1,1 @@
+"""What code inside a step may ask of whoever runs it."""
