@@ -52,6 +52,7 @@ from everloop.models.selection.definitions import select as select
 from everloop.project import Project as Project
 from everloop.project.steps import limits as limits
 from everloop.serving.definitions import AllAtOnce as AllAtOnce
+from everloop.serving.definitions import BlueGreen as BlueGreen
 from everloop.serving.definitions import Canary as Canary
 from everloop.serving.definitions import Guardrails as Guardrails
 from everloop.serving.definitions import Limits as Limits
@@ -66,6 +67,10 @@ from everloop.serving.graph.nodes import Splitter as Splitter
 from everloop.serving.graph.nodes import Step as Step
 from everloop.serving.graph.nodes import Switch as Switch
 from everloop.serving.graph.nodes import Transform as Transform
+from everloop.serving.rollout.declared import Business as Business
+from everloop.serving.rollout.declared import Drift as Drift
+from everloop.serving.rollout.declared import Experiment as Experiment
+from everloop.serving.rollout.declared import Quality as Quality
 from everloop.watch.definitions import Late as Late
 from everloop.watch.definitions import every as every
 from everloop.watch.definitions import on_alarm as on_alarm

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from everloop.cli import calling
+from everloop.cli import calling, rollouts
 from everloop.cli.output import output
 from everloop.cli.session import session
 
@@ -16,6 +16,7 @@ Real = Annotated[bool | None, typer.Option("--real/--false-alarm", help="Was it 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
     calling.add_to(endpoints)
+    rollouts.add_to(endpoints)
     app.add_typer(endpoints, name="endpoints")
     app.add_typer(alarms, name="alarms")
     app.command()(trace)

@@ -32,7 +32,7 @@ from everloop.project.assets import (
 from everloop.project.described import Described
 from everloop.project.placing import at_caller, place, root_of_caller
 from everloop.project.steps import Steps
-from everloop.serving.definitions import AllAtOnce, Canary, EndpointDef, Guardrails, Limits, Shadow, Workers
+from everloop.serving.definitions import Canary, EndpointDef, Guardrails, Limits, Rollout, Workers
 from everloop.watch.definitions import Late, MonitorDef, RetrainDef, Trigger
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -287,7 +287,7 @@ class Project(Steps):
         name: str,
         *,
         graph: Any,
-        rollout: Canary | AllAtOnce | Shadow | None = None,
+        rollout: Rollout | None = None,
         fallback: Any = "previous",
         guardrails: Guardrails | None = None,
         full_disk: Any = "refuse",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from everloop.serving.definitions import (
     AllAtOnce,
+    BlueGreen,
     Canary,
     EndpointDef,
     Guardrails,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllAtOnce",
+    "BlueGreen",
     "CallEndpoint",
     "Canary",
     "EndpointDef",

@@ -29,9 +29,10 @@ from everloop.models import predictor
 from everloop.serving import revision as revisions
 from everloop.serving import table as tables
 from everloop.serving.rollout import entries as revision_entries
+from everloop.serving.rollout.evidence import Evidence
 from everloop.serving.rollout.filling import Filling, with_key_types
 from everloop.serving.rollout.observe import Observer
-from everloop.serving.rollout.state import Event, Plan, Rollout, step
+from everloop.serving.rollout.state import Event, Observed, Plan, Rollout, step
 from everloop.serving.rollout.trust import refusal
 from everloop.serving.table import LOADER, Revision, Route, Service, Table
 
@@ -59,6 +60,7 @@ class Controller:
         self._entries: dict[tuple[str, str, str], Revision] = {}
         self._table: Table | None = None
         self._filling = Filling()
+        self._evidence = Evidence()
         self._trusted: set[tuple[str, str, str]] = set()
         self._refused: dict[tuple[str, str], str] = {}
 
@@ -138,10 +140,19 @@ class Controller:
             version, blocked = None, error.message
         if version and blocked:
             observed = replace(observed, ready=observed.ready - {version.id})
+        observed = self._found(ctx, name, before, plan, observed)
         state, events = step(before, version.id if version else "", plan, observed, ctx.now())
         state = state.with_blocked(blocked)
         self._save(ctx, environment, name, (before, state), events=events, version=version)
         return state, events
+
+    def _found(self, ctx: Context, name: str, before: Rollout, plan: Plan, observed: Observed) -> Observed:
+        """What is observed, with what the guardrails on answers found, while the target may still go back."""
+        if before.phase not in ("canary", "live") or not before.previous:
+            self._evidence.forget((before.target, before.previous))
+            return observed
+        pair = (before.target, before.previous)
+        return replace(observed, findings=self._evidence.findings(ctx, name, pair, plan.guards, before.entered))
 
     def _held(
         self, ctx: Context, environment: str, name: str, before: Rollout, refused: str
@@ -152,8 +163,8 @@ class Controller:
             with ctx.read() as tx:
                 revision = versions.get(tx, ctx.project, before.target).manifest
                 endpoint = dict(versions.get(tx, ctx.project, revision["endpoint"]).manifest)
-            observed = self._observer.observed(f"{ctx.project}.{name}")
-            state, events = step(before, "", Plan.from_manifest(endpoint), observed, ctx.now())
+            observed, plan = self._observer.observed(f"{ctx.project}.{name}"), Plan.from_manifest(endpoint)
+            state, events = step(before, "", plan, self._found(ctx, name, before, plan, observed), ctx.now())
         state = state.with_blocked(refused)
         self._save(ctx, environment, name, (before, state), events=events)
         return name, endpoint, state, events

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from everloop.core.clock import DAY, HOUR, MINUTE, SECOND, Micros
 from everloop.core.errors import DefinitionError
 from everloop.serving.graph.nodes import check, duration, named, node_of, nodes_of
+from everloop.serving.rollout.declared import Guard
 
 FullDisk = Literal["refuse", "unlogged"]
 """What an endpoint does when its prediction log cannot be written: answer 503, or serve without an id."""
@@ -55,6 +56,26 @@ class AllAtOnce:
 
 
 @dataclass(frozen=True, slots=True)
+class BlueGreen:
+    """A new revision is started beside the old one, takes all traffic in one step, and is watched while it soaks.
+
+    The old one stays warm, to take over again at once.
+    """
+
+    soak: str = "10m"
+    """How long guardrails are judged before it counts as settled."""
+
+    def __post_init__(self) -> None:
+        """Check the time."""
+        if duration(self.soak, "soak") <= 0:
+            raise DefinitionError("a soak of no time", hint='BlueGreen(soak="10m"), or AllAtOnce()')
+
+    def manifest(self) -> dict[str, Any]:
+        """The one step, and how long it is watched."""
+        return {"rollout": "blue_green", "steps": [100], "hold": {"micros": duration(self.soak, "soak")}}
+
+
+@dataclass(frozen=True, slots=True)
 class Shadow:
     """A new revision first answers copies of real questions, which no caller sees; then it rolls out as `then` says.
 
@@ -69,11 +90,11 @@ class Shadow:
     """Highest share of rows whose answers may differ; 100%: they are only counted."""
     tolerance: float = 0.01
     """Numbers that are no further apart count as equal."""
-    then: Canary | AllAtOnce = field(default_factory=Canary)
+    then: Canary | AllAtOnce | BlueGreen = field(default_factory=Canary)
 
     def __post_init__(self) -> None:
         """Check it."""
-        if not isinstance(self.then, Canary | AllAtOnce) or self.tolerance < 0:
+        if not isinstance(self.then, Canary | AllAtOnce | BlueGreen) or self.tolerance < 0:
             raise DefinitionError("a shadow is followed by a canary, or by all at once", hint="Shadow(then=Canary())")
         self.manifest()
 
@@ -88,22 +109,32 @@ class Shadow:
         return {**self.then.manifest(), "shadow": said}
 
 
+Rollout = Canary | AllAtOnce | BlueGreen | Shadow
+"""How a new revision takes over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Guardrails:
-    """When a rolling revision goes back by itself. Judged on what the gateways counted."""
+    """When a rolling revision goes back by itself. Errors and latency are judged on what the gateways counted."""
 
     errors: str = "2%"
     """Highest share of requests that the new revision may fail (model errors, crashes, timeouts)."""
     p99: str = ""
     """Highest 99th percentile of the time to answer, for example "250ms"; empty means no bound."""
+    also: tuple[Guard, ...] | list[Guard] = ()
+    """On what was answered, against the champion: `Drift`, `Business`, `Quality`."""
 
     def __post_init__(self) -> None:
-        """Check both bounds."""
+        """Check the bounds."""
+        object.__setattr__(self, "also", tuple(self.also))
+        if any(not isinstance(guard, Guard) for guard in self.also):
+            raise DefinitionError(f"{list(self.also)!r} are no guardrails", hint="Drift(), Business(...), Quality(...)")
         self.manifest()
 
     def manifest(self) -> dict[str, Any]:
         """The share in parts per million, the latency in microseconds (0: no bound)."""
-        return {"errors_ppm": _share(self.errors), "p99_micros": duration(self.p99, "p99") if self.p99 else 0}
+        said = {"errors_ppm": _share(self.errors), "p99_micros": duration(self.p99, "p99") if self.p99 else 0}
+        return {**said, **({"guards": [guard.manifest() for guard in self.also]} if self.also else {})}
 
 
 def _share(text: str) -> int:
@@ -180,7 +211,7 @@ class EndpointDef:
     name: str
     graph: Any
     """A node (see `graph.nodes`), or a model alone."""
-    rollout: Canary | AllAtOnce | Shadow = field(default_factory=Canary)
+    rollout: Rollout = field(default_factory=Canary)
     fallback: Literal["previous"] | None = "previous"
     """Who answers when the chosen revision fails: the previous revision, or nobody."""
     guardrails: Guardrails = field(default_factory=Guardrails)

@@ -1,5 +1,6 @@
 """Finding what was asked and answered: rows in the catalog say where, segments hold it. Loads no engine."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,29 +24,44 @@ def entry_of(home: Path, row: PredictionRow) -> Entry:
 
 
 def entries(home: Path, rows: Iterable[PredictionRow]) -> Iterator[tuple[PredictionRow, Entry]]:
-    """Each row with its log entry; segments are read once if rows of one lie together."""
+    """Each row with its log entry; a segment is opened once if its rows lie together."""
     held: tuple[str, int] = ("", -1)
-    content = b""
+    descriptor = -1
     last: tuple[int, Entry] | None = None
-    for row in rows:
-        if held != (row.gateway, row.segment):
-            held, last = (row.gateway, row.segment), None
-            content = _content(segment_path(home, *held))
-        if last is None or last[0] != row.position:
-            found = next(log.read(content, row.position), None)
-            if found is None:
-                raise NotFound(f"the log of prediction {row.id} is damaged", hint="everloop verify says how far")
-            last = (row.position, found[2])
-        yield row, last[1]
-
-
-def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        for row in rows:
+            if held != (row.gateway, row.segment):
+                if descriptor >= 0:
+                    os.close(descriptor)
+                    descriptor = -1
+                held, last = (row.gateway, row.segment), None
+                descriptor = _opened(segment_path(home, *held))
+            if last is None or last[0] != row.position:
+                found = next(log.read(_frame(descriptor, row.position)), None)
+                if found is None:
+                    raise NotFound(f"the log of prediction {row.id} is damaged", hint="everloop verify says how far")
+                last = (row.position, found[2])
+            yield row, last[1]
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         raise NotFound(
             f"the log segment {path.name} is gone", hint="it was erased, or lies on another machine"
         ) from None
+
+
+def _frame(descriptor: int, position: int) -> bytes:
+    """The bytes of one frame; fewer when it is torn. A segment is large, and mostly little of it is wanted."""
+    head = os.pread(descriptor, log.HEADER.size, position)
+    if len(head) < log.HEADER.size:
+        return b""
+    return head + os.pread(descriptor, log.HEADER.unpack(head)[1], position + log.HEADER.size)
 
 
 def inputs_of(entry: Entry) -> dict[str, list[Any]]:

@@ -45,6 +45,7 @@ _MODULES = (
     "everloop.changes.provenance",
     "everloop.changes.reviewing",
     "everloop.serving.operations",
+    "everloop.serving.rollout.operations",
     "everloop.watch.alarms",
     "everloop.watch.operations",
     "everloop.watch.parity.operations",

@@ -77,6 +77,7 @@ ASKED = [
     ["endpoints", "show", "comeback"],
     ["endpoints", "traffic", "comeback"],
     ["endpoints", "logs", "comeback"],
+    ["endpoints", "guardrails", "comeback"],
     ["alarms", "list", "--all"],
     ["access", "whoami"],
     ["access", "list-users"],

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Row, and_, delete, func, select, tuple_
 
 from everloop.catalog.engine import Tx, insert_into
+from everloop.catalog.tables.operating import feedback, log_segments, predictions
 from everloop.catalog.tables.operating import labels as label_rows
-from everloop.catalog.tables.operating import log_segments, predictions
 from everloop.core.clock import Micros
 from everloop.core.errors import InvalidInput, NotFound
 
@@ -94,6 +94,18 @@ def window(
     if after is not None:
         query = query.where(tuple_(predictions.c.at, predictions.c.id) > after)
     return [_row(row) for row in tx.execute(query.order_by(predictions.c.at, predictions.c.id).limit(limit))]
+
+
+def of_revision(
+    tx: Tx, project: str, revision: str, start: Micros, limit: int, *, newest: bool = False
+) -> list[PredictionRow]:
+    """The first predictions (or the newest) that a revision gave from `start` on, by (at, id)."""
+    query = select(predictions).where(
+        predictions.c.project == project, predictions.c.revision == revision, predictions.c.at >= start
+    )
+    order = (predictions.c.at.desc(), predictions.c.id.desc()) if newest else (predictions.c.at, predictions.c.id)
+    found = [_row(row) for row in tx.execute(query.order_by(*order).limit(limit))]
+    return found[::-1] if newest else found
 
 
 def newest(tx: Tx, project: str, endpoint: str, limit: int = 50) -> list[PredictionRow]:
@@ -183,10 +195,11 @@ def labelled(
 
 
 def erase(tx: Tx, project: str, ids: Sequence[str]) -> None:
-    """Remove predictions and their labels, as if they had never been."""
+    """Remove predictions with their labels and feedback, as if they had never been."""
     for start in range(0, len(ids), _CHUNK):
         chunk = ids[start : start + _CHUNK]
-        tx.execute(delete(label_rows).where(label_rows.c.project == project, label_rows.c.prediction.in_(chunk)))
+        for told in (label_rows, feedback):
+            tx.execute(delete(told).where(told.c.project == project, told.c.prediction.in_(chunk)))
         tx.execute(delete(predictions).where(predictions.c.project == project, predictions.c.id.in_(chunk)))
 
 

@@ -15,7 +15,7 @@ from everloop.catalog.tables import (
 )
 from everloop.catalog.tables.columns import metadata
 
-REVISION = "0010"
+REVISION = "0011"
 """The newest migration; opening a catalog compares with it and loads Alembic only when it differs."""
 
 __all__ = [

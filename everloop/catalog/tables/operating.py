@@ -1,6 +1,6 @@
-"""Tables of predictions, labels, the progress of ingesting prediction logs, rollouts, and live feeds."""
+"""Tables of predictions, labels, feedback, the progress of ingesting prediction logs, rollouts, and live feeds."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, Table, Text, UniqueConstraint
 
 from everloop.catalog.tables.columns import SAID, Key, Moment, Serial, metadata
 
@@ -45,6 +45,25 @@ labels = Table(
     Column("actor", Key, nullable=False),
     UniqueConstraint("project", "prediction", "at", "value"),
     Index(None, "project", "prediction", "id"),
+)
+
+feedback = Table(  # of one prediction, or a figure of many that somebody else counted
+    "feedback",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("project", Key, nullable=False),
+    Column("endpoint", Key, nullable=False),
+    Column("prediction", Key, nullable=False),  # empty: of a revision
+    Column("revision", Key, nullable=False),  # empty: that of the prediction
+    Column("metric", Key, nullable=False),
+    Column("count", BigInteger, nullable=False),  # values
+    Column("total", Float, nullable=False),
+    Column("squares", Float, nullable=False),
+    Column("at", Moment, nullable=False),  # event time
+    Column("recorded", Moment, nullable=False),
+    Column("actor", Key, nullable=False),
+    UniqueConstraint("project", "prediction", "revision", "metric", "at"),
+    Index(None, "project", "revision", "metric", "at"),
 )
 
 rollouts = Table(

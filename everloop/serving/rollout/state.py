@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from everloop.core.clock import MINUTE, Micros
 from everloop.serving.gateway.stats import upper
+from everloop.serving.rollout.judging import Finding
 
 Phase = Literal["none", "starting", "shadow", "canary", "live", "settled", "reverted", "failed"]
 _Z = 2.326  # one-sided 99 %
@@ -66,6 +67,13 @@ class Plan:
     shadow_micros: Micros = 0
     shadow_requests: int = 0
     differ_ppm: int = 1_000_000
+    guards: tuple[Mapping[str, Any], ...] = ()
+    """Guardrails on what is answered, as they are declared."""
+
+    @property
+    def watch_micros(self) -> Micros:
+        """How long a live revision is watched at least, because evidence of it comes late."""
+        return max((guard.get("watch_micros", 0) for guard in self.guards), default=0)
 
     @classmethod
     def from_manifest(cls, endpoint: Mapping[str, Any]) -> "Plan":
@@ -83,6 +91,7 @@ class Plan:
             shadow.get("hold", {}).get("micros", 0),
             shadow.get("hold", {}).get("requests", 0),
             shadow.get("differ_ppm", 1_000_000),
+            tuple(guardrails.get("guards", ())),
         )
 
 
@@ -97,6 +106,8 @@ class Observed:
     counts: Mapping[str, Counts] = field(default_factory=dict)
     shadows: Mapping[str, Counts] = field(default_factory=dict)
     """What was counted of copies that revisions answered."""
+    findings: tuple[Finding, ...] = ()
+    """What the target's answers, feedback and labels say against the champion's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,8 @@ class Rollout:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     blocked: str = ""
     """Why the environment's newest definition makes no revision (a model is missing, parts do not fit)."""
+    entered: Micros = 0
+    """When the target got its first traffic."""
 
     def weights(self, plan: Plan) -> list[tuple[str, int]]:
         """Live revisions with their share in percent; the one that enters comes first."""
@@ -157,6 +170,7 @@ class Rollout:
             "reason": self.reason,
             "evidence": dict(self.evidence),
             "blocked": self.blocked,
+            "entered": self.entered,
         }
 
     @classmethod
@@ -198,7 +212,7 @@ def _begin(state: Rollout, desired: str, observed: Observed, now: Micros) -> tup
     if state.phase == "reverted" and desired == state.previous:
         return replace(state, target=desired, previous="", phase="settled", since=now, reason="", evidence={}), ()
     if desired == state.previous and desired in observed.ready:
-        back = Rollout(desired, state.target, "live", 0, now, observed.counts.get(desired, Counts()))
+        back = Rollout(desired, state.target, "live", 0, now, observed.counts.get(desired, Counts()), entered=now)
         return back, (Event("rolled_back", {"revision": desired, "from": state.target}),)
     previous = "" if champion == desired else champion
     begun = Rollout(desired, previous, "starting", 0, now)
@@ -219,6 +233,7 @@ def _starting(state: Rollout, plan: Plan, observed: Observed, now: Micros) -> tu
 
 
 def _take_traffic(state: Rollout, plan: Plan, observed: Observed, now: Micros) -> tuple[Rollout, tuple[Event, ...]]:
+    state = replace(state, entered=now)
     if not state.previous or plan.steps[0] == 100:
         return _enter(state, "live", "live", observed, now)
     return _enter(state, "canary", "step", observed, now, share=plan.steps[0])
@@ -254,6 +269,9 @@ def _guarded(state: Rollout, plan: Plan, observed: Observed, now: Micros) -> tup
     breach = breached(plan, counted)
     if breach is not None and state.previous:
         return _break(state, breach, evidence_of(counted), now)
+    broken = next((finding for finding in observed.findings if finding.breached), None)
+    if broken is not None and state.previous:
+        return _break(state, broken.reason, {**evidence_of(counted), "guardrail": broken.told()}, now)
     if not _held(plan, counted, now - state.since, watched=state.phase == "live"):
         return state, ()
     if state.phase == "live":
@@ -267,6 +285,8 @@ def _guarded(state: Rollout, plan: Plan, observed: Observed, now: Micros) -> tup
 
 def _held(plan: Plan, counted: Counts, elapsed: Micros, *, watched: bool) -> bool:
     """Whether a step has lasted long enough; a revision that is live is watched for one hold more."""
+    if watched and elapsed < plan.watch_micros:
+        return False
     if plan.hold_requests:
         return counted.requests >= plan.hold_requests
     return elapsed >= (plan.hold_micros or (_WATCH if watched else 0))
