@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Project": "project",
+    "Price": "flows.compute.profiles",
     "Retry": "flows.control",
     "limits": "project.steps",
     "map": "flows.control",

@@ -36,6 +36,13 @@ class SetRoles(Command):
     roles: tuple[str, ...]
 
 
+class SetGrants(Command):
+    """Replace what somebody else is granted beside the roles: `compute.use compute/large`, one text each."""
+
+    name: str
+    grants: tuple[str, ...]
+
+
 class SetDisabled(Command):
     """Shut somebody else out, or let them in again."""
 
@@ -78,6 +85,8 @@ class UserView(Answer):
     created: str
     created_by: str
     disabled: bool
+    grants: tuple[str, ...]
+    """Beside the roles."""
 
 
 class UserList(Answer):
@@ -173,6 +182,15 @@ def set_roles(ctx: Context, cmd: SetRoles) -> UserView:
     _refuse_self(ctx, cmd.name)
     with ctx.write() as tx:
         return _view(access.set_roles(tx, cmd.name, cmd.roles))
+
+
+@operation("access.set_grants", needs="access.write", on=_named)
+def set_grants(ctx: Context, cmd: SetGrants) -> UserView:
+    """Replace what somebody else may do beside their roles: which compute profiles they may use."""
+    _refuse_self(ctx, cmd.name)
+    grants = [Grant.parse(text) for text in cmd.grants]
+    with ctx.write() as tx:
+        return _view(access.set_grants(tx, cmd.name, grants))
 
 
 @operation("access.set_disabled", needs="access.write", on=_named)
@@ -283,6 +301,7 @@ def _view(user: access.User) -> UserView:
         created=iso(user.created),
         created_by=user.created_by,
         disabled=user.disabled,
+        grants=tuple(str(grant) for grant in user.grants),
     )
 
 

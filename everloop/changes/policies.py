@@ -22,7 +22,7 @@ _SANDBOX = re.compile(r"sandbox/[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}/[A-Za-z0-9_][A-
 DEFINITIONS = frozenset(
     {
         "source", "dataset", "view", "service", "trainer", "objective", "check", "endpoint", "monitor", "retrain",
-        "policy", "code", "model",
+        "policy", "compute", "code", "model",
     }
 )  # fmt: skip
 """Kinds that a snapshot holds; everything else is content, which definitions and evidence name."""

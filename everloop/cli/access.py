@@ -43,6 +43,18 @@ def create_user(
         output.show(client.call("access.create_user", name=name, kind=kind, roles=tuple(role or ())))
 
 
+@access.command("set-grants")
+def set_grants(
+    name: str,
+    grants: Annotated[
+        list[str] | None, typer.Argument(help='Each as "compute.use compute/large"; none takes all away.')
+    ] = None,
+) -> None:
+    """Say which compute profiles somebody else may use, beside what their roles allow."""
+    with session.client() as client:
+        output.show(client.call("access.set_grants", name=name, grants=tuple(grants or ())))
+
+
 @access.command("create-token")
 def create_token(
     label: Annotated[str, typer.Option()] = "",

@@ -13,6 +13,7 @@ Every error says what happened (`message`), what to do about it (`hint`), and ca
     ├── Conflict                    409  conflict             the state changed meanwhile, or a name is taken
     ├── Cancelled                   409  cancelled            somebody wanted the work to end
     ├── PolicyRefused               409  policy_refused       the target's policy refuses this change
+    │   └── OverBudget              409  over_budget          a budget is spent: what was finished is kept
     ├── Unavailable                 503  unavailable          a part that is needed does not answer now
     │   ├── Overloaded              429  overloaded           too much waits already; `details["seconds"]` says how long
     │   └── StorageFull             507  storage_full         no space is left for the write
@@ -113,6 +114,12 @@ class PolicyRefused(EverloopError):
 
     code = "policy_refused"
     status = 409
+
+
+class OverBudget(PolicyRefused):
+    """A budget is spent; `details` name its scope and period. What was finished is kept."""
+
+    code = "over_budget"
 
 
 class Unavailable(EverloopError):

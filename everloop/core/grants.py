@@ -115,10 +115,23 @@ ROLES: dict[str, tuple[str, ...]] = {
     ),
     "steward": ("read */*@*#*", "data.capture */*@*", "data.erase */*@*#*", "tag.write */*@*#*"),
     "auditor": ("read */*@*#*", "audit.read */*@*"),
-    "admin": ("read */*@*", "audit.read */*@*", "access.write */*@*", "task.write */*@*", "system.write */*@*"),
+    "admin": (
+        "read */*@*",
+        "audit.read */*@*",
+        "access.write */*@*",
+        "task.write */*@*",
+        "system.write */*@*",
+        "compute.use compute/*@*",
+        "budget.write budget/*@*",
+    ),
     "worker": ("check.record */*@*",),
 }
-"""Roles are lists of grants; they add up. An admin manages access, and neither reads tagged data nor approves."""
+"""Roles are lists of grants; they add up. An admin manages access and budgets; neither reads tagged data nor approves.
+
+Which compute profiles somebody may use is granted one by one (`SINGLE`).
+"""
+SINGLE = frozenset({"compute.use"})
+"""Verbs that a user may be granted by themselves, beside what roles give."""
 SYSTEM_ROLES = frozenset({"worker"})
 """Roles that no user can be given: what a worker found out is evidence because nobody else can write it down."""
 

@@ -108,6 +108,19 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Use:
+    """What something used: seconds of the clock, of CPUs (with all that it started) and of GPUs, bytes."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory: int = 0
+    gpu_seconds: float = 0.0
+    """GPUs held times the seconds that they were held."""
+    written: int = 0
+    """Bytes that it had the system write to storage."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What came out of a step: its saved output, what was measured, the tail of what it printed."""
 
@@ -154,6 +167,10 @@ class Observer(Protocol):
 
     def wrote(self, stream: str, text: str) -> None:
         """The step printed to `out` or `err`; `text` may be any part of a line, or several lines."""
+        ...
+
+    def used(self, use: Use) -> None:
+        """What the step used in all, as its own process counted; not told of one that was killed."""
         ...
 
 

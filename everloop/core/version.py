@@ -10,6 +10,7 @@ from everloop.core.ids import checked_name, manifest_id
 Kind = Literal[
     "check",
     "code",
+    "compute",
     "data",
     "dataset",
     "endpoint",
@@ -34,8 +35,8 @@ KINDS: frozenset[str] = frozenset(get_args(Kind))
 """What each kind is:
 
 definitions, held by snapshots: `source`, `dataset` (contract and code), `view`, `service`, `trainer`
-(a model function), `objective`, `check`, `endpoint`, `monitor`, `retrain`, `policy`, `code` (the
-project's files), and `model` (a trained one);
+(a model function), `objective`, `check`, `endpoint`, `monitor`, `retrain`, `policy`, `compute` (a
+profile of what steps may use, and its price), `code` (the project's files), and `model` (a trained one);
 content: `data` (rows), `frame` (a training frame), `value` (any other step output), `runtime`
 (packages and platform), `evidence` (a check's report), `revision` (a closed endpoint revision),
 `run` (the seal of a tracking run);

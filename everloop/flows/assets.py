@@ -53,6 +53,10 @@ class Asset:
     """Not made by a function but decided by a person."""
     search: Search | None = None
     """Run many times with other parameters; the best is what it gives."""
+    compute: str = ""
+    """The profile that it runs on, by name; empty: the default one, where there is one."""
+    limits: Resources | None = None
+    """What it asked for itself, within its profile; `resources` are what it gets."""
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -18,11 +18,12 @@ from typing import Any, BinaryIO
 import msgspec
 
 from everloop.core.errors import DefinitionError, EverloopError
-from everloop.core.ports import Job, Outcome, Resources, Saved
+from everloop.core.ports import Job, Outcome, Resources, Saved, Use
 from everloop.core.version import Version
 from everloop.flows.assets import Asset, suggest
 from everloop.flows.failure import step_failed
 from everloop.flows.identity.importing import import_from_source
+from everloop.flows.observation.using import Counting
 from everloop.flows.perform import perform
 from everloop.store import open_store
 
@@ -38,14 +39,16 @@ def answer(job: Job, answer_to: int) -> int:
     os.environ.update(job.env)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit(job.resources)
+    counting = Counting(whole=True)
     try:
-        said = {"outcome": outcome_to_json(perform(find_asset(job), job, open_store(job.blobs)))}
+        said: dict[str, Any] = {"outcome": outcome_to_json(perform(find_asset(job), job, open_store(job.blobs)))}
     except EverloopError as error:
         said = {"error": error_to_json(error)}
     except MemoryError as error:
         said = {"error": error_to_json(step_failed(job.step, error))}
     except Exception as error:  # noqa: BLE001 - the edge of the process: the parent must hear of everything
         said = {"error": error_to_json(step_failed(job.step, error))}
+    said["used"] = use_to_json(counting.use())
     sys.stdout.flush()
     sys.stderr.flush()
     with os.fdopen(answer_to, "wb") as pipe:
@@ -140,6 +143,11 @@ def outcome_from_json(raw: Mapping[str, Any], output: str) -> Outcome:
     seconds, cpu_seconds, memory = raw["measured"]
     saved = Saved(version, raw["metrics"], raw["placements"], raw["rests"])
     return Outcome(saved, seconds, cpu_seconds, memory, output, raw["reads"], raw["seen"])
+
+
+def use_to_json(use: Use) -> list[float]:
+    """A use as its numbers, in the order of its fields."""
+    return [use.seconds, use.cpu_seconds, use.peak_memory, use.gpu_seconds, use.written]
 
 
 def error_to_json(error: EverloopError) -> dict[str, Any]:

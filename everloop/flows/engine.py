@@ -7,14 +7,18 @@ a killed run had finished is in the catalog, so a new run repeats only the steps
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from everloop.catalog.context import Context
 from everloop.catalog.making import flows
 from everloop.catalog.making.flows import Flow
-from everloop.core.errors import Cancelled, EverloopError, InvalidInput
+from everloop.core.errors import Cancelled, EverloopError, InvalidInput, OverBudget
 from everloop.core.ports import Executor, RunSink
 from everloop.flows.assets import Asset, suggest
+from everloop.flows.compute.accounts import Accounts
+from everloop.flows.compute.admission import admitted
+from everloop.flows.compute.profiles import Profile, Profiles, hourly
 from everloop.flows.identity import project_tree
 from everloop.flows.identity.recipe import plain_text
 from everloop.flows.observation.observed import Said
@@ -54,17 +58,31 @@ def run(
     """
     chosen = options or Options()
     keys = Keys(origin, executor, codecs, chosen)
-    _check(plan, chosen, keys)
+    plan, profiles = _admitted(ctx, plan, chosen, keys)
+    if chosen.price is None:  # searches with a budget of money ask
+        chosen = replace(chosen, price=lambda asset: hourly(profiles.get(asset.key)))
     code = chosen.code or project_tree(origin.root, ctx.store, origin.name).version
     flow = chosen.flow or (_open(ctx, plan, chosen) if chosen.recorded else None)
     interrupts = Interrupts()
-    ledger = Ledger(ctx, flow)
+    accounts = _accounts(ctx, flow, profiles, chosen)
+    ledger = Ledger(ctx, flow, accounts)
     ledger.base(code)
     say: Progress = progress or (lambda _step, _state, _seconds: None)
     plain = [one.key for one in plan if one.function is not None and one.each is None and one.search is None]
     known = Known(ctx, plain)
     parts: dict[str, Any] = {"keys": keys, "known": known, "ledger": ledger, "progress": say, "interrupts": interrupts}
-    attempts = Attempts(ctx, origin, executor, codecs=codecs, runs=runs, options=chosen, said=said, code=code, **parts)
+    attempts = Attempts(
+        ctx,
+        origin,
+        executor,
+        codecs=codecs,
+        runs=runs,
+        options=chosen,
+        said=said,
+        code=code,
+        accounts=accounts,
+        **parts,
+    )
     approvals = Approvals(ctx, ledger, keys, code.id)
     driver = Driver(ctx, executor, chosen, attempts=attempts, approvals=approvals, code=code.id, runs=runs, **parts)
     ledger.stop = driver.stop
@@ -109,11 +127,38 @@ def _drive(ctx: Context, driver: Driver, ledger: Ledger, plan: Sequence[Asset], 
 
 
 def _close(ctx: Context, flow: Flow, error: BaseException) -> None:
-    cancelled = isinstance(error, Cancelled | KeyboardInterrupt | SystemExit)
+    state: Literal["cancelled", "stopped", "failed"] = "failed"
+    if isinstance(error, Cancelled | KeyboardInterrupt | SystemExit):
+        state = "cancelled"
+    elif isinstance(error, OverBudget):
+        state = "stopped"
     said = str(error) or type(error).__name__
     with suppress(EverloopError), ctx.write() as tx:  # the database may be away: the run shows as lost then
-        if flows.end(tx, ctx.project, flow, "cancelled" if cancelled else "failed", now=ctx.wall(), error=said[:2000]):
-            flows.close_steps(tx, ctx.project, flow.id)
+        if flows.end(tx, ctx.project, flow, state, now=ctx.wall(), error=said[:2000]):
+            flows.close_steps(tx, ctx.project, flow.id, "stopped" if state == "stopped" else "cancelled")
+
+
+def _admitted(
+    ctx: Context, plan: Sequence[Asset], options: Options, keys: Keys
+) -> tuple[Sequence[Asset], Mapping[str, Profile]]:
+    """The plan on its profiles; what is refused closes a run that was taken over."""
+    try:
+        plan, profiles = admitted(ctx, plan, options.profiles or Profiles(), options.environment)
+        _check(plan, options, keys)
+    except EverloopError as error:
+        if options.flow is not None:
+            _close(ctx, options.flow, error)
+        raise
+    return plan, profiles
+
+
+def _accounts(ctx: Context, flow: Flow | None, profiles: Mapping[str, Profile], options: Options) -> Accounts:
+    try:
+        return Accounts(ctx, flow, profiles, options.environment)
+    except EverloopError as error:
+        if flow is not None:
+            _close(ctx, flow, error)
+        raise
 
 
 def _open(ctx: Context, plan: Sequence[Asset], options: Options) -> Flow:

@@ -9,15 +9,12 @@ from everloop.core.errors import DefinitionError
 from everloop.core.ids import checked_name
 from everloop.models.selection.definitions import Select
 
-COMPUTE = ("small", "medium", "large")
-"""Sizes that a workspace maps to resources."""
-
 
 @dataclass(frozen=True, slots=True)
 class TrainerDef:
     """A model function: it gets a training frame and returns a fitted estimator.
 
-    Raises `DefinitionError` (starting with `place`) for a wrong name, holdout or compute size.
+    Raises `DefinitionError` (starting with `place`) for a wrong name or holdout.
     """
 
     name: str
@@ -34,7 +31,8 @@ class TrainerDef:
     """The newest stretch of the frame, kept for evaluation and never shown to the function."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Tunable parameters of the function and their defaults."""
-    compute: str = "small"
+    compute: str = ""
+    """The profile that it is trained on; empty: the project's default, or the smallest built-in one."""
     output: str = "probability"
     """What it answers: `probability` (of class 1), `probabilities` (of each class), `class`, or `value`."""
     select: Select | None = None
@@ -52,10 +50,6 @@ class TrainerDef:
             raise DefinitionError(
                 f"{at}the holdout of model {self.name!r}: {error}", hint='for example "14d"'
             ) from None
-        if self.compute not in COMPUTE:
-            raise DefinitionError(
-                f"{at}model {self.name!r} asks for compute={self.compute!r}", hint="one of " + ", ".join(COMPUTE)
-            )
         if self.output not in OUTPUTS:
             raise DefinitionError(
                 f"{at}model {self.name!r} declares output={self.output!r}", hint="one of " + ", ".join(OUTPUTS)
@@ -72,7 +66,7 @@ class TrainerDef:
             "label_known": self.label_known,
             "holdout": self.holdout,
             "params": {name: repr(value) for name, value in self.params.items()},
-            "compute": self.compute,
+            "compute": self.compute or "default",
             "output": self.output,
         }
         return said if self.select is None else {**said, "select": self.select.manifest()}

@@ -219,13 +219,14 @@ class Project(Steps):
         label: str,
         label_known: str = "",
         holdout: str = "14d",
-        compute: str = "small",
+        compute: str = "",
         output: str = "probability",
         select: Select | None = None,
     ) -> Callable[[Callable[..., Any]], TrainerDef]:
         """Decorate a function from a training frame (and tunable parameters) to a fitted estimator.
 
-        With `select=el.select(…)` the frame holds the columns that the rule chose; the model pins the choice.
+        `compute` names the profile that trains it. With `select=el.select(…)` the frame holds the columns that the rule
+        chose; the model pins the choice.
         """
 
         def declare(function: Callable[..., Any]) -> TrainerDef:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from everloop.core.ports import Resources
 from everloop.data.definitions import DatasetDef, SourceDef
 from everloop.features.definitions import FeatureServiceDef, by_dataset
 from everloop.features.transforms.definitions import TransformDef
@@ -20,12 +19,6 @@ if TYPE_CHECKING:
     from everloop.data.trees.reading import Tree
 
 Table = SourceDef | DatasetDef
-COMPUTE: Mapping[str, Resources] = {
-    "small": Resources(cores=2),
-    "medium": Resources(cores=4),
-    "large": Resources(cores=16),
-}
-"""What the sizes of `compute=` mean here."""
 _FRAMES = "everloop.features.batch.frames"
 _PACK = "everloop.features.transforms.steps:pack_transforms"
 _ENCODE = "everloop.features.vectors.encoding:encode"
@@ -111,7 +104,6 @@ def model_asset(
         kind="model",
         name=trainer.name,
         upstream={frame: f"frame/{trainer.name}_training"},
-        resources=COMPUTE[trainer.compute],
         facts=facts,
         runner=_TRAIN,
     )
@@ -121,7 +113,7 @@ def model_asset(
         beside["selection"] = f"value/{trainer.name}_selection"
     if service.transforms:
         beside["transforms"] = f"value/{_packed(service)}"
-    return replace(made, upstream={**made.upstream, **beside})
+    return replace(made, upstream={**made.upstream, **beside}, compute=trainer.compute)
 
 
 def selection_asset(trainer: TrainerDef, select: Select, service: FeatureServiceDef, time: str | None) -> Asset:

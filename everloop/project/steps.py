@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from everloop.core.errors import DefinitionError
+from everloop.core.errors import DefinitionError, InvalidInput
 from everloop.core.ports import Resources
 from everloop.flows.assets import Asset, define, key_of
+from everloop.flows.compute.profiles import Price, Profile, Profiles, placed, profile
 from everloop.flows.control import Approval, Each, Retry, bytes_of, seconds_of
 from everloop.flows.search.definitions import Search
 from everloop.project.placing import at_caller, place
@@ -31,7 +32,36 @@ class Steps:
     def __init__(self) -> None:
         """Start without any."""
         self.steps: dict[str, Asset] = {}
-        self._run_with: dict[str, tuple[Resources | None, Retry | None]] = {}
+        self.computes: dict[str, Profile] = {}
+        self._run_with: dict[str, tuple[Resources | None, Retry | None, str]] = {}
+
+    @property
+    def profiles(self) -> Profiles:
+        """The compute profiles that this project declares."""
+        return Profiles(self.computes)
+
+    def compute(
+        self,
+        name: str,
+        *,
+        cores: float = 1.0,
+        memory: str | int | None = None,
+        gpus: float = 0.0,
+        timeout: str | float | None = None,
+        price: Price | None = None,
+        default: bool = False,
+    ) -> Profile:
+        """A profile that steps and models may run on (`compute="large"`), with what it costs.
+
+        Who uses it needs the grant `compute.use compute/<name>`. One may be the `default`: what names no profile gets
+        it, and it needs no grant.
+        """
+        made = at_caller(
+            lambda: profile(name, cores=cores, memory=memory, gpus=gpus, timeout=timeout, price=price, default=default)
+        )
+        at_caller(lambda: Profiles({**self.computes, name: made}))
+        self._add("compute", name, self.computes, made)
+        return made
 
     def step(
         self,
@@ -40,6 +70,7 @@ class Steps:
         only_if: str = "",
         unless: str = "",
         joins: bool = False,
+        compute: str = "",
         limits: Resources | None = None,
         retry: Retry | None = None,
         upstream: Mapping[str, str] | None = None,
@@ -50,6 +81,7 @@ class Steps:
         `each=el.map("part", over="parts")` runs it once for every item of a list. `only_if` and `unless` name a value
         that decides whether it runs; what needs a skipped step is skipped too, unless it `joins`: then it gets None.
         `search=el.search(…)` runs it many times with other parameters and gives the best.
+        `compute` names the profile that it runs on, of which `limits` may take a part.
         """
 
         def declare(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,7 +89,6 @@ class Steps:
                 lambda: define(
                     function,
                     upstream=upstream,
-                    resources=limits,
                     retry=retry,
                     each=each,
                     only_if=only_if,
@@ -66,7 +97,7 @@ class Steps:
                     search=search,
                 )
             )
-            self._add("step", asset.name, self.steps, asset)
+            self._add("step", asset.name, self.steps, replace(asset, compute=compute, limits=limits))
             return function
 
         return declare
@@ -95,19 +126,30 @@ class Steps:
 
         self._add("step", name, self.steps, at_caller(made))
 
-    def run_with(self, definition: Any, *, limits: Resources | None = None, retry: Retry | None = None) -> None:
-        """Say with what a dataset or a model of this project is made: `el.limits(...)`, `el.Retry(...)`."""
+    def run_with(
+        self, definition: Any, *, limits: Resources | None = None, retry: Retry | None = None, compute: str = ""
+    ) -> None:
+        """Say with what a dataset or a model of this project is made: `el.limits(...)`, `el.Retry(...)`, a profile."""
         kind, _, name = self._key_of(definition).partition("/")
         if kind not in ("dataset", "trainer"):
             raise DefinitionError(f"{place()}: a {kind} is not executed", hint="say it of a dataset or a model")
-        self._run_with[f"{'data' if kind == 'dataset' else 'model'}/{name}"] = (limits, retry)
+        self._run_with[f"{'data' if kind == 'dataset' else 'model'}/{name}"] = (limits, retry, compute)
 
     def with_steps(self, assets: Iterable[Asset]) -> list[Asset]:
-        """Assets as they are executed, with the steps behind them."""
+        """Assets as they are executed, with the steps behind them; raises `DefinitionError` for an unknown profile."""
         found = []
         for asset in [*assets, *self.steps.values()]:
-            resources, retry = self._run_with.get(asset.key, (None, None))
-            found.append(replace(asset, resources=resources or asset.resources, retry=retry or asset.retry))
+            limits, retry, compute = self._run_with.get(asset.key, (None, None, ""))
+            asked = replace(
+                asset,
+                compute=compute or asset.compute,
+                limits=limits or asset.limits,
+                retry=retry or asset.retry,
+            )
+            try:
+                found.append(placed(asked, self.profiles))
+            except InvalidInput as error:
+                raise DefinitionError(f"{asset.place}: {error.message}", hint=error.hint) from error
         return found
 
     def _add(self, kind: str, name: str, into: dict[str, Any], made: Any) -> None:

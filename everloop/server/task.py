@@ -27,6 +27,7 @@ GRANTS = (
     "change.propose */*@*",
     "check.run */*@*",
     "data.capture */*@*",
+    "compute.use compute/*@*",
 )
 """What the system does by itself, as a service account. It records evidence, as nobody else can; it can propose, and
 neither approve nor merge."""

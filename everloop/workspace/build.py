@@ -28,6 +28,7 @@ from everloop.project import Project
 from everloop.project.described import Described
 from everloop.workspace.codecs import CODECS
 from everloop.workspace.definitions import definition_versions
+from everloop.workspace.flows.computing import profiles_for
 from everloop.workspace.runs import TrackedRuns
 
 
@@ -108,6 +109,7 @@ def build(
             code=code.version,
             flow=request.flow,
             environment=request.environment,
+            profiles=profiles_for(ctx, project.profiles),
             request=to_json(replace(request, given=given), origin, code.version.id),
         ),
         progress=progress,
@@ -166,6 +168,7 @@ def refresh(
             code=code_tree(ctx, project, origin).version,
             title="data of " + environment,
             environment=environment,
+            profiles=profiles_for(ctx, project.profiles),
         ),
         progress=progress,
     )
@@ -273,4 +276,5 @@ def _owned(key: str) -> bool:
         "endpoint",
         "monitor",
         "retrain",
+        "compute",
     }

@@ -22,6 +22,7 @@ def definition_versions(project: Project, code_of: CodeOf) -> dict[str, Version]
     made += [Version("objective", o.name, o.manifest()) for o in project.objectives.values()]
     made += [Version("check", c.name, c.manifest(code_of(c.function))) for c in project.checks.values()]
     made += [Version("endpoint", e.name, e.manifest()) for e in project.endpoints.values()]
+    made += [Version("compute", name, one.manifest()) for name, one in project.computes.items()]
     made += [m.version() for m in project.monitors.values()]
     made += [r.version() for r in project.rules.values()]
     return {version.key: version for version in made}

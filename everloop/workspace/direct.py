@@ -42,8 +42,7 @@ def local_actor(workspace: Workspace, token: str) -> Actor:
             raise NotAuthenticated(
                 f"{name} is no user of this workspace", hint=f"an admin adds one: everloop access create-user {name}"
             )
-        found = access.user(tx, name)
-    return Actor.of(found.name, *sorted(found.roles), kind=found.kind)
+        return access.user(tx, name).actor()
 
 
 def capture(

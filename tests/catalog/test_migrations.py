@@ -37,7 +37,7 @@ def test_the_revision_that_opening_compares_with_is_the_newest_script(catalog):
 
 
 # users act in many projects, and a gateway's log holds predictions of many
-WORKSPACE_WIDE = {"users", "user_roles", "tokens", "login_codes", "sessions", "log_segments"}
+WORKSPACE_WIDE = {"users", "user_grants", "user_roles", "tokens", "login_codes", "sessions", "log_segments"}
 
 
 def test_every_row_belongs_to_a_project_by_its_key_or_by_the_row_it_hangs_on():

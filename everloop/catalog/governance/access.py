@@ -18,10 +18,10 @@ from sqlalchemy import Row, delete, func, insert, select, update
 
 from everloop.catalog.context import Actor, ActorKind
 from everloop.catalog.engine import Tx
-from everloop.catalog.tables.access import login_codes, sessions, tokens, user_roles, users
+from everloop.catalog.tables.access import login_codes, sessions, tokens, user_grants, user_roles, users
 from everloop.core.clock import Micros
 from everloop.core.errors import Conflict, InvalidInput, NotFound
-from everloop.core.grants import SYSTEM_ROLES, Grant, narrowed, role_grants
+from everloop.core.grants import SINGLE, SYSTEM_ROLES, Grant, narrowed, role_grants
 from everloop.core.ids import checked_name, fresh_id
 
 UserKind = Literal["person", "service"]
@@ -39,10 +39,12 @@ class User:
     created: Micros
     created_by: str
     disabled: bool
+    grants: tuple[Grant, ...] = ()
+    """What the user was granted beside the roles."""
 
     def actor(self) -> Actor:
-        """The user, acting with all that the roles allow."""
-        return Actor.of(self.name, *sorted(self.roles), kind=self.kind)
+        """The user, acting with all that the roles and the grants allow."""
+        return Actor.of(self.name, *sorted(self.roles), kind=self.kind, grants=self.grants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ def user(tx: Tx, name: str) -> User:
     if row is None:
         raise NotFound(f"there is no user {name}", hint="`everloop access list-users` shows who there is")
     held = tx.execute(select(user_roles.c.role).where(user_roles.c.user == name)).scalars()
-    return _user(row, frozenset(held))
+    granted = tx.execute(select(user_grants.c.grant).where(user_grants.c.user == name).order_by(user_grants.c.grant))
+    return _user(row, frozenset(held), tuple(map(Grant.parse, granted.scalars())))
 
 
 def all_users(tx: Tx) -> list[User]:
@@ -88,7 +91,11 @@ def all_users(tx: Tx) -> list[User]:
     held: dict[str, set[str]] = defaultdict(set)
     for row in tx.execute(select(user_roles)):
         held[row.user].add(row.role)
-    return [_user(row, frozenset(held[row.name])) for row in tx.execute(select(users).order_by(users.c.name))]
+    granted: dict[str, list[Grant]] = defaultdict(list)
+    for row in tx.execute(select(user_grants).order_by(user_grants.c.grant)):
+        granted[row.user].append(Grant.parse(row.grant))
+    rows = tx.execute(select(users).order_by(users.c.name))
+    return [_user(row, frozenset(held[row.name]), tuple(granted[row.name])) for row in rows]
 
 
 def count_users(tx: Tx) -> int:
@@ -102,6 +109,24 @@ def set_roles(tx: Tx, name: str, roles: Collection[str]) -> User:
     user(tx, name)
     tx.execute(delete(user_roles).where(user_roles.c.user == name))
     _write_roles(tx, name, roles)
+    return user(tx, name)
+
+
+def set_grants(tx: Tx, name: str, grants: Collection[Grant]) -> User:
+    """Replace what a user is granted beside the roles; raises `NotFound`, and `InvalidInput` for what only roles give.
+
+    Tokens follow at once: they are narrowed by what their owner may do now.
+    """
+    for grant in grants:
+        if grant.verb not in SINGLE:
+            raise InvalidInput(
+                f"{grant} is given by roles only", hint="what can be granted by itself: " + ", ".join(sorted(SINGLE))
+            )
+    user(tx, name)
+    tx.execute(delete(user_grants).where(user_grants.c.user == name))
+    rows = [{"user": name, "grant": text} for text in sorted({str(grant) for grant in grants})]
+    if rows:
+        tx.execute(insert(user_grants), rows)
     return user(tx, name)
 
 
@@ -259,10 +284,10 @@ def _write_roles(tx: Tx, name: str, roles: Collection[str]) -> None:
         tx.execute(insert(user_roles), rows)
 
 
-def _user(row: Row[Any], roles: frozenset[str]) -> User:
+def _user(row: Row[Any], roles: frozenset[str], grants: tuple[Grant, ...]) -> User:
     if row.kind not in {"person", "service"}:
         raise InvalidInput(f"{row.kind!r} is not a kind of user", hint="person or service")
-    return User(row.name, row.kind, roles, row.created, row.created_by, row.disabled)
+    return User(row.name, row.kind, roles, row.created, row.created_by, row.disabled, grants)
 
 
 def _token(row: Row[Any]) -> Token:

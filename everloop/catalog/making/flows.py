@@ -18,7 +18,7 @@ from everloop.core.clock import SECOND, Micros
 from everloop.core.errors import Cancelled, Conflict, NotFound
 from everloop.core.ids import fresh_id
 
-State = Literal["running", "parked", "done", "failed", "cancelled"]
+State = Literal["running", "parked", "done", "failed", "cancelled", "stopped"]
 OPEN = ("running", "parked")
 STALE = 30 * SECOND
 """A driver that has not been heard of for so long is taken for dead."""
@@ -53,7 +53,7 @@ class FlowStep:
     step: str
     place: int
     state: str
-    """waiting, running, done, reused, failed, skipped, parked, refused or cancelled."""
+    """waiting, running, done, reused, failed, skipped, parked, refused, cancelled, or stopped by a budget."""
     recipe: str = ""
     output: str = ""
     run: str = ""
@@ -175,11 +175,11 @@ def abandon(tx: Tx, project: str, flow: Flow, *, now: Micros) -> None:
     close_steps(tx, project, flow.id)
 
 
-def close_steps(tx: Tx, project: str, flow: str) -> None:
+def close_steps(tx: Tx, project: str, flow: str, state: str = "cancelled") -> None:
     """Steps of a run that ended before they did: they will not be made."""
     mine = (flow_steps.c.project == project, flow_steps.c.flow == flow)
     closing = update(flow_steps).where(*mine, flow_steps.c.state.in_(("running", "waiting", "parked")))
-    tx.execute(closing.values(state="cancelled"))
+    tx.execute(closing.values(state=state))
 
 
 def save(tx: Tx, project: str, flow: str, rows: Collection[FlowStep]) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Row, delete, func, insert, select, update
 
 from everloop.catalog.engine import Tx, insert_into
 from everloop.catalog.tables.core import chains
-from everloop.catalog.tables.webhooks import webhook_cursors, webhook_events, webhooks
+from everloop.catalog.tables.operating import webhook_cursors, webhook_events, webhooks
 from everloop.catalog.tracking.rows import Page
 from everloop.catalog.tracking.search import Term, fetch_page
 from everloop.core.clock import Micros

@@ -9,13 +9,13 @@ from everloop.catalog.tables import (
     genai,
     governance,
     operating,
+    spending,
     tracking,
     trees,
-    webhooks,
 )
 from everloop.catalog.tables.columns import metadata
 
-REVISION = "0011"
+REVISION = "0012"
 """The newest migration; opening a catalog compares with it and loads Alembic only when it differs."""
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "governance",
     "metadata",
     "operating",
+    "spending",
     "tracking",
     "trees",
-    "webhooks",
 ]

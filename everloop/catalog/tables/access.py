@@ -26,6 +26,14 @@ user_roles = Table(
     sqlite_with_rowid=False,
 )
 
+user_grants = Table(
+    "user_grants",
+    metadata,
+    Column("user", Key, ForeignKey(users.c.name), primary_key=True),
+    Column("grant", Key, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
 tokens = Table(
     "tokens",
     metadata,

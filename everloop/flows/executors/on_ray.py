@@ -23,11 +23,12 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskCancelle
 
 from everloop.core.errors import Cancelled, Conflict, EverloopError, InvalidInput, StepFailed, Unavailable
 from everloop.core.ids import manifest_id
-from everloop.core.ports import Blobs, Job, Observer, Outcome
+from everloop.core.ports import Blobs, Job, Observer, Outcome, Use
 from everloop.flows import child
 from everloop.flows.executors.forked import ForkedExecutor
 from everloop.flows.executors.process import error_of, given_variables
 from everloop.flows.identity.runtime import Runtime, runtime, thread_environment
+from everloop.flows.observation.using import telling
 from everloop.flows.perform import perform
 from everloop.flows.running.finding import objects_of
 from everloop.store import access, open_store
@@ -83,8 +84,10 @@ class RayExecutor:
         environ = {"env_vars": {**thread_environment(int(job.resources.cores)), **_fixed()}}
         task = ray.remote(**wanted, max_retries=_AGAIN, retry_exceptions=False, runtime_env=environ)(_work)
         said = self._waited(job, task.remote(child.write_job(job), self._files, access(job.blobs, os.environ)))
-        if observer is not None and said["output"]:
-            observer.wrote("out", said["output"])
+        if observer is not None:
+            observer.used(Use(*said["used"]))
+            if said["output"]:
+                observer.wrote("out", said["output"])
         if "error" in said:
             raise error_of(said["error"], said["output"])
         outcome = child.outcome_from_json(said["outcome"], said["output"])
@@ -156,21 +159,42 @@ def _work(line: bytes, files: Mapping[str, str], credentials: Mapping[str, str])
     os.environ.update(credentials)
     job = child.job_of(line)
     told: dict[str, Any] = {"output": "", "node": ray.util.get_node_ip_address()}
+    heard = _Used()
     try:
         store = open_store(job.blobs)
         job = replace(job, root=_written(files, store))
         _same(job)
         _imported(job.root)
         if job.resources.limited:
-            outcome = _here.setdefault("forked", ForkedExecutor()).run(job)
+            outcome = _here.setdefault("forked", ForkedExecutor()).run(job, heard)
             told["output"] = outcome.output
         else:
-            outcome = perform(child.find_asset(job), job, store)
+            with telling(heard):
+                outcome = perform(child.find_asset(job), job, store)
         told["outcome"] = child.outcome_to_json(outcome)
     except EverloopError as error:
         told["error"] = child.error_to_json(error)
         told["output"] = str(error.details.get("output", ""))
+    told["used"] = child.use_to_json(heard.use)
     return told
+
+
+class _Used:
+    """Hears on a node what a step used there."""
+
+    shows = False
+
+    def __init__(self) -> None:
+        self.use = Use()
+
+    def began(self, pid: int) -> None:
+        pass
+
+    def wrote(self, stream: str, text: str) -> None:
+        pass
+
+    def used(self, use: Use) -> None:
+        self.use = use
 
 
 def _imported(root: Path) -> None:

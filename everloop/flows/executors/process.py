@@ -13,7 +13,7 @@ import msgspec
 
 from everloop.core import errors
 from everloop.core.errors import Cancelled, EverloopError, StepFailed, Unavailable
-from everloop.core.ports import Job, Observer, Outcome
+from everloop.core.ports import Job, Observer, Outcome, Use
 from everloop.flows.child import outcome_from_json, write_job
 from everloop.flows.executors.limits import Limits
 from everloop.flows.executors.prints import Prints
@@ -95,6 +95,9 @@ class ProcessExecutor:
                 prints.finish()
                 with self._lock:
                     self._running.pop(job.recipe or job.step, None)
+            if observer is not None:
+                with suppress(msgspec.DecodeError):
+                    observer.used(Use(*msgspec.json.decode(said)["used"]))
             return self._outcome(job, child, said, prints.tail(), limits)
 
     def environ(self, _step: str) -> Mapping[str, str]:

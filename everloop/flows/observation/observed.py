@@ -8,9 +8,10 @@ from typing import Any, TextIO
 
 from everloop.core.clock import Micros
 from everloop.core.errors import EverloopError
-from everloop.core.ports import Line, Observer, Outcome, RunSink, Sample
+from everloop.core.ports import Line, Observer, Outcome, Resources, RunSink, Sample, Use
 from everloop.flows.observation.console import Console
 from everloop.flows.observation.sampling import Sampler
+from everloop.flows.observation.using import Meter
 
 Said = Callable[[str, Line], None]
 """Shows a line to people, with the key of its step."""
@@ -33,8 +34,10 @@ class Observed:
         now: Callable[[], Micros],
         secrets: set[str],
         said: Said | None = None,
+        resources: Resources | None = None,
     ) -> None:
-        """Observe `step`; `said` shows its lines."""
+        """Observe `step`, which may use `resources`; `said` shows its lines."""
+        self.meter = Meter(resources or Resources())
         owner = run or recipe
         self.shows = said is not None
 
@@ -59,12 +62,17 @@ class Observed:
 
     def began(self, pid: int) -> None:
         """Measure this process from now on."""
+        self.meter.start(pid)
         if self._sampler is not None:
             self._sampler.start(pid)
 
     def wrote(self, stream: str, text: str) -> None:
         """Take what it printed."""
         self._console.wrote(stream, text)
+
+    def used(self, use: Use) -> None:
+        """Take what it used in all."""
+        self.meter.told = use
 
     def ended(self, outcome: Outcome | None = None) -> None:
         """Write what is left, before the run is closed."""

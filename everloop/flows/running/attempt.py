@@ -18,11 +18,12 @@ from everloop.catalog.making.leaks import Leak
 from everloop.catalog.making.recipes import Ingredients
 from everloop.catalog.steps import StepRow
 from everloop.catalog.versions import Numbered
-from everloop.core.errors import Cancelled, EverloopError
+from everloop.core.errors import Cancelled, EverloopError, OverBudget
 from everloop.core.ports import Executor, Job, Outcome, RunSink
 from everloop.core.version import Version
 from everloop.flows import witness
 from everloop.flows.assets import Asset
+from everloop.flows.compute.accounts import Accounts
 from everloop.flows.flight import Flight
 from everloop.flows.observation.console import secrets_of
 from everloop.flows.observation.observed import Observed, Said
@@ -57,12 +58,14 @@ class Attempts:
         ledger: Ledger,
         code: Version,
         interrupts: Interrupts,
+        accounts: Accounts,
     ) -> None:
         """Work for a run whose other parts are given."""
         self._ctx, self._origin, self._executor, self._codecs, self._runs = ctx, origin, executor, codecs, runs
         self._options, self._progress, self._said = options, progress, said
         self._keys, self._known, self._ledger, self._code = keys, known, ledger, code
         self._interrupts, self._stopping = interrupts, interrupts.stopping
+        self._accounts = accounts
         self._flights = ctx.home
         self._ahead: dict[str, tuple[str, Ingredients]] = {}
 
@@ -144,6 +147,7 @@ class Attempts:
 
     def _attempt(self, unit: Unit, key: str, made_of: Ingredients, attempt: int) -> tuple[Done, Record, bool]:
         asset = unit.asset
+        self._accounts.admit(unit.step)
         self._base(asset)
         tracking = self._runs is not None and asset.kind in self._options.tracked
         params = self._keys.params(asset)
@@ -162,8 +166,10 @@ class Attempts:
             now=self._ctx.now,
             secrets=secrets_of(self._ctx.bindings, job.env),
             said=self._said,
+            resources=asset.resources,
         )
         began = time.perf_counter()
+        used = self._accounts.began(unit, observed.meter, attempt, key, run)
         try:
             apart = self._keys.isolates(asset)
             with nullcontext() if apart else self._interrupts.inside():
@@ -171,14 +177,17 @@ class Attempts:
         except EverloopError as error:
             observed.ended()
             observed.cover(error)
-            self._failed(unit, key, at, error)
+            state = self._failed(unit, key, at, error)
+            self._accounts.ended(used, time.perf_counter() - began, state)
             raise
         except (KeyboardInterrupt, SystemExit, Ended):
+            self._accounts.ended(used, time.perf_counter() - began, self._accounts.stopping)
             observed.ended()
             self._end_run(run, "KILLED", {})
             raise
         observed.ended(outcome)
         record = self._record(unit, key, made_of, outcome, run)
+        self._accounts.ended(used, time.perf_counter() - began, "done", record.version.id)
         ended = replace(
             at,
             state="done",
@@ -194,13 +203,16 @@ class Attempts:
         now = now or time.perf_counter() - began > _SHORT
         return Done(unit.step, key, record.version.id, False, outcome.seconds, run, read), record, now
 
-    def _failed(self, unit: Unit, key: str, at: FlowStep, error: EverloopError) -> None:
-        state = "cancelled" if isinstance(error, Cancelled) or self._stopping.is_set() else "failed"
+    def _failed(self, unit: Unit, key: str, at: FlowStep, error: EverloopError) -> str:
+        """Write down that it did not end well; how it ended."""
+        ended = isinstance(error, Cancelled) or self._stopping.is_set()
+        state = self._accounts.stopping if ended else "failed"
         self._ledger.state(replace(at, state=state, ended=self._ctx.wall(), why=error.message))
         if state == "failed":
             self._ledger.row(replace(self._row(unit, key, at.run), status="failed", at=self._ctx.now()), now=True)
-        self._progress(unit.step, "failed" if state == "failed" else "cancelled", 0.0)
+        self._progress(unit.step, state, 0.0)
         self._end_run(at.run, "FAILED" if state == "failed" else "KILLED", {})
+        return state
 
     def _end_run(self, run: str, status: str, metrics: Mapping[str, float], tx: Any = None) -> None:
         if self._runs is not None and run:
@@ -311,7 +323,7 @@ class Attempts:
 
 def _named(error: EverloopError, wanted: tuple[str, ...]) -> bool:
     """Whether an error, or what the step raised, is one of `wanted` or derives from one."""
-    if isinstance(error, Cancelled):
+    if isinstance(error, Cancelled | OverBudget):
         return False
     kinds = {str(one) for one in error.details.get("kinds", ())} | {str(error.details.get("exception", ""))}
     kinds |= {kind.__name__ for kind in type(error).__mro__} - {"Exception", "BaseException", "object"}

@@ -12,7 +12,7 @@ from typing import Any
 from everloop.catalog.context import Context
 from everloop.catalog.making.flows import FlowStep
 from everloop.catalog.steps import StepRow
-from everloop.core.errors import Cancelled, EverloopError, StepFailed
+from everloop.core.errors import Cancelled, EverloopError, OverBudget, StepFailed
 from everloop.core.ids import manifest_id
 from everloop.core.ports import Executor, RunSink
 from everloop.flows.assets import Asset
@@ -99,6 +99,7 @@ class Driver:
             if self._pool is not None:
                 self._pool.shutdown(wait=True)
             self._end_searches()
+        self._ledger.accounts.check()  # ends steps, which then say that they were cancelled
         if self._error is not None:
             raise self._error
 
@@ -259,7 +260,7 @@ class Driver:
         try:
             done = result()
         except EverloopError as error:
-            if unit.item is None or isinstance(error, Cancelled):
+            if unit.item is None or isinstance(error, Cancelled | OverBudget):
                 self._fail(unit.asset, error)
             elif key in self._searches:
                 self._searches[key].failed(unit, error)

@@ -28,7 +28,7 @@ class Keys:
     def isolates(self, asset: Asset) -> bool:
         """Whether a step gets a process of its own."""
         chooses = getattr(self._executor, "isolates", None)
-        return bool(chooses(asset.key)) if chooses is not None else self.isolated
+        return bool(chooses(asset.key, limited=asset.resources.limited)) if chooses is not None else self.isolated
 
     def runtime_of(self, asset: Asset) -> Runtime:
         """The runtime that a step sees: of its own threads in a process of its own, else of this process."""

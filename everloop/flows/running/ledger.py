@@ -6,8 +6,9 @@ is committed.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from everloop.catalog import placements, steps, versions
@@ -19,8 +20,9 @@ from everloop.catalog.making.leaks import Leak
 from everloop.catalog.making.recipes import Ingredients
 from everloop.catalog.steps import StepRow
 from everloop.catalog.versions import Numbered
-from everloop.core.errors import EverloopError
+from everloop.core.errors import Conflict, EverloopError
 from everloop.core.version import Version
+from everloop.flows.compute.accounts import Accounts
 
 _TOGETHER = 0.1
 """Seconds in which short steps wait for each other."""
@@ -47,9 +49,9 @@ class Record:
 class Ledger:
     """Writes for one run, from any of its threads; a thread of its own keeps the beat."""
 
-    def __init__(self, ctx: Context, flow: Flow | None) -> None:
+    def __init__(self, ctx: Context, flow: Flow | None, accounts: Accounts) -> None:
         """Write for `flow`, or for a run that is not listed."""
-        self._ctx, self.flow = ctx, flow
+        self._ctx, self.flow, self.accounts = ctx, flow, accounts
         self.stop: Callable[[], None] = lambda: None
         """Is called, from the thread that keeps the beat, when the run must end."""
         self._lock, self._writing = threading.Lock(), threading.Lock()
@@ -94,18 +96,21 @@ class Ledger:
 
     def check(self) -> None:
         """Raise what went wrong while writing, or what says that the run must end."""
-        if self._broken is not None:
-            raise self._broken
+        self._whole()
+        self.accounts.check()
 
     def flush(self) -> None:
-        """Write all that waits, in one transaction; raises what `check` raises."""
+        """Write all that waits, in one transaction; raises what went wrong while writing.
+
+        What a budget ends is no such thing: what was finished before is kept.
+        """
         with self._writing, ExitStack() as after:
             with self._lock:
                 for act in self._after:
                     after.callback(act)
                 records, rows, states = self._records, self._rows, list(self._states.values())
                 self._records, self._rows, self._states, self._after = [], [], {}, []
-            self.check()
+            self._whole()
             if records or rows or states:
                 try:
                     self._write(records, rows, states)
@@ -120,13 +125,20 @@ class Ledger:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         self.flush()
+        self.accounts.settle()
 
     def abort(self) -> None:
-        """Stop the beat and write nothing more."""
+        """Stop the beat and write nothing more but what was used: it was used, whatever became of it."""
         self._closed.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
+        with suppress(EverloopError):
+            self.accounts.settle(ours=not isinstance(self._broken, Conflict))
+
+    def _whole(self) -> None:
+        if self._broken is not None:
+            raise self._broken
 
     def _written(self, *, now: bool) -> None:
         if now:
@@ -142,6 +154,7 @@ class Ledger:
                 self._thread.start()
 
     def _keep(self) -> None:
+        due = time.monotonic() + _BEAT
         while not self._closed.is_set():
             woken = self._wake.wait(_BEAT)
             self._wake.clear()
@@ -150,13 +163,23 @@ class Ledger:
             try:
                 if woken:
                     self.flush()
-                elif self.flow is not None:
-                    with self._writing, self._ctx.write() as tx:
-                        flows.hold(tx, self._ctx.project, self.flow, now=self._ctx.wall())
+                if self.flow is not None and time.monotonic() >= due:
+                    due = time.monotonic() + _BEAT
+                    self._beat(self.flow)
             except EverloopError as error:
                 self._broken = error
                 self.stop()
                 return
+
+    def _beat(self, flow: Flow) -> None:
+        """Say that the run lives and what it uses; a budget that is spent ends it."""
+        before, used = self.accounts.over, self.accounts.look()
+        with self._writing, self._ctx.write() as tx:
+            flows.hold(tx, self._ctx.project, flow, now=self._ctx.wall())
+            if used:
+                self.accounts.beat(tx)
+        if before is None and self.accounts.over is not None:
+            self.stop()
 
     def _write(self, records: list[Record], rows: list[StepRow], states: list[FlowStep]) -> None:
         ctx, project = self._ctx, self._ctx.project
@@ -173,6 +196,8 @@ class Ledger:
             steps.record_many(tx, project, [*(one.row for one in records), *rows])
             if self.flow is not None:
                 flows.save(tx, project, self.flow.id, states)
+            used = self.accounts.write(tx)
+        self.accounts.written(used)
         if records or rows:
             with self._lock:
                 self._there.update(base)

@@ -17,7 +17,7 @@ from everloop.flows.running.approving import go_on
 class ListFlows(Command):
     """Runs of flows, newest first."""
 
-    state: Literal["", "running", "parked", "done", "failed", "cancelled"] = ""
+    state: Literal["", "running", "parked", "done", "failed", "cancelled", "stopped"] = ""
     limit: int = Field(50, ge=1, le=500)
 
 
@@ -45,7 +45,8 @@ class FlowRow(Answer):
     environment: str
     actor: str
     state: str
-    """running, parked, done, failed, cancelled; or lost: it says that it runs, and its process is dead."""
+    """running, parked, done, failed, cancelled, stopped (by a budget); or lost: it says that it runs, and its process
+    is dead."""
     created: int
     ended: int | None
     error: str
@@ -114,7 +115,7 @@ def _view(ctx: Context, identity: str) -> FlowView:
     return FlowView(
         flow=row,
         steps=[_step(one, needs.get(one.step.partition("[")[0], []), labels) for one in rows],
-        resumable=row.state in ("lost", "failed") and bool(flow.request),
+        resumable=row.state in ("lost", "failed", "stopped") and bool(flow.request),
     )
 
 

@@ -8,8 +8,11 @@ from typing import Any, Literal
 from everloop.catalog.making.flows import Flow
 from everloop.core.version import Version
 from everloop.flows.assets import Asset
+from everloop.flows.compute.profiles import Profiles
 
-State = Literal["waiting", "running", "done", "reused", "failed", "skipped", "parked", "refused", "cancelled"]
+State = Literal[
+    "waiting", "running", "done", "reused", "failed", "skipped", "parked", "refused", "cancelled", "stopped"
+]
 Progress = Callable[[str, State, float], None]
 """Called with a step's key, its state and its seconds (0 until it ended), from the thread that runs the step."""
 
@@ -96,5 +99,7 @@ class Options:
     environment: str = ""
     price: Callable[[Asset], float | None] | None = None
     """What an hour of a step's compute costs, for searches with a budget of money; None: nobody knows."""
+    profiles: Profiles | None = None
+    """The compute profiles that hold; None: steps get what their assets say, and nothing is paid."""
     request: Mapping[str, Any] = field(default_factory=dict)
     """What it takes to go on with the run in another process."""

@@ -30,9 +30,9 @@ class ByKind:
         self._here = LocalExecutor(assets, blobs)
         self._apart = ForkedExecutor()
 
-    def isolates(self, step: str) -> bool:
+    def isolates(self, step: str, *, limited: bool = False) -> bool:
         """Whether a step (its key) gets a process of its own, with threads and seeds of its own."""
-        return step.startswith("model/") or step in self._limited
+        return limited or step.startswith("model/") or step in self._limited
 
     def environ(self, step: str) -> Mapping[str, str]:
         """The variables that a step would see if it ran now."""
@@ -40,7 +40,7 @@ class ByKind:
 
     def run(self, job: Job, observer: Observer | None = None) -> Outcome:
         """Run it; see `core.ports.Executor`."""
-        chosen: Executor = self._apart if self.isolates(job.step) else self._here
+        chosen: Executor = self._apart if self.isolates(job.step, limited=job.resources.limited) else self._here
         return chosen.run(job, observer)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from everloop.catalog import chain, tasks
 from everloop.catalog.context import Actor, Context
 from everloop.catalog.governance import access
 from everloop.catalog.operating import webhooks
-from everloop.catalog.tables.webhooks import webhooks as table
+from everloop.catalog.tables.operating import webhooks as table
 from everloop.core.clock import DAY, SystemClock
 from everloop.core.errors import CorruptObject, InvalidInput, PolicyRefused, Unavailable
 from everloop.models.webhooks.delivery import TASK, deliver, dispatch, opened
