@@ -58,6 +58,7 @@ _HOMES = {
     "when": "features.expressions",
     "vector": "features.vectors.definitions",
     "select": "models.selection.definitions",
+    "Onnx": "models.compiled.definitions",
     "Tree": "data.trees.reading",
     "Candidate": "checks.definitions",
     "Objective": "checks.definitions",

@@ -49,6 +49,7 @@ from everloop.flows.search.definitions import choice as choice
 from everloop.flows.search.definitions import floats as floats
 from everloop.flows.search.definitions import ints as ints
 from everloop.flows.search.definitions import search as search
+from everloop.models.compiled.definitions import Onnx as Onnx
 from everloop.models.selection.definitions import select as select
 from everloop.project import Project as Project
 from everloop.project.steps import limits as limits

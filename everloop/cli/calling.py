@@ -85,10 +85,11 @@ def traffic(name: str, environment: Environment = "production") -> None:
     listed = [
         {"revision": revision.number, "weight": revision.weight, "gateway": gateway}
         | {column: its.get(column, 0) for column in columns}
+        | {"engine": ", ".join(sorted({w.get("engine", "") for w in its.get("workers", {}).values()} - {""}))}
         for revision in found.revisions
         for gateway, its in revision.observed.items()
     ]
-    output.rows(listed, ["revision", "weight", "gateway", *columns], empty="no gateway serves it now")
+    output.rows(listed, ["revision", "weight", "gateway", *columns, "engine"], empty="no gateway serves it now")
 
 
 def logs(

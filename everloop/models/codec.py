@@ -16,15 +16,17 @@ from everloop.core.errors import InvalidInput
 from everloop.core.ports import Blobs, Saved
 from everloop.core.version import Version
 from everloop.models.canonical import canonical_digest
+from everloop.models.compiled.verifying import compiled, with_verdict
 from everloop.models.flavours import library_of, names_of
 from everloop.models.metrics import evaluate
 from everloop.models.package import package
-from everloop.models.predictor import Predictor, load, materialize
+from everloop.models.predictor import CARD, Predictor, load, materialize
 from everloop.models.signature import Field, conform, field_of
 from everloop.models.training import Fitted
 
 _EXAMPLE_ROWS = 5
 _PROBE_ROWS = 64
+_VERIFIED_ROWS = 4096
 
 Array = np.ndarray[Any, Any]
 
@@ -45,6 +47,11 @@ class ModelCodec:
         label = str(facts.get("label", ""))
         metrics = _measured(packed.predictor, fitted.holdout, label)
         files = {**packed.files, **fitted.beside} | _probe(fields, fitted.holdout)
+        verdict: dict[str, Any] = {}
+        if facts.get("compile"):
+            real = ("training", columns) if fitted.holdout is None else ("holdout", _rows_of(fields, fitted.holdout))
+            more, verdict = compiled(packed, facts["compile"], _spread(real[1], _VERIFIED_ROWS), real[0])
+            files |= {**more, CARD: with_verdict(packed.files[CARD], verdict)}
         inputs = facts.get("inputs", {})
         manifest = {
             "flavor": library_of(fitted.estimator),
@@ -58,6 +65,7 @@ class ModelCodec:
             "label": label,
             "frame": next((str(i) for role, i in inputs.items() if role != "holdout"), ""),
             "holdout": str(inputs.get("holdout", "")),
+            **({"compiled": verdict} if verdict else {}),
             "metrics": {metric: f"{measured:.12g}" for metric, measured in metrics.items()},
         }
         lineage = tuple((role, str(facts[f"{role}_id"])) for role in ("service", "trainer") if facts.get(f"{role}_id"))
@@ -140,9 +148,19 @@ def _probe(fields: tuple[Field, ...], holdout: Any) -> dict[str, bytes]:
     """Some holdout rows, evenly spaced, for comparing two trainings by what they answer."""
     if holdout is None or len(holdout) == 0:
         return {}
-    chosen = np.unique(np.linspace(0, len(holdout) - 1, _PROBE_ROWS).astype(np.int64))
-    arrays = conform(fields, {field.name: _array(holdout, field.name)[chosen] for field in fields})
+    arrays = conform(fields, _spread(_rows_of(fields, holdout), _PROBE_ROWS))
     return {"probe.json": msgspec.json.encode({name: array.tolist() for name, array in arrays.items()})}
+
+
+def _rows_of(fields: tuple[Field, ...], table: Any) -> dict[str, Array]:
+    return {field.name: _array(table, field.name) for field in fields}
+
+
+def _spread(columns: Mapping[str, Array], most: int) -> dict[str, Array]:
+    """At most so many rows, evenly spaced."""
+    count = len(next(iter(columns.values())))
+    chosen = np.unique(np.linspace(0, count - 1, most).astype(np.int64))
+    return {name: values[chosen] for name, values in columns.items()}
 
 
 def _array(table: Any, name: str) -> Array:

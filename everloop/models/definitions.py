@@ -7,6 +7,7 @@ from typing import Any
 from everloop.core.clock import parse_duration
 from everloop.core.errors import DefinitionError
 from everloop.core.ids import checked_name
+from everloop.models.compiled.definitions import Onnx
 from everloop.models.selection.definitions import Select
 
 
@@ -37,6 +38,8 @@ class TrainerDef:
     """What it answers: `probability` (of class 1), `probabilities` (of each class), `class`, or `value`."""
     select: Select | None = None
     """Which of the service's columns the function gets; None: all."""
+    compile: Onnx | None = None
+    """Whether it is compiled when it is packaged; the compiled form serves where it was verified."""
     place: str = ""
     """`file:line` of the definition."""
 
@@ -57,7 +60,7 @@ class TrainerDef:
 
     def manifest(self) -> dict[str, Any]:
         """The definition's manifest; the function's code is not in it (a recipe pins that)."""
-        said = {
+        said: dict[str, Any] = {
             "name": self.name,
             "function": f"{self.function.__module__}:{self.function.__qualname__}",
             "service": self.service,
@@ -69,6 +72,8 @@ class TrainerDef:
             "compute": self.compute or "default",
             "output": self.output,
         }
+        if self.compile is not None:
+            said["compile"] = self.compile.manifest()
         return said if self.select is None else {**said, "select": self.select.manifest()}
 
 

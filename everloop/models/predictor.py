@@ -49,6 +49,8 @@ class Predictor:
                 f"a {type(estimator).__name__} has no {method}", hint='declare output="class" or output="value"'
             )
         self._ask = ask
+        self.engine = "native"
+        """By what it answers, and where that is not what was wished for, why."""
         if not self.frame:
             forget_names(estimator)
 

@@ -19,6 +19,7 @@ from everloop.features.transforms.definitions import TransformDef, transform_of
 from everloop.features.vectors.definitions import EncoderDef
 from everloop.flows.assets import Asset, define, suggest, wire
 from everloop.flows.identity import closure_hash
+from everloop.models.compiled.definitions import Onnx
 from everloop.models.definitions import TrainerDef
 from everloop.models.selection.definitions import Select
 from everloop.project.assets import (
@@ -222,11 +223,13 @@ class Project(Steps):
         compute: str = "",
         output: str = "probability",
         select: Select | None = None,
+        compile: Onnx | None = None,  # noqa: A002 - the word that authors look for
     ) -> Callable[[Callable[..., Any]], TrainerDef]:
         """Decorate a function from a training frame (and tunable parameters) to a fitted estimator.
 
         `compute` names the profile that trains it. With `select=el.select(…)` the frame holds the columns that the rule
         chose; the model pins the choice.
+        With `compile=el.Onnx()` it is also compiled, and served so where its answers were verified to be the same.
         """
 
         def declare(function: Callable[..., Any]) -> TrainerDef:
@@ -245,6 +248,7 @@ class Project(Steps):
                     compute=compute,
                     output=output,
                     select=select,
+                    compile=compile,
                     place=asset.place,
                 )
             )

@@ -98,6 +98,7 @@ def model_asset(
         "columns": list(service.columns),
         "output": trainer.output,
         "trainer": trainer.name,
+        **({} if trainer.compile is None else {"compile": trainer.compile.manifest()}),
     }
     made = define(
         trainer.function,

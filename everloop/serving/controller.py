@@ -294,6 +294,7 @@ class Controller:
 def _workers(endpoint: Mapping[str, Any]) -> dict[str, int]:
     """What a route says of its workers where its definition does."""
     said = dict(endpoint.get("workers", {}))
+    said.pop("inline", None)  # its parts say so
     return {"max_queue": said.pop("queue"), **said} if said else {}
 
 

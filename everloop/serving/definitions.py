@@ -158,6 +158,9 @@ class Workers:
     idle: str = "15m"
     queue: int = 1024
     """Requests that may wait for a model; more are refused at once, with 429."""
+    inline: bool = False
+    """Whether models whose compiled form was verified (`compile=el.Onnx()`) answer inside the gateway: no hop, and no
+    process of their own that may die alone."""
 
     def __post_init__(self) -> None:
         """Check the bounds."""
@@ -170,7 +173,8 @@ class Workers:
     def manifest(self) -> dict[str, Any]:
         """The bounds."""
         idle = duration(self.idle, "idle")
-        return {"least": self.least, "most": max(self.most, 1), "idle_micros": idle, "queue": self.queue}
+        said = {"least": self.least, "most": max(self.most, 1), "idle_micros": idle, "queue": self.queue}
+        return {**said, "inline": True} if self.inline else said
 
 
 _PERIODS: dict[str, Micros] = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}

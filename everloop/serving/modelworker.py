@@ -164,7 +164,12 @@ def serve(connection: socket.socket) -> int:
     except Exception as error:  # noqa: BLE001 - the edge of a user's model: the gateway is told why
         connection.sendall(wire.encode(wire.UNFIT, 0, 0, _said(error)))
         return 1
-    hello = {"outputs": [o.listed() for o in outputs], "pid": os.getpid(), "seconds": time.monotonic() - started}
+    hello = {
+        "outputs": [o.listed() for o in outputs],
+        "pid": os.getpid(),
+        "seconds": time.monotonic() - started,
+        "engine": getattr(predictor, "engine", ""),
+    }
     connection.sendall(wire.encode(wire.HELLO, 0, 0, msgspec.json.encode(hello)))
     answerer = Answerer(predictor, layout, outputs)
     pace = Pace(setup.max_rows, setup.budget_seconds)

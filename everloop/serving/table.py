@@ -18,7 +18,9 @@ from everloop.core.signing import SigningKey, VerifyKey
 from everloop.serving.columns import Layout
 
 PREDICATE = "https://everloop.dev/routes/v1"
-LOADER = "everloop.models.predictor:load"
+LOADER = "everloop.models.compiled.loader:load"
+INLINE = "everloop.models.compiled.loader:load_compiled"
+"""Of a verified compiled model that the gateway may ask inside its own process."""
 
 
 class Lookup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

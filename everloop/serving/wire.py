@@ -20,7 +20,7 @@ ANSWER = 2
 FAILED = 3
 """The model raised: the payload is the message."""
 HELLO = 4
-"""The worker is warm: the payload is JSON (`outputs`, `pid`, `warm_seconds`)."""
+"""The worker is warm: the payload is JSON (`outputs`, `pid`, `seconds`, `engine`)."""
 UNFIT = 5
 """The worker cannot serve: the payload says why; it exits."""
 FORGET = 6

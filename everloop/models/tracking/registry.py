@@ -83,6 +83,8 @@ class RegisteredVersionView(Answer):
     estimator: str
     metrics: dict[str, str]
     source: str
+    compiled: Mapping[str, Any] = Field(default_factory=dict)
+    """The verdict on its compiled form (`verified`, `reason`, `difference`, …); empty where none was asked for."""
 
 
 class RegisteredView(Answer):
@@ -307,4 +309,5 @@ def _version(tx: Tx, project: str, one: RegisteredVersion, manifest: Mapping[str
         estimator=str(manifest.get("estimator", "")),
         metrics={name: str(value) for name, value in dict(manifest.get("metrics", {})).items()},
         source=one.source,
+        compiled=dict(manifest.get("compiled") or {}),
     )

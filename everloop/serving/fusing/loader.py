@@ -9,8 +9,7 @@ from everloop.core.errors import CorruptObject
 from everloop.features.transforms.applying import apply
 from everloop.features.transforms.packing import load as load_transforms
 from everloop.features.transforms.typed import Typed
-from everloop.models.predictor import Predictor
-from everloop.models.predictor import load as load_model
+from everloop.models.compiled.loader import load as load_model
 from everloop.serving.columns import Columns
 from everloop.serving.fusing.derived import NULL, PREFIX, masked
 
@@ -20,9 +19,10 @@ LOADER = "everloop.serving.fusing.loader:load"
 class Fused:
     """A model and the transforms in front of it."""
 
-    def __init__(self, predictor: Predictor, transforms: list[Any]) -> None:
+    def __init__(self, predictor: Any, transforms: list[Any]) -> None:
         """Answer with `predictor` for what `transforms` make of the columns."""
         self._predictor, self._transforms = predictor, transforms
+        self.engine: str = predictor.engine
 
     def predict(self, columns: Columns) -> dict[str, Any]:
         """What the model answers, and beside it each column that was made, as `derived.<name>`."""

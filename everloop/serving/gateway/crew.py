@@ -55,6 +55,8 @@ class Crew:
         self.outputs: Outputs = ()
         self.shown: Outputs = ()
         self.outputs_raw = msgspec.Raw(b"\x90")
+        self.engine = ""
+        """What its workers answer by, as they say."""
         self.ready = asyncio.Event()
         self.asked_at = time.monotonic()
         self._processes: list[ModelProcess] = []
@@ -191,6 +193,7 @@ class Crew:
         """A process became warm, or is so no more."""
         if process.outputs:
             self.outputs, self.shown, self.outputs_raw = process.outputs, process.shown, process.outputs_raw
+            self.engine = process.engine
         if any(one.ready.is_set() for one in self._processes):
             if not self.ready.is_set():
                 self.asked_at = time.monotonic()  # who waited for it is only now about to ask
@@ -207,4 +210,5 @@ def told(crew: Crew) -> dict[str, Any]:
         "processes": len(crew.pids),
         "restarts": crew.restarts,
         "waiting": crew.waiting,
+        "engine": crew.engine,
     }

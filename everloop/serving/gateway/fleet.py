@@ -20,6 +20,7 @@ from everloop.serving import table as tables
 from everloop.serving.columns import Layout, Outputs
 from everloop.serving.gateway.crew import Crew, Size
 from everloop.serving.gateway.crew import told as crew_told
+from everloop.serving.gateway.inline.within import crew_for
 from everloop.serving.gateway.stats import Counters, NodeCounters, ShadowCounters
 from everloop.serving.graph.nodes import numbered
 from everloop.serving.graph.running import prepared
@@ -231,7 +232,7 @@ class Fleet:
             if key in self._processes:
                 self._processes[key].size = size
                 continue
-            process = self._processes[key] = Crew(part, size)
+            process = self._processes[key] = crew_for(part, size)
             if not first or size.least:  # what may sleep, sleeps until it is asked; a newcomer must show that it can
                 process.wake()
                 starting.append(process)

@@ -58,6 +58,8 @@ class ModelProcess:
         """The outputs that callers see."""
         self.outputs_raw = msgspec.Raw(b"\x90")
         self.ready = asyncio.Event()
+        self.engine = ""
+        """What its worker says that it answers by: `native`, `onnx`, or `native (why not otherwise)`."""
         self.problem = ""
         """Why it is not ready; empty while it is or may become so."""
         self.restarts = 0
@@ -149,6 +151,7 @@ class ModelProcess:
             self.outputs = outputs_from(hello["outputs"])
             self.shown = shown(self.outputs)
             self.outputs_raw = msgspec.Raw(msgspec.msgpack.encode(hello["outputs"]))
+            self.engine = str(hello.get("engine", ""))
             self.problem = ""
             self._ready_at = time.monotonic()
             self.ready.set()

@@ -16,7 +16,7 @@ from everloop.serving.fusing.derived import NULL, nulls_apart
 from everloop.serving.fusing.loader import LOADER as FUSED
 from everloop.serving.graph.nodes import is_line, nodes_of
 from everloop.serving.graph.planning import Plan, visit, without_code
-from everloop.serving.table import LOADER, Lookup, Part, Revision, Service
+from everloop.serving.table import INLINE, LOADER, Lookup, Part, Revision, Service
 
 DATATYPES = {
     "boolean": "BOOL",
@@ -85,11 +85,15 @@ def entry_of(
     service = FeatureServiceDef.from_manifest(version.name, manifests[service_id], manifests) if service_id else None
     lookup = _lookup(version, manifests, service, scope) if service else None
     models = version.manifest["models"]
+    inline = manifests[version.manifest["endpoint"]].get("workers", {}).get("inline", False)
 
     def part_of(role: str) -> Part:
         model = manifests[models[role]]
         fed = service if service and model.get("service") in (service_id, None, "") else None
-        return _part(version.name, model, fed, folder_of(models[role]), loader)
+        within = inline and bool(dict(model.get("compiled") or {}).get("verified"))
+        return _part(
+            version.name, model, fed, folder_of(models[role]), INLINE if within and loader == LOADER else loader
+        )
 
     first = next(iter(models))
     own = part_of(first)
@@ -137,7 +141,7 @@ def _part(name: str, model: Mapping[str, Any], service: FeatureServiceDef | None
         inputs, nullable = _before_transforms(service, inputs)
         if service.transforms:
             _check_packed(name, service, folder)
-            loader = FUSED if loader == LOADER else loader
+            loader = FUSED if loader in (LOADER, INLINE) else loader
     example = example_of(folder, [column for column, _ in inputs])
     inputs = [*inputs, *([column + NULL, "BOOL"] for column in nullable)]
     return Part(str(folder), loader, inputs, nulls_apart(example, nullable, 1) if example else example, nullable)

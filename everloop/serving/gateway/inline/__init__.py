@@ -1,0 +1,1 @@
+"""Models that answer inside the gateway, without a hop to a worker."""
