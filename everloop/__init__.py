@@ -67,6 +67,7 @@ _HOMES = {
     "AllAtOnce": "serving.definitions",
     "BlueGreen": "serving.definitions",
     "Canary": "serving.definitions",
+    "Explain": "serving.definitions",
     "Guardrails": "serving.definitions",
     "Limits": "serving.definitions",
     "Shadow": "serving.definitions",

@@ -56,6 +56,7 @@ from everloop.project.steps import limits as limits
 from everloop.serving.definitions import AllAtOnce as AllAtOnce
 from everloop.serving.definitions import BlueGreen as BlueGreen
 from everloop.serving.definitions import Canary as Canary
+from everloop.serving.definitions import Explain as Explain
 from everloop.serving.definitions import Guardrails as Guardrails
 from everloop.serving.definitions import Limits as Limits
 from everloop.serving.definitions import Shadow as Shadow

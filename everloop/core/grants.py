@@ -103,6 +103,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "data.capture */*@*",
         "feed.push data/*@*",
         "label.write endpoint/*@*",
+        "endpoint.explain endpoint/*@*",
         "alarm.write endpoint/*@*",
     ),
     "approver": ("read */*@*", "change.comment */*@*", "change.approve */*@*", "flow.approve flow/*@*"),
@@ -114,7 +115,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "alarm.write endpoint/*@*",
     ),
     "steward": ("read */*@*#*", "data.capture */*@*", "data.erase */*@*#*", "tag.write */*@*#*"),
-    "auditor": ("read */*@*#*", "audit.read */*@*"),
+    "auditor": ("read */*@*#*", "audit.read */*@*", "endpoint.explain endpoint/*@*"),
     "admin": (
         "read */*@*",
         "audit.read */*@*",

@@ -33,7 +33,7 @@ from everloop.project.assets import (
 from everloop.project.described import Described
 from everloop.project.placing import at_caller, place, root_of_caller
 from everloop.project.steps import Steps
-from everloop.serving.definitions import Canary, EndpointDef, Guardrails, Limits, Rollout, Workers
+from everloop.serving.definitions import Canary, EndpointDef, Explain, Guardrails, Limits, Rollout, Workers
 from everloop.watch.definitions import Late, MonitorDef, RetrainDef, Trigger
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -299,6 +299,7 @@ class Project(Steps):
         deadline: str = "10s",
         workers: Workers | None = None,
         limits: Limits | None = None,
+        explain: Explain | None = None,
     ) -> EndpointDef:
         """An address that answers predictions, and how a new revision takes over."""
         made = at_caller(
@@ -312,6 +313,7 @@ class Project(Steps):
                 deadline,
                 workers or Workers(),
                 limits or Limits(),
+                explain,
             )
         )
         for key in made.upstream:

@@ -17,7 +17,7 @@ from typing import Any
 from everloop.catalog import facts, refs, versions
 from everloop.catalog.context import Context
 from everloop.catalog.operating import rollouts
-from everloop.catalog.operating.callers import callers
+from everloop.catalog.operating.callers import callers, explaining
 from everloop.core.clock import Micros
 from everloop.core.errors import EverloopError
 from everloop.core.ports import Blobs
@@ -38,6 +38,9 @@ from everloop.serving.table import LOADER, Revision, Route, Service, Table
 
 Materialize = Callable[[Mapping[str, Any], Blobs, Path], Any]
 """(model manifest, object store, folder): makes the folder of the model's files, all or nothing."""
+
+Tokens = tuple[dict[str, list[str]], list[str]]
+"""Digests of tokens that may ask, each with its projects; those that may also ask for explanations."""
 
 
 class Controller:
@@ -70,7 +73,7 @@ class Controller:
         environment: str = "production",
     ) -> list[Event]:
         """One step for every endpoint of `environment` in each context's project; returns what happened."""
-        tokens: dict[str, list[str]] = {}
+        tokens: Tokens = ({}, [])
         wall = 0
         happened: list[Event] = []
         routes: list[Route] = []
@@ -80,7 +83,7 @@ class Controller:
                 wall = ctx.wall()
                 self._observer.look(self._home, wall)
                 with ctx.read() as tx:
-                    tokens = callers(tx, at=wall)
+                    tokens = callers(tx, at=wall), explaining(tx, at=wall)
             for name, endpoint, state, events in self._steps(ctx, environment):
                 happened.extend(events)
                 try:
@@ -278,14 +281,14 @@ class Controller:
         self,
         environment: str,
         routes: list[Route],
-        tokens: dict[str, list[str]],
+        tokens: Tokens,
         services: list[Service],
         wall: Micros,
     ) -> None:
         current = self._current()
         # from the clock, so that it rises even when the file was lost: gateways refuse a sequence that falls
         sequence = max(current.sequence + 1, wall // 1000)
-        table = Table(sequence, environment, routes, self._replay, tokens, services)
+        table = Table(sequence, environment, routes, self._replay, tokens[0], services, tokens[1])
         if not tables.same(table, current) or not self._path.is_file():
             tables.write(self._path, table, self._key)
             self._table = table

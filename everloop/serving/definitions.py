@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from everloop.core.clock import DAY, HOUR, MINUTE, SECOND, Micros
 from everloop.core.errors import DefinitionError
-from everloop.serving.graph.nodes import check, duration, named, node_of, nodes_of
+from everloop.serving.graph.nodes import check, duration, is_line, named, node_of, nodes_of
 from everloop.serving.rollout.declared import Guard
 
 FullDisk = Literal["refuse", "unlogged"]
@@ -209,6 +209,26 @@ def _per(text: str) -> tuple[int, Micros]:
 
 
 @dataclass(frozen=True, slots=True)
+class Explain:
+    """Answers may be asked for with their explanation (`?explain=true`)."""
+
+    budget: str = "200ms"
+    """How long an answer waits for its explanation; after that it comes without, and says so."""
+    rows: int = 32
+    """Rows of one request that are explained at most."""
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        duration(self.budget, "budget")
+        if not 1 <= self.rows <= 10_000:
+            raise DefinitionError(f"explanations of {self.rows} rows", hint="between 1 and 10,000 in one request")
+
+    def manifest(self) -> dict[str, Any]:
+        """Budget and rows."""
+        return {"budget_micros": duration(self.budget, "budget"), "rows": self.rows}
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointDef:
     """An endpoint: an address that answers predictions, whatever revision is live."""
 
@@ -224,6 +244,8 @@ class EndpointDef:
     """How long a request may take before it is given up."""
     workers: Workers = field(default_factory=Workers)
     limits: Limits = field(default_factory=Limits)
+    explain: Explain | None = None
+    """Whether answers may be explained; None: nobody may ask for that."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot serve."""
@@ -234,6 +256,11 @@ class EndpointDef:
             raise DefinitionError(f"full_disk {self.full_disk!r} is unknown", hint='"refuse" or "unlogged"')
         duration(self.deadline, "deadline")
         check(self.name, node_of(self.graph))
+        if self.explain is not None and not is_line(node_of(self.graph)):
+            raise DefinitionError(
+                f"endpoint {self.name} explains, and its graph is more than a look-up and a model",
+                hint="give the model an endpoint of its own that explains",
+            )
 
     @property
     def key(self) -> str:
@@ -250,6 +277,7 @@ class EndpointDef:
             "full_disk": self.full_disk,
             "deadline_micros": duration(self.deadline, "deadline"),
             **({"limits": self.limits.manifest()} if self.limits != Limits() else {}),
+            **({} if self.explain is None else {"explain": self.explain.manifest()}),
             **({"workers": self.workers.manifest()} if self.workers != Workers() else {}),
         }
 

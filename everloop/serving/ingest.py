@@ -6,7 +6,9 @@ It may stop or be killed anywhere, and starts again without losing or doubling. 
 from collections.abc import Iterator
 from pathlib import Path
 
+from everloop.catalog import facts
 from everloop.catalog.engine import Catalog
+from everloop.catalog.facts import Fact
 from everloop.catalog.operating import predictions
 from everloop.catalog.operating.predictions import PredictionRow, Segment
 from everloop.serving import log
@@ -41,22 +43,33 @@ def _ingest_segment(catalog: Catalog, path: Path, before: Segment, *, closed: bo
         content = file.read()
     count, end = 0, 0
     batch: list[PredictionRow] = []
+    told: list[tuple[str, Fact]] = []
     for start, stop, entry in log.read(content):
         batch.extend(_rows(entry, before, before.position + start))
+        if entry.explained is not None:
+            told.append((entry.project, _asked_why(entry)))
         end = stop
         if len(batch) >= _BATCH:
-            _write(catalog, batch, Segment(before.gateway, before.segment, before.position + end, closed=False))
+            _write(catalog, batch, Segment(before.gateway, before.segment, before.position + end, closed=False), told)
             count += len(batch)
-            batch = []
+            batch, told = [], []
     if batch or closed:
-        _write(catalog, batch, Segment(before.gateway, before.segment, before.position + end, closed=closed))
+        _write(catalog, batch, Segment(before.gateway, before.segment, before.position + end, closed=closed), told)
     return count + len(batch)
 
 
-def _write(catalog: Catalog, batch: list[PredictionRow], progress: Segment) -> None:
+def _write(catalog: Catalog, batch: list[PredictionRow], progress: Segment, told: list[tuple[str, Fact]]) -> None:
     with catalog.write() as tx:
         predictions.ingest(tx, batch)
+        for project, fact in told:
+            facts.append(tx, project, fact)
         predictions.record_progress(tx, progress)
+
+
+def _asked_why(entry: log.Entry) -> Fact:
+    """That somebody had an answer explained: it tells more of a person than the answer does."""
+    payload = {"prediction": entry.id, "rows": entry.rows, "method": entry.explained[0] if entry.explained else ""}
+    return Fact("prediction.explained", f"endpoint/{entry.endpoint}", "gateway", entry.at, payload, entry.wall)
 
 
 def _rows(entry: log.Entry, segment: Segment, position: int) -> Iterator[PredictionRow]:

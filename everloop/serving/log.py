@@ -13,8 +13,10 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 
 from everloop.core.clock import SECOND, Micros
 from everloop.core.errors import StorageFull
@@ -56,6 +58,15 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     """Views that were too old or never filled, and what stood for them: `default` (values over no facts) or `serve`."""
     path: dict[str, str] = {}
     """What happened in the graph: shares that splitters took, steps whose default stood in or that were left out."""
+    explained: tuple[str, list[str], bytes] | None = None
+    """Where explained: the method, the inputs, and `base` (n), `output` (n), `values` (n, k) as 64 bit floats."""
+
+    def explanation(self) -> list[dict[str, Any]]:
+        """Of each row `{method, base, output, values: {input: what it adds}}`; empty when none was asked for."""
+        if self.explained is None:
+            return []
+        method, names, payload = self.explained
+        return explanations(method, names, payload, self.rows)
 
     def columns(self) -> Columns:
         """The model's inputs, decoded."""
@@ -73,6 +84,17 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     def row_ids(self) -> list[str]:
         """The prediction ids: the request's own for one row, `<id>.<row>` for several."""
         return [self.id] if self.rows == 1 else [f"{self.id}.{row}" for row in range(self.rows)]
+
+
+def explanations(method: str, names: list[str], payload: bytes, rows: int) -> list[dict[str, Any]]:
+    """What an explainer answered, row by row."""
+    table = np.frombuffer(payload, "<f8")
+    values = table[2 * rows :].reshape(rows, len(names)).tolist()
+    pairs = zip(table[:rows].tolist(), table[rows : 2 * rows].tolist(), values, strict=True)
+    return [
+        {"method": method, "base": base, "output": output, "values": dict(zip(names, of_row, strict=True))}
+        for base, output, of_row in pairs
+    ]
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -160,6 +160,8 @@ def serve(connection: socket.socket) -> int:
     try:
         module, _, name = setup.loader.partition(":")
         predictor: Predictor = getattr(importlib.import_module(module), name)(setup.folder)
+        if hasattr(predictor, "budget"):
+            predictor.budget = setup.budget_seconds
         outputs = warm(predictor, layout, setup.example)
     except Exception as error:  # noqa: BLE001 - the edge of a user's model: the gateway is told why
         connection.sendall(wire.encode(wire.UNFIT, 0, 0, _said(error)))

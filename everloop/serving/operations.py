@@ -1,6 +1,9 @@
 """Operations of serving: endpoints as wanted and as observed, predictions and where they come from, labels."""
 
+from collections.abc import Collection
 from typing import Any
+
+from pydantic import Field
 
 from everloop.catalog import facts, refs, versions
 from everloop.catalog.context import Context
@@ -15,6 +18,7 @@ from everloop.core.grants import Target
 from everloop.core.ids import short
 from everloop.data.sensitive.masking import hidden_of, masked
 from everloop.serving import segments
+from everloop.serving.log import Entry
 from everloop.serving.rollout import observe
 from everloop.serving.rollout.state import Plan, Rollout
 
@@ -118,6 +122,8 @@ class PredictionView(Answer):
     answer: dict[str, Any]
     masked: tuple[str, ...] = ()
     """Keys and inputs whose values the asker may not see."""
+    explanation: dict[str, Any] = Field(default={})
+    """`{method, base, output, values}` where the caller asked for it; what masked inputs add is left out."""
     label: Any = None
     label_at: str = ""
 
@@ -279,9 +285,18 @@ def _prediction(ctx: Context, row: PredictionRow, label: Label | None) -> Predic
         inputs=masked(inputs, hidden),
         masked=tuple(sorted(hidden & {*keys, *inputs})),
         answer={name: values[row.row] for name, values in segments.answers_of(entry).items()},
+        explanation=_explanation(entry, row.row, hidden),
         label=None if label is None else label.value,
         label_at="" if label is None else iso(label.at),
     )
+
+
+def _explanation(entry: Entry, row: int, hidden: Collection[str]) -> dict[str, Any]:
+    listed = entry.explanation()
+    if not listed:
+        return {}
+    told = listed[row]
+    return {**told, "values": {name: value for name, value in told["values"].items() if name not in hidden}}
 
 
 @operation("predictions.trace", needs="read", on=_on_prediction, reads=True)

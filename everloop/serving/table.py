@@ -51,6 +51,18 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[name, datatype]` of what it is asked with, in order."""
     example: dict[str, list[Any]]
     nullable: list[str] = []
+    budget_micros: int = 50_000
+    """How long a batch of several requests may take, as far as past ones tell; an explanation, how long it may take."""
+
+
+class Explainer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a revision's answers are explained."""
+
+    part: Part
+    columns: list[str]
+    """The model's inputs, in the order of the explanation's values."""
+    rows: int
+    """Of one request, at most."""
 
 
 class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,6 +90,7 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`module:function` that loads the folder into a predictor."""
     graph: dict[str, Any] | None = None
     """The endpoint's graph; None stands for what `lookup` and the model say alone."""
+    explainer: Explainer | None = None
     parts: dict[str, Part] = {}
     """Of a graph that is more than a line: what its workers run, by `model <role>` or `transform <name>`."""
 
@@ -144,6 +157,8 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokens: dict[str, list[str]] = {}
     """SHA-256 of a token (hexadecimal) -> projects whose endpoints it may ask (`*`: all)."""
     services: list[Service] = []
+    explaining: list[str] = []
+    """Digests of the tokens that may ask for explanations; on loopback everybody may."""
 
     def check(self) -> Self:
         """Return the table; raises `InvalidInput` when it contradicts itself."""

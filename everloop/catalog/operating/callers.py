@@ -1,15 +1,32 @@
 """Who may ask endpoints beyond loopback: the digests of valid tokens, for the gateways' signed table."""
 
 import json
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from everloop.catalog.engine import Tx
 from everloop.catalog.tables.access import tokens, user_roles, users
 from everloop.core.clock import Micros
-from everloop.core.grants import Grant, Target
+from everloop.core.grants import Grant, Target, narrowed, role_grants
 
 _ASK = Target("endpoint", "any", "production")
+
+
+def explaining(tx: Tx, *, at: Micros) -> list[str]:
+    """SHA-256 of each token that may ask endpoints of production for explanations (`endpoint.explain`).
+
+    The user's roles must allow it, and the token's own grants, where it has any.
+    """
+    held: dict[str, list[Grant]] = {}
+    for row in tx.execute(select(user_roles.c.user, user_roles.c.role)):
+        held.setdefault(row.user, []).extend(role_grants(row.role))
+    return [row.digest for row in tx.execute(_valid(at)) if _may_explain(row.grants, held.get(row.user, []))]
+
+
+def _may_explain(grants: str, held: list[Grant]) -> bool:
+    own = [Grant.parse(text) for text in json.loads(grants)]
+    return any(grant.allows("endpoint.explain", _ASK) for grant in (narrowed(own, held) if own else held))
 
 
 def callers(tx: Tx, *, at: Micros) -> dict[str, list[str]]:
@@ -18,8 +35,17 @@ def callers(tx: Tx, *, at: Micros) -> dict[str, list[str]]:
     Tokens of people and services whose user is enabled; a token with narrower grants counts when one of them reads
     every endpoint of production. Tokens of tasks never ask.
     """
-    query = (
-        select(tokens.c.digest, tokens.c.project, tokens.c.grants)
+    found = {}
+    for row in tx.execute(_valid(at)):
+        own = [Grant.parse(text) for text in json.loads(row.grants)]
+        if not own or any(grant.allows("read", _ASK) for grant in own):
+            found[row.digest] = [row.project or "*"]
+    return found
+
+
+def _valid(at: Micros) -> Select[Any]:
+    return (
+        select(tokens.c.digest, tokens.c.project, tokens.c.grants, tokens.c.user)
         .join(users, users.c.name == tokens.c.user)
         .where(
             tokens.c.kind != "task",
@@ -30,9 +56,3 @@ def callers(tx: Tx, *, at: Micros) -> dict[str, list[str]]:
         )
         .order_by(tokens.c.digest)
     )
-    found = {}
-    for row in tx.execute(query):
-        narrowed = [Grant.parse(text) for text in json.loads(row.grants)]
-        if not narrowed or any(grant.allows("read", _ASK) for grant in narrowed):
-            found[row.digest] = [row.project or "*"]
-    return found

@@ -98,9 +98,13 @@ def blanked(entry: log.Entry, rows: list[int]) -> log.Entry:
             for extent in output.tail:
                 width *= extent
             answers.append(width)
+    explained = entry.explained
+    if explained is not None:
+        method, names, payload = explained
+        explained = (method, names, _zeroed(payload, [8, 8, 8 * len(names)], entry.rows, rows))
     inputs = _zeroed(entry.inputs, widths, entry.rows, rows)
     return msgspec.structs.replace(
-        entry, keys=keys, inputs=inputs, answer=_zeroed(entry.answer, answers, entry.rows, rows)
+        entry, keys=keys, inputs=inputs, explained=explained, answer=_zeroed(entry.answer, answers, entry.rows, rows)
     )
 
 

@@ -55,6 +55,11 @@ class Door:
         reached = self._projects(headers.get(b"authorization", b""), table)
         return lambda project: project in reached or "*" in reached
 
+    def check_explaining(self, headers: Mapping[bytes, bytes], table: Table | None) -> None:
+        """Raise `PermissionDenied` when this caller may not ask what an answer is made of."""
+        if not self._local and (table is None or self.caller(headers, table) not in table.explaining):
+            raise PermissionDenied("explanations need endpoint.explain", hint="a token of a contributor or an auditor")
+
     @staticmethod
     def caller(headers: Mapping[bytes, bytes], table: Table | None) -> str:
         """Who asks, as its limits know it: the digest of a known token; empty for everybody else together."""

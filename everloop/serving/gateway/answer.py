@@ -13,6 +13,7 @@ from everloop.core.clock import Micros
 from everloop.core.errors import EverloopError, InvalidInput, Overloaded, StepFailed, StorageFull, Unavailable
 from everloop.serving import log
 from everloop.serving.columns import Columns, Layout, Outputs, describe, pack_answer, unpack_answer
+from everloop.serving.explaining.asking import Explanation, begun, need_explainer
 from everloop.serving.fusing.derived import nulls_apart
 from everloop.serving.gateway.features import FeaturesGone, Looked
 from everloop.serving.gateway.fleet import Live, LiveRoute
@@ -43,6 +44,8 @@ class Asked:
     protocol: str
     started: float
     """`time.monotonic()` at the request's arrival."""
+    explain: bool = False
+    """Whether the explanation is asked for too."""
     depth: int = 0
     """How many endpoints called each other before."""
 
@@ -59,6 +62,7 @@ class _Told:
     answer: dict[str, np.ndarray[Any, Any]]
     stale: Mapping[str, str]
     path: Mapping[str, str] = field(default_factory=dict)
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Answered:
     """Feature views that were too old, and what stood for them."""
     path: Mapping[str, str] = field(default_factory=dict)
     """What happened in the graph: shares taken, defaults that stood in, steps that were left out."""
+    explanation: Explanation | None = None
 
     def parameters(self) -> dict[str, Any]:
         """What every reply says about itself."""
@@ -88,6 +93,8 @@ class Answered:
             said["stale"] = dict(self.stale)
         if self.path:
             said["path"] = dict(self.path)
+        if self.explanation:
+            said["explanation"] = self.explanation.told()
         return said
 
 
@@ -117,7 +124,7 @@ class Predictions:
 
     async def _copy(self, asked: Asked, live: Live) -> Copied:
         """What a shadow answers to the same question; nothing is logged as a prediction."""
-        again = replace(asked, started=time.monotonic())
+        again = replace(asked, started=time.monotonic(), explain=False)
         at = asked.at or time.time_ns() // 1000
         told = await (self._line(again, live, at) if live.graph is None else self._graph(again, live, live.graph, at))
         return told.said, live.shown if live.graph is None else told.outputs, told.answer
@@ -168,6 +175,8 @@ class Predictions:
         return asked.started + asked.route.route.deadline_micros / 1e6
 
     async def _by(self, asked: Asked, live: Live, fallback: str) -> Answered:
+        if asked.explain:
+            need_explainer(live)
         if live.waiting >= asked.route.route.max_queue:
             raise Overloaded("too many requests wait for this model", hint="try again in a second", seconds=1)
         if not live.ready:
@@ -182,7 +191,8 @@ class Predictions:
         live.counters.answered(asked.question.rows, took)
         live.counters.stale += bool(told.stale)
         shown = live.shown if live.graph is None else told.outputs
-        return Answered(identity, live, asked.question.rows, shown, told.answer, bool(fallback), told.stale, told.path)
+        said = (bool(fallback), told.stale, told.path, told.explanation)
+        return Answered(identity, live, asked.question.rows, shown, told.answer, *said)
 
     async def _line(self, asked: Asked, live: Live, at: Micros) -> "_Told":
         """A look-up, where there is one, and the model."""
@@ -199,10 +209,17 @@ class Predictions:
         if live.revision.nullable:
             columns = nulls_apart(columns, live.revision.nullable, rows)
         payload = process.model_inputs.pack(columns, rows)
-        frame = await process.ask(payload, rows, self._deadline(asked))
+        explaining = begun(live, payload, rows) if asked.explain else None
+        try:
+            frame = await process.ask(payload, rows, self._deadline(asked))
+        except BaseException:
+            if explaining is not None:
+                explaining.cancel()
+            raise
         _count(live, len(live.nodes) - 1, rows, time.monotonic() - started)
         answer = unpack_answer(process.outputs, frame.payload, rows)
-        return _Told((live.logged_raw, payload), (process.outputs_raw, frame.payload), process.outputs, answer, stale)
+        told = _Told((live.logged_raw, payload), (process.outputs_raw, frame.payload), process.outputs, answer, stale)
+        return told if explaining is None else replace(told, explanation=await explaining)
 
     async def _graph(self, asked: Asked, live: Live, graph: Mapping[str, Any], at: Micros) -> "_Told":
         """A graph, whose nodes are all of this revision."""
@@ -285,6 +302,7 @@ class Predictions:
             asked.protocol,
             dict(told.stale),
             dict(told.path),
+            told.explanation.logged if told.explanation else None,
         )
         try:
             self._appender.append(entry)

@@ -37,6 +37,8 @@ class Size:
     most: int = 1
     idle_seconds: float = 900.0
     """With `least` 0: how long nobody asks before the last process ends."""
+    awaited: bool = True
+    """Whether a revision must show that this part answers, before it serves."""
 
     def joined(self, other: "Size") -> "Size":
         """What satisfies both: a part may be of several endpoints."""

@@ -30,6 +30,7 @@ from everloop.serving.table import Part, Revision, Route, Table
 _READY_SECONDS = 60.0
 _WEIGH_SECONDS = 1.0
 _POLL_SECONDS = 0.2
+_EXPLAINER_IDLE = 300.0
 
 
 @dataclass(slots=True)
@@ -43,6 +44,8 @@ class Live:
     shadowed: ShadowCounters
     endpoint: ShownBy
     """The outputs of another endpoint of the project, by its name."""
+    explainer: Any = None
+    """Who explains its answers, a crew that starts with the first who asks; None where nobody may."""
     graph: dict[str, Any] | None = field(init=False)
     """The numbered graph, where it is more than a line."""
     caller: Layout = field(init=False)
@@ -233,7 +236,9 @@ class Fleet:
                 self._processes[key].size = size
                 continue
             process = self._processes[key] = crew_for(part, size)
-            if not first or size.least:  # what may sleep, sleeps until it is asked; a newcomer must show that it can
+            if size.awaited and (
+                not first or size.least
+            ):  # what may sleep, sleeps until it is asked; a newcomer must show that it can
                 process.wake()
                 starting.append(process)
         if first:
@@ -281,11 +286,12 @@ class Fleet:
             other = self.routes.get(f"{route.project}.{name}")
             return other.champion.shown if other is not None and other.live else ()
 
-        return Live(revision, workers, *self._counters[counted], shown)
+        explainer = self._processes[_key(revision.explainer.part)] if revision.explainer else None
+        return Live(revision, workers, *self._counters[counted], shown, explainer)
 
     def _end_unused(self) -> None:
         lives = [live for route in self.routes.values() for live in route.live]
-        used = {id(worker) for live in lives for worker in live.workers.values()}
+        used = {id(worker) for live in lives for worker in (*live.workers.values(), live.explainer)}
         for key in [key for key, process in self._processes.items() if id(process) not in used]:
             task = asyncio.get_running_loop().create_task(self._processes.pop(key).sleep())
             self._retiring.add(task)
@@ -352,6 +358,8 @@ def _wanted(table: Table) -> dict[bytes, tuple[Part, Size]]:
         for part in (part for revision in route.revisions for part in revision.workers.values()):
             _, before = wanted.get(_key(part), (part, size))
             wanted[_key(part)] = part, size.joined(before)
+        for part in (revision.explainer.part for revision in route.revisions if revision.explainer):
+            wanted[_key(part)] = part, Size(0, 1, _EXPLAINER_IDLE, awaited=False)
     return wanted
 
 
@@ -366,6 +374,7 @@ def _told(live: Live) -> dict[str, Any]:
         "waiting": live.waiting,
         "workers": {name: crew_told(worker) for name, worker in live.workers.items()},
         **({"shadow": live.shadowed.told()} if live.revision.shadow_ppm or live.shadowed.requests else {}),
+        **({"explainer": crew_told(live.explainer)} if live.explainer else {}),
         "nodes": {str(number): counted.told() for number, counted in live.nodes.items()},
         **live.counters.told(),
     }

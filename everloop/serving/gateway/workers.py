@@ -108,7 +108,7 @@ class ModelProcess:
         )
         self._link = link
         part = self.part
-        setup = Setup(part.folder, part.loader, part.inputs, part.example)
+        setup = Setup(part.folder, part.loader, part.inputs, part.example, budget_seconds=part.budget_micros / 1e6)
         link.transport.write(wire.encode(wire.ASK, 0, 0, msgspec.json.encode(setup)))
 
     def ask(self, payload: bytes, rows: int, deadline: float) -> "asyncio.Future[wire.Frame]":

@@ -12,11 +12,12 @@ from everloop.core.version import Version
 from everloop.features.definitions import FeatureServiceDef
 from everloop.features.transforms.definitions import raw_inputs
 from everloop.features.transforms.packing import CARD
+from everloop.serving.explaining.loader import LOADER as EXPLAINING
 from everloop.serving.fusing.derived import NULL, nulls_apart
 from everloop.serving.fusing.loader import LOADER as FUSED
 from everloop.serving.graph.nodes import is_line, nodes_of
 from everloop.serving.graph.planning import Plan, visit, without_code
-from everloop.serving.table import INLINE, LOADER, Lookup, Part, Revision, Service
+from everloop.serving.table import INLINE, LOADER, Explainer, Lookup, Part, Revision, Service
 
 DATATYPES = {
     "boolean": "BOOL",
@@ -108,6 +109,11 @@ def entry_of(
     examples: dict[str, list[Any]] = own.example
     for part in parts.values():
         examples = {**part.example, **examples}
+    explainer = None
+    if said := manifests[version.manifest["endpoint"]].get("explain"):
+        names = [name for name, _ in inputs_of(manifests[models[first]].get("signature"))]
+        part = msgspec.structs.replace(own, loader=EXPLAINING, budget_micros=said["budget_micros"])
+        explainer = Explainer(part, names, said["rows"])
     return Revision(
         id=version.id,
         number=0,
@@ -121,6 +127,7 @@ def entry_of(
         nullable=nullable,
         loader=own.loader,
         graph=without_code(graph),
+        explainer=explainer,
         parts=parts,
     )
 

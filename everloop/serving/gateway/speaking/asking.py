@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs
 
 from everloop.core.clock import Micros, parse_time
 from everloop.core.errors import InvalidInput
 from everloop.serving.gateway.access import Door
 from everloop.serving.gateway.answer import Answered, Asked, Predictions
 from everloop.serving.gateway.fleet import Fleet, Live, LiveRoute
+from everloop.serving.gateway.passing.relay import Scope
 from everloop.serving.gateway.speaking.limits import Limits, wall
 from everloop.serving.gateway.speaking.replies import Header
 from everloop.serving.protocol.question import Question
@@ -32,16 +34,19 @@ class Desk:
         protocol: str,
         started: float,
         pinned: str,
+        explain: bool = False,
     ) -> Answered:
         """Predict and log; raises what `Predictions.answer` raises."""
         at: Micros = 0
         stamp = headers.get(b"everloop-time")
         if stamp is not None:
             at = self._event_time(stamp.decode("latin-1"))
+        if explain:
+            self.door.check_explaining(headers, self.fleet.table)
         if route.route.limits:
             self.limits.take(route, self.door.caller(headers, self.fleet.table), wall())
         sticky = headers.get(b"everloop-sticky", b"")
-        return await self.predictions.answer(Asked(route, question, at, sticky, pinned, protocol, started))
+        return await self.predictions.answer(Asked(route, question, at, sticky, pinned, protocol, started, explain))
 
     def _event_time(self, text: str) -> Micros:
         table = self.fleet.table
@@ -56,6 +61,12 @@ class Desk:
 def taking(route: LiveRoute, pinned: str) -> Live:
     """The revision whose columns a question is read by."""
     return route.pinned(pinned) if pinned else route.champion
+
+
+def explains(scope: Scope) -> bool:
+    """Whether the address asks for the explanation too (`?explain=true`)."""
+    asked = scope["query_string"]
+    return bool(asked) and parse_qs(asked).get(b"explain", [b""])[-1].lower() in (b"true", b"1")
 
 
 def pinned_by(headers: Mapping[bytes, bytes]) -> str:

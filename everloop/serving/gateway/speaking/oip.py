@@ -9,7 +9,7 @@ from everloop.core.errors import EverloopError, NotFound, Unavailable
 from everloop.serving.gateway.faults import told
 from everloop.serving.gateway.passing.relay import Receive, Scope
 from everloop.serving.gateway.speaking import repository
-from everloop.serving.gateway.speaking.asking import Desk, marks, pinned_by, taking
+from everloop.serving.gateway.speaking.asking import Desk, explains, marks, pinned_by, taking
 from everloop.serving.gateway.speaking.replies import (
     JSON,
     Header,
@@ -35,7 +35,7 @@ async def reply(desk: Desk, scope: Scope, receive: Receive) -> Reply:
         desk.door.check(headers, desk.fleet.table, name.partition(".")[0])
         if parts[:1] == ["models"] and len(parts) in (3, 5) and parts[-1] == "infer":
             need_method(scope, "POST")
-            return await _infer(desk, headers, parts, receive)
+            return await _infer(desk, headers, parts, receive, explain=explains(scope))
         if parts[:1] == ["repository"]:
             need_method(scope, "POST")
             return await _repository(desk, headers, parts[1:], receive)
@@ -98,7 +98,9 @@ async def _repository(desk: Desk, headers: Mapping[bytes, bytes], parts: list[st
     raise NotFound("there is no such path in the protocol", hint="/v2/repository/index, …/models/<model>/load")
 
 
-async def _infer(desk: Desk, headers: Mapping[bytes, bytes], parts: list[str], receive: Receive) -> Reply:
+async def _infer(
+    desk: Desk, headers: Mapping[bytes, bytes], parts: list[str], receive: Receive, *, explain: bool
+) -> Reply:
     started = time.monotonic()
     route = desk.fleet.route(parts[1])
     if len(parts) == 5 and parts[2] != "versions":
@@ -110,7 +112,10 @@ async def _infer(desk: Desk, headers: Mapping[bytes, bytes], parts: list[str], r
     question = oip.parse(body, None if length is None else length.decode("latin-1"), live.caller)
     if live.shown and question.wanted is not None:
         oip.chosen(question, live.shown)  # refuse before the model is asked
-    answered = await desk.answer(route, question, headers, protocol="oip", started=started, pinned=pinned)
+    explain = explain or question.parameters.get("explain") is True
+    answered = await desk.answer(
+        route, question, headers, protocol="oip", started=started, pinned=pinned, explain=explain
+    )
     model = (parts[1], str(answered.live.revision.number))
     content, header = oip.answer_body(question, answered.outputs, answered.answer, model, answered.parameters())
     more: tuple[Header, ...] = (JSON,)

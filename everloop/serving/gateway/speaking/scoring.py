@@ -18,7 +18,7 @@ from everloop.serving.gateway.answer import Answered
 from everloop.serving.gateway.faults import told
 from everloop.serving.gateway.fleet import Live
 from everloop.serving.gateway.passing.relay import Receive, Scope
-from everloop.serving.gateway.speaking.asking import Desk, marks, pinned_by, taking
+from everloop.serving.gateway.speaking.asking import Desk, explains, marks, pinned_by, taking
 from everloop.serving.gateway.speaking.replies import JSON, Reply, as_json, body_of, error_headers, need_method, said
 from everloop.serving.protocol import openapi, scoring
 from everloop.serving.protocol.question import Question
@@ -50,7 +50,7 @@ async def reply(desk: Desk, scope: Scope, receive: Receive, address: str, leaf: 
             need_method(scope, "GET", "HEAD")
             return _told(desk, address, leaf)
         need_method(scope, "POST")
-        return await _answer(desk, headers, receive, address, leaf)
+        return await _answer(desk, headers, receive, address, leaf, explain=explains(scope))
     except EverloopError as error:
         content = scoring.error_body(said(error, address[:200]), error.status)
         return Reply(error.status, content, error_headers(error))
@@ -98,7 +98,9 @@ def _told(desk: Desk, address: str, leaf: str) -> Reply:
     return Reply(200, b"\n", plain)
 
 
-async def _answer(desk: Desk, headers: Mapping[bytes, bytes], receive: Receive, address: str, leaf: str) -> Reply:
+async def _answer(
+    desk: Desk, headers: Mapping[bytes, bytes], receive: Receive, address: str, leaf: str, *, explain: bool
+) -> Reply:
     started = time.monotonic()
     route = desk.fleet.route(address)
     pinned = pinned_by(headers)
@@ -111,7 +113,9 @@ async def _answer(desk: Desk, headers: Mapping[bytes, bytes], receive: Receive, 
         question = Question(*protocol.arrow.read(body, layout))
     else:
         question = scoring.parse_plain(body, layout)
-    answered = await desk.answer(route, question, headers, protocol=leaf, started=started, pinned=pinned)
+    answered = await desk.answer(
+        route, question, headers, protocol=leaf, started=started, pinned=pinned, explain=explain
+    )
     if leaf == "predict" and _ARROW in headers.get(b"accept", b"").decode("latin-1"):
         return _table(answered)
     content = scoring.answer_body(answered.outputs, answered.answer, answered.parameters())

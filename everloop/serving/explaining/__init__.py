@@ -1,0 +1,1 @@
+"""Explanations of answers at request time: a worker of their own, asked only by who wants one."""
