@@ -48,8 +48,3 @@ async def explained(live: Live, payload: bytes, rows: int) -> Explanation:
         late = time.monotonic() >= deadline
         return Explanation(rows, left_out="it took longer than its budget" if late else error.message)
     return Explanation(rows, (crew.engine, said.columns, frame.payload))
-
-
-def begun(live: Live, payload: bytes, rows: int) -> "asyncio.Task[Explanation]":
-    """The explanation, under way."""
-    return asyncio.get_running_loop().create_task(explained(live, payload, rows))

@@ -13,7 +13,7 @@ from everloop.core.clock import Micros
 from everloop.core.errors import EverloopError, InvalidInput, Overloaded, StepFailed, StorageFull, Unavailable
 from everloop.serving import log
 from everloop.serving.columns import Columns, Layout, Outputs, describe, pack_answer, unpack_answer
-from everloop.serving.explaining.asking import Explanation, begun, need_explainer
+from everloop.serving.explaining.asking import Explanation, explained, need_explainer
 from everloop.serving.fusing.derived import nulls_apart
 from everloop.serving.gateway.features import FeaturesGone, Looked
 from everloop.serving.gateway.fleet import Live, LiveRoute
@@ -209,17 +209,15 @@ class Predictions:
         if live.revision.nullable:
             columns = nulls_apart(columns, live.revision.nullable, rows)
         payload = process.model_inputs.pack(columns, rows)
-        explaining = begun(live, payload, rows) if asked.explain else None
-        try:
-            frame = await process.ask(payload, rows, self._deadline(asked))
-        except BaseException:
-            if explaining is not None:
-                explaining.cancel()
-            raise
+        asking, explanation = process.ask(payload, rows, self._deadline(asked)), None
+        if asked.explain:
+            frame, explanation = await asyncio.gather(asking, explained(live, payload, rows))
+        else:
+            frame = await asking
         _count(live, len(live.nodes) - 1, rows, time.monotonic() - started)
         answer = unpack_answer(process.outputs, frame.payload, rows)
-        told = _Told((live.logged_raw, payload), (process.outputs_raw, frame.payload), process.outputs, answer, stale)
-        return told if explaining is None else replace(told, explanation=await explaining)
+        said = (process.outputs_raw, frame.payload)
+        return _Told((live.logged_raw, payload), said, process.outputs, answer, stale, explanation=explanation)
 
     async def _graph(self, asked: Asked, live: Live, graph: Mapping[str, Any], at: Micros) -> "_Told":
         """A graph, whose nodes are all of this revision."""

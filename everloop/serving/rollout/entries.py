@@ -109,11 +109,6 @@ def entry_of(
     examples: dict[str, list[Any]] = own.example
     for part in parts.values():
         examples = {**part.example, **examples}
-    explainer = None
-    if said := manifests[version.manifest["endpoint"]].get("explain"):
-        names = [name for name, _ in inputs_of(manifests[models[first]].get("signature"))]
-        part = msgspec.structs.replace(own, loader=EXPLAINING, budget_micros=said["budget_micros"])
-        explainer = Explainer(part, names, said["rows"])
     return Revision(
         id=version.id,
         number=0,
@@ -127,7 +122,7 @@ def entry_of(
         nullable=nullable,
         loader=own.loader,
         graph=without_code(graph),
-        explainer=explainer,
+        explainer=_explainer(manifests[version.manifest["endpoint"]], manifests[models[first]], own),
         parts=parts,
     )
 
@@ -152,6 +147,15 @@ def _part(name: str, model: Mapping[str, Any], service: FeatureServiceDef | None
     example = example_of(folder, [column for column, _ in inputs])
     inputs = [*inputs, *([column + NULL, "BOOL"] for column in nullable)]
     return Part(str(folder), loader, inputs, nulls_apart(example, nullable, 1) if example else example, nullable)
+
+
+def _explainer(endpoint: Mapping[str, Any], model: Mapping[str, Any], part: Part) -> Explainer | None:
+    said = endpoint.get("explain")
+    if said is None:
+        return None
+    names = [name for name, _ in inputs_of(model.get("signature"))]
+    explaining = msgspec.structs.replace(part, loader=EXPLAINING, budget_micros=said["budget_micros"])
+    return Explainer(explaining, names, said["rows"])
 
 
 def _pairs(columns: Mapping[str, str]) -> list[list[str]]:
