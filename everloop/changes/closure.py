@@ -20,7 +20,11 @@ def incoherences(tx: Tx, project: str, entries: Mapping[str, str], delta: Delta)
     found: list[str] = []
     for key, identity in served.items():
         if key.startswith("endpoint/"):
-            found.extend(f"{key}: {reason}" for reason in _endpoint(manifests.get(identity, {}), entries, manifests))
+            endpoint = manifests.get(identity, {})
+            found.extend(f"{key}: {reason}" for reason in _endpoint(endpoint, entries, manifests))
+            for name, graph in endpoint.get("challengers", {}).items():
+                reasons = _endpoint({**endpoint, "graph": graph}, entries, manifests)
+                found.extend(f"{key}, challenger {name}: {reason}" for reason in reasons)
     return found
 
 

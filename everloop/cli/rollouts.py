@@ -19,6 +19,8 @@ def add_to(endpoints: typer.Typer) -> None:
     endpoints.command("feedback")(feedback)
     endpoints.command("push")(push)
     endpoints.command("guardrails")(guardrails)
+    endpoints.command("experiment")(experiment)
+    endpoints.command("share")(share)
 
 
 def feedback(
@@ -63,6 +65,34 @@ def push(
     with session.client() as client:
         told = client.call("feedback.push", endpoint=name, metric=metric, environment=environment, **figure)
     output.show(told, f"a figure of {metric} over {count}")
+
+
+def experiment(name: str, environment: Environment = "production") -> None:
+    """Champion and challengers: who has which share, and how much better each challenger is, surely."""
+    with session.client() as client:
+        found = client.call("endpoints.show", name=name, environment=environment).experiment
+    arms = []
+    for arm, its in found.get("arms", {}).items():
+        names = ("at", "champion_rows", "rows", "low", "difference", "high")
+        last = dict(zip(names, its["course"][-1], strict=True)) if its["course"] else {}
+        arms.append({"challenger": arm, **{key: its[key] for key in ("share", "state", "reason")}, **last})
+    columns = ["challenger", "share", "state", "champion_rows", "rows", "low", "difference", "high", "reason"]
+    output.rows(arms, columns, empty="no experiment runs")
+
+
+def share(
+    name: str,
+    shares: Annotated[list[str], typer.Argument(help="challenger=percent, for example deep=20; 0 takes it out.")],
+    environment: Environment = "production",
+) -> None:
+    """Give an experiment's challengers other shares; keys that need not move stay with their revision."""
+    parsed = {arm: percent for arm, _, percent in (text.partition("=") for text in shares)}
+    if not all(percent.isdigit() for percent in parsed.values()):
+        raise InvalidInput(f"{' '.join(shares)} are no shares", hint="everloop endpoints share delay deep=20")
+    given = {arm: int(percent) for arm, percent in parsed.items()}
+    with session.client() as client:
+        told = client.call("endpoints.share", name=name, shares=given, environment=environment)
+    output.show(told, ", ".join(f"{arm} {percent} %" for arm, percent in told.shares.items()))
 
 
 def guardrails(name: str, environment: Environment = "production") -> None:

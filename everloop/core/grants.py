@@ -111,6 +111,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "read */*@*",
         "change.merge */*@*",
         "environment.rollback */*@*",
+        "experiment.write endpoint/*@*",
         "check.run */*@*",
         "alarm.write endpoint/*@*",
     ),

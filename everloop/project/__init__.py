@@ -34,6 +34,7 @@ from everloop.project.described import Described
 from everloop.project.placing import at_caller, place, root_of_caller
 from everloop.project.steps import Steps
 from everloop.serving.definitions import Canary, EndpointDef, Explain, Guardrails, Limits, Rollout, Workers
+from everloop.serving.rollout.declared import Experiment
 from everloop.watch.definitions import Late, MonitorDef, RetrainDef, Trigger
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -300,6 +301,8 @@ class Project(Steps):
         workers: Workers | None = None,
         limits: Limits | None = None,
         explain: Explain | None = None,
+        challengers: Mapping[str, Any] | None = None,
+        experiment: Experiment | None = None,
     ) -> EndpointDef:
         """An address that answers predictions, and how a new revision takes over."""
         made = at_caller(
@@ -314,6 +317,8 @@ class Project(Steps):
                 workers or Workers(),
                 limits or Limits(),
                 explain,
+                dict(challengers or {}),
+                experiment,
             )
         )
         for key in made.upstream:

@@ -30,10 +30,12 @@ from everloop.serving import revision as revisions
 from everloop.serving import table as tables
 from everloop.serving.rollout import entries as revision_entries
 from everloop.serving.rollout.evidence import Evidence
+from everloop.serving.rollout.experiments import routed, split_of
 from everloop.serving.rollout.filling import Filling, with_key_types
 from everloop.serving.rollout.observe import Observer
 from everloop.serving.rollout.state import Event, Observed, Plan, Rollout, step
 from everloop.serving.rollout.trust import refusal
+from everloop.serving.rollout.trying import Trying
 from everloop.serving.table import LOADER, Revision, Route, Service, Table
 
 Materialize = Callable[[Mapping[str, Any], Blobs, Path], Any]
@@ -64,6 +66,8 @@ class Controller:
         self._table: Table | None = None
         self._filling = Filling()
         self._evidence = Evidence()
+        self._trying = Trying(self._evidence)
+        self._arms: dict[tuple[str, str], dict[str, str]] = {}
         self._trusted: set[tuple[str, str, str]] = set()
         self._refused: dict[tuple[str, str], str] = {}
 
@@ -146,8 +150,29 @@ class Controller:
         observed = self._found(ctx, name, before, plan, observed)
         state, events = step(before, version.id if version else "", plan, observed, ctx.now())
         state = state.with_blocked(blocked)
+        if version is not None:
+            endpoint = manifests[entries[f"endpoint/{name}"]]
+            arms = self._challengers(ctx, version, entries, manifests)
+            moved = (state, plan, observed)
+            state, more = self._trying.step(ctx, environment, (name, endpoint), arms, moved)
+            events = (*events, *more)
         self._save(ctx, environment, name, (before, state), events=events, version=version)
         return state, events
+
+    def _challengers(
+        self, ctx: Context, champion: Version, entries: Mapping[str, str], manifests: revisions.Manifests
+    ) -> dict[str, str]:
+        """The revisions of an endpoint's challengers, by name; their versions are kept and their files made once."""
+        made = self._arms.get((ctx.project, champion.id))
+        if made is None:
+            names = manifests[champion.manifest["endpoint"]].get("challengers", {})
+            built = {arm: revisions.build(champion.name, entries, manifests, arm) for arm in names}
+            for version in built.values():
+                self._files(ctx, version.manifest, manifests)
+            with ctx.write() as tx:
+                versions.put_many(tx, ctx.project, built.values(), actor=ctx.actor.name, at=ctx.now())
+            made = self._arms[ctx.project, champion.id] = {arm: version.id for arm, version in built.items()}
+        return made
 
     def _found(self, ctx: Context, name: str, before: Rollout, plan: Plan, observed: Observed) -> Observed:
         """What is observed, with what the guardrails on answers found, while the target may still go back."""
@@ -221,7 +246,7 @@ class Controller:
         if not endpoint:
             return None
         plan = Plan.from_manifest(endpoint)
-        weights = state.weights(plan)
+        weights = routed(state, state.weights(plan))
         if not weights:
             return None
         return Route(
@@ -240,6 +265,7 @@ class Controller:
             full_disk=endpoint["full_disk"],
             deadline_micros=endpoint["deadline_micros"],
             limits=dict(endpoint.get("limits", {})),
+            split=split_of(name, endpoint, state),
             **_workers(endpoint),
         )
 

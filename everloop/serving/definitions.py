@@ -4,6 +4,7 @@ Pure values. A node names what it means (a feature service, a model); the ids ar
 revision is built from a snapshot.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from itertools import pairwise
@@ -12,7 +13,7 @@ from typing import Any, Literal
 from everloop.core.clock import DAY, HOUR, MINUTE, SECOND, Micros
 from everloop.core.errors import DefinitionError
 from everloop.serving.graph.nodes import check, duration, is_line, named, node_of, nodes_of
-from everloop.serving.rollout.declared import Guard
+from everloop.serving.rollout.declared import Experiment, Guard
 
 FullDisk = Literal["refuse", "unlogged"]
 """What an endpoint does when its prediction log cannot be written: answer 503, or serve without an id."""
@@ -246,6 +247,9 @@ class EndpointDef:
     limits: Limits = field(default_factory=Limits)
     explain: Explain | None = None
     """Whether answers may be explained; None: nobody may ask for that."""
+    challengers: Mapping[str, Any] = field(default_factory=dict)
+    """Graphs that some callers meet instead, by name, while `experiment` compares them with the endpoint's own."""
+    experiment: Experiment | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot serve."""
@@ -256,11 +260,13 @@ class EndpointDef:
             raise DefinitionError(f"full_disk {self.full_disk!r} is unknown", hint='"refuse" or "unlogged"')
         duration(self.deadline, "deadline")
         check(self.name, node_of(self.graph))
-        if self.explain is not None and not is_line(node_of(self.graph)):
+        lines = all(is_line(node_of(graph)) for graph in (self.graph, *self.challengers.values()))
+        if self.explain is not None and not lines:
             raise DefinitionError(
-                f"endpoint {self.name} explains, and its graph is more than a look-up and a model",
+                f"endpoint {self.name} explains, and a graph of it is more than a look-up and a model",
                 hint="give the model an endpoint of its own that explains",
             )
+        self._check_compared()
 
     @property
     def key(self) -> str:
@@ -279,11 +285,29 @@ class EndpointDef:
             **({"limits": self.limits.manifest()} if self.limits != Limits() else {}),
             **({} if self.explain is None else {"explain": self.explain.manifest()}),
             **({"workers": self.workers.manifest()} if self.workers != Workers() else {}),
+            **self._compared(),
         }
+
+    def _check_compared(self) -> None:
+        for name, graph in self.challengers.items():
+            check(f"{self.name}, challenger {named(name, 'a challenger')}", node_of(graph))
+        if self.challengers and self.experiment is None:
+            raise DefinitionError(
+                f"endpoint {self.name}: nothing says how its challengers are compared",
+                hint='experiment=el.Experiment(el.Business("revenue"))',
+            )
+        self._compared()
+
+    def _compared(self) -> dict[str, Any]:
+        if self.experiment is None:
+            return {}
+        graphs = {name: node_of(graph) for name, graph in self.challengers.items()}
+        return {"challengers": graphs, "experiment": self.experiment.manifest(tuple(graphs))}
 
     @property
     def upstream(self) -> tuple[str, ...]:
         """Keys of the definitions that the graph names, in order."""
         keys = {"lookup": "service", "model": "model", "call": "endpoint"}
-        named_by = [(keys[n["node"]], n) for n in nodes_of(node_of(self.graph)) if n["node"] in keys]
+        nodes = [node for graph in (self.graph, *self.challengers.values()) for node in nodes_of(node_of(graph))]
+        named_by = [(keys[n["node"]], n) for n in nodes if n["node"] in keys]
         return tuple(dict.fromkeys(f"{key}/{node[key]}" for key, node in named_by))

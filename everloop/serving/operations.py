@@ -20,6 +20,7 @@ from everloop.data.sensitive.masking import hidden_of, masked
 from everloop.serving import segments
 from everloop.serving.log import Entry
 from everloop.serving.rollout import observe
+from everloop.serving.rollout.experiments import of_state, routed
 from everloop.serving.rollout.state import Plan, Rollout
 
 MOST_LABELS = 50_000
@@ -68,6 +69,9 @@ class EndpointView(Answer):
     evidence: dict[str, Any]
     since: str
     revisions: list[RevisionView]
+    """All that are live, each with its share."""
+    experiment: dict[str, Any]
+    """Champion and challengers: shares, states, and the course of each one's interval; empty without one."""
 
 
 class EndpointList(Answer):
@@ -201,7 +205,8 @@ def show_endpoint(ctx: Context, cmd: ShowEndpoint) -> EndpointView:
 
 def _endpoint(ctx: Context, tx: Tx, environment: str, name: str, state: Rollout) -> EndpointView:
     address = f"{ctx.project}.{name}"
-    weights = state.weights(_plan(ctx, tx, state))
+    weights = routed(state, state.weights(_plan(ctx, tx, state)))
+    trial = of_state(state)
     told = observe.gateways(ctx.home, ctx.wall())
     listed = []
     for identity, weight in weights:
@@ -215,12 +220,13 @@ def _endpoint(ctx: Context, tx: Tx, environment: str, name: str, state: Rollout)
         environment=environment,
         phase=state.phase,
         target=state.target,
-        serving=max(weights, key=lambda pair: pair[1])[0] if weights else "",
+        serving=trial.champion if trial else max(weights, key=lambda pair: pair[1])[0] if weights else "",
         reason=state.reason,
         blocked=state.blocked,
         evidence=dict(state.evidence),
         since=iso(state.since),
         revisions=listed,
+        experiment=trial.told() if trial else {},
     )
 
 

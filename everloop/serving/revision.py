@@ -15,12 +15,19 @@ Manifests = Mapping[str, Mapping[str, Any]]
 
 def needed(entries: Mapping[str, str], endpoint: Mapping[str, Any]) -> tuple[str, ...]:
     """Ids of the versions that an endpoint's graph names, as far as the snapshot holds them."""
-    keys = [_key_of(node) for node in nodes_of(endpoint["graph"]) if node["node"] in _PINNED]
-    return tuple(entries[key] for key in keys if key in entries)
+    graphs = [endpoint["graph"], *endpoint.get("challengers", {}).values()]
+    keys = [_key_of(node) for graph in graphs for node in nodes_of(graph) if node["node"] in _PINNED]
+    return tuple(entries[key] for key in dict.fromkeys(keys) if key in entries)
 
 
-def build(name: str, entries: Mapping[str, str], manifests: Manifests) -> Version:
-    """The revision of endpoint `name` that a snapshot's `entries` mean.
+def graph_of(revision: Mapping[str, Any], endpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The graph of a revision (its manifest): the endpoint's own, or that of a challenger."""
+    graph: dict[str, Any] = endpoint["challengers"][arm] if (arm := revision.get("arm")) else endpoint["graph"]
+    return graph
+
+
+def build(name: str, entries: Mapping[str, str], manifests: Manifests, arm: str = "") -> Version:
+    """The revision of endpoint `name` that a snapshot's `entries` mean, or that of one of its challengers (`arm`).
 
     `manifests` holds those of the endpoint, and of what `needed` and the service's views name. Raises `NotFound`
     when the snapshot lacks a part, `InvalidInput` when the parts do not fit together.
@@ -29,7 +36,7 @@ def build(name: str, entries: Mapping[str, str], manifests: Manifests) -> Versio
     endpoint = manifests[endpoint_id]
     models: dict[str, str] = {}
     service: str | None = None
-    for node in nodes_of(endpoint["graph"]):
+    for node in nodes_of(graph_of({"arm": arm}, endpoint)):
         if node["node"] not in _PINNED:
             continue  # a transform is in the endpoint itself; an endpoint that is called chooses its own revision
         identity = _pinned(entries, _key_of(node), name)
@@ -48,6 +55,7 @@ def build(name: str, entries: Mapping[str, str], manifests: Manifests) -> Versio
         "service": service,
         "views": views,
         "code": codes[0] if codes else None,
+        **({"arm": arm} if arm else {}),
     }
     wrong = check_revision(manifest, manifests)
     if wrong:

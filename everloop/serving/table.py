@@ -21,6 +21,8 @@ PREDICATE = "https://everloop.dev/routes/v1"
 LOADER = "everloop.models.compiled.loader:load"
 INLINE = "everloop.models.compiled.loader:load_compiled"
 """Of a verified compiled model that the gateway may ask inside its own process."""
+PLACES = 10_000
+"""Into which keys are hashed."""
 
 
 class Lookup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,6 +102,17 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.parts or {"": Part(self.folder, self.loader, self.inputs, self.example, self.nullable)}
 
 
+class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which keys meet which revision while champion and challengers are compared."""
+
+    salt: str
+    key: str
+    """The column of the request whose first row's value is the key; empty: what callers stick by."""
+    champion: str
+    slots: list[tuple[int, str]]
+    """(up to a place of 10,000, revision): a key's place is its hash with the salt."""
+
+
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One endpoint: its live revisions, the champion last."""
 
@@ -118,6 +131,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`rate` and `quota` of one caller, each [requests, microseconds]."""
     tolerance: float = 0.01
     """Numbers that are no further apart count as equal when a shadow's answers are compared."""
+    split: Split | None = None
+    """Of an experiment; it deals keys instead of the weights."""
 
     @property
     def address(self) -> str:
@@ -170,6 +185,12 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             weights = [revision.weight for revision in route.revisions]
             if route.revisions and (sum(weights) != 100 or min(weights) < 0):
                 raise InvalidInput(f"{route.address}: the weights {weights} do not make 100")
+            if route.split is not None:
+                known = {revision.id for revision in route.revisions}
+                uptos = [upto for upto, _ in route.split.slots]
+                met = {route.split.champion, *(revision for _, revision in route.split.slots)}
+                if uptos != sorted(set(uptos)) or uptos[-1:] != [PLACES] or not met <= known:
+                    raise InvalidInput(f"{route.address}: its experiment does not deal every key to a live revision")
             for revision in route.revisions:
                 Layout.from_pairs(revision.inputs)
                 Layout.from_pairs(revision.caller)

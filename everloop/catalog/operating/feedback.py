@@ -1,15 +1,14 @@
 """Values of metrics that came of predictions: by prediction id, or counted elsewhere and pushed for a revision."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 
 from everloop.catalog.engine import Tx, insert_into
 from everloop.catalog.tables.operating import feedback as rows
+from everloop.catalog.tables.operating import predictions
 from everloop.core.clock import Micros
-
-_CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +42,32 @@ def add(tx: Tx, project: str, endpoint: str, values: Iterable[Value], *, actor: 
         tx.execute(insert_into(tx, rows).on_conflict_do_nothing(), told)
 
 
-def of(tx: Tx, project: str, metric: str, predictions: Sequence[str]) -> dict[str, float]:
-    """The newest value of each prediction that has one."""
-    found: dict[str, float] = {}
-    for start in range(0, len(predictions), _CHUNK):
-        query = select(rows.c.prediction, rows.c.total).where(
-            rows.c.project == project,
-            rows.c.prediction.in_(predictions[start : start + _CHUNK]),
-            rows.c.revision == "",
+def of_revision(
+    tx: Tx, project: str, metric: str, *, revision: str, start: Micros, named: int = 100
+) -> tuple[int, float, float, list[str]]:
+    """(count, total, squares, ids) of what was told of a revision's predictions from `start` on, the newest of each.
+
+    The ids are those of the predictions that were told of last, at most `named`, the newest last.
+    """
+    of_its = and_(predictions.c.project == rows.c.project, predictions.c.id == rows.c.prediction)
+    newest_first = (rows.c.at.desc(), rows.c.id.desc())
+    place = func.row_number().over(partition_by=rows.c.prediction, order_by=newest_first).label("place")
+    told = (
+        select(rows.c.id, rows.c.prediction, rows.c.total, place)
+        .join(predictions, of_its)
+        .where(
+            predictions.c.project == project,
+            predictions.c.revision == revision,
+            predictions.c.at >= start,
             rows.c.metric == metric,
         )
-        found |= {row.prediction: row.total for row in tx.execute(query.order_by(rows.c.at, rows.c.id))}
-    return found
+        .subquery()
+    )
+    sums = select(func.count(), func.sum(told.c.total), func.sum(told.c.total * told.c.total)).where(told.c.place == 1)
+    count, total, squares = tx.execute(sums).one()
+    last = select(told.c.prediction).where(told.c.place == 1).order_by(told.c.id.desc()).limit(named)
+    ids = list(tx.execute(last).scalars())[::-1] if count else []
+    return int(count), float(total or 0.0), float(squares or 0.0), ids
 
 
 def pushed(

@@ -156,8 +156,8 @@ class Predictions:
         if asked.pinned:
             return asked.route.pinned(asked.pinned)
         sticky = asked.sticky
-        if not sticky and len(asked.route.live) > 1:
-            sticky = _entity(asked) or self._fresh_id(0).encode()
+        if len(asked.route.live) > 1:
+            sticky = _dealt_by(asked) or sticky or _entity(asked) or self._fresh_id(0).encode()
         return asked.route.chosen(sticky)
 
     async def _instead(self, asked: Asked, failed: Live, error: EverloopError | None) -> Answered:
@@ -340,6 +340,13 @@ def _keys(live: Live, columns: Columns) -> dict[str, list[str]]:
     if lookup is None:
         return {}
     return {name: [str(value) for value in columns[name]] for name in lookup.keys if name in columns}
+
+
+def _dealt_by(asked: Asked) -> bytes:
+    """The key of an experiment in the question's first row; empty where it has none, or there is no experiment."""
+    split = asked.route.route.split
+    values = asked.question.columns.get(split.key) if split is not None and split.key else None
+    return b"" if values is None else str(values[0]).encode()
 
 
 def _entity(asked: Asked) -> bytes:

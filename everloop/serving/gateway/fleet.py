@@ -6,6 +6,7 @@ named drains and ends. A revision that cannot become ready leaves its endpoint a
 
 import asyncio
 import time
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -25,7 +26,7 @@ from everloop.serving.gateway.stats import Counters, NodeCounters, ShadowCounter
 from everloop.serving.graph.nodes import numbered
 from everloop.serving.graph.running import prepared
 from everloop.serving.graph.shapes import ShownBy, outputs_of
-from everloop.serving.table import Part, Revision, Route, Table
+from everloop.serving.table import PLACES, Part, Revision, Route, Table
 
 _READY_SECONDS = 60.0
 _WEIGH_SECONDS = 1.0
@@ -131,20 +132,27 @@ class LiveRoute:
     """Who answers copies of questions; callers meet it only when they ask for it."""
     _hash: Any = field(init=False)
     _limits: list[int] = field(init=False)
+    _dealt: list[Live] = field(init=False)
 
     def __post_init__(self) -> None:
         """Prepare the choice of a revision."""
         self.shadow = next((live for live in self.live if live.revision.shadow_ppm), None)
         entering = self.live[0].revision.id if self.live else ""
         self._hash = blake2b(f"{self.route.address} {entering}".encode(), digest_size=8)
-        total, self._limits = 0, []
+        total, self._limits, self._dealt = 0, [], self.live
         for live in self.live:
             total += live.revision.weight * 100
             self._limits.append(total)
+        if (split := self.route.split) is not None:
+            by_id = {live.revision.id: live for live in self.live}
+            self._hash = blake2b(f"{self.route.address} {split.salt}".encode(), digest_size=8)
+            self._limits, self._dealt = [upto for upto, _ in split.slots], [by_id[one] for _, one in split.slots]
 
     @property
     def champion(self) -> Live:
-        """The revision with most of the traffic; of equal ones, the last."""
+        """The revision with most of the traffic, of equal ones the last; in an experiment, the one to beat."""
+        if (split := self.route.split) is not None:
+            return next(live for live in self.live if live.revision.id == split.champion)
         return max(enumerate(self.live), key=lambda pair: (pair[1].revision.weight, pair[0]))[1]
 
     @property
@@ -153,13 +161,12 @@ class LiveRoute:
         return all(live.revision.caller == self.live[0].revision.caller for live in self.live)
 
     def chosen(self, sticky: bytes) -> Live:
-        """The revision for a key: always the same one while the weights stay, and a canary only grows."""
+        """The revision for a key: always the same one while the weights stay, and only keys that must move do."""
         if len(self.live) == 1:
             return self.live[0]
         hashed = self._hash.copy()
         hashed.update(sticky)
-        place = int.from_bytes(hashed.digest(), "big") % 10_000
-        return next(live for live, limit in zip(self.live, self._limits, strict=True) if place < limit)
+        return self._dealt[bisect_right(self._limits, int.from_bytes(hashed.digest(), "big") % PLACES)]
 
     def pinned(self, spec: str) -> Live:
         """The revision with this number or id; raises `NotFound`."""

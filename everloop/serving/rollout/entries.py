@@ -17,6 +17,7 @@ from everloop.serving.fusing.derived import NULL, nulls_apart
 from everloop.serving.fusing.loader import LOADER as FUSED
 from everloop.serving.graph.nodes import is_line, nodes_of
 from everloop.serving.graph.planning import Plan, visit, without_code
+from everloop.serving.revision import graph_of
 from everloop.serving.table import INLINE, LOADER, Explainer, Lookup, Part, Revision, Service
 
 DATATYPES = {
@@ -81,10 +82,10 @@ def entry_of(
 
     Raises `InvalidInput` when look-up and request together do not feed a model.
     """
-    graph = manifests[version.manifest["endpoint"]]["graph"]
+    graph = graph_of(version.manifest, manifests[version.manifest["endpoint"]])
     service_id = version.manifest["service"]
     service = FeatureServiceDef.from_manifest(version.name, manifests[service_id], manifests) if service_id else None
-    lookup = _lookup(version, manifests, service, scope) if service else None
+    lookup = _lookup(version, manifests, service, (graph, scope)) if service else None
     models = version.manifest["models"]
     inline = manifests[version.manifest["endpoint"]].get("workers", {}).get("inline", False)
 
@@ -128,11 +129,15 @@ def entry_of(
 
 
 def _lookup(
-    version: Version, manifests: Mapping[str, Mapping[str, Any]], service: FeatureServiceDef, scope: str
+    version: Version,
+    manifests: Mapping[str, Mapping[str, Any]],
+    service: FeatureServiceDef,
+    where: tuple[Mapping[str, Any], str],
 ) -> Lookup:
+    graph, scope = where
     manifest = manifests[version.manifest["service"]]
     views = {identity: dict(manifests[identity]) for identity in manifest["views"].values()}
-    policy = _policy(manifests[version.manifest["endpoint"]])
+    policy = _policy(graph)
     return Lookup(version.name, dict(manifest), views, scope, list(service.entities), **policy)
 
 
@@ -199,9 +204,9 @@ def _asked_of_caller(service: FeatureServiceDef, inputs: list[list[str]]) -> lis
     return [[column, types.get(column, "BYTES")] for column in asked]
 
 
-def _policy(endpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """What an endpoint's manifest says about features that are too old."""
-    node = next(node for node in nodes_of(endpoint["graph"]) if node["node"] == "lookup")
+def _policy(graph: Mapping[str, Any]) -> dict[str, Any]:
+    """What a graph says about features that are too old."""
+    node = next(node for node in nodes_of(graph) if node["node"] == "lookup")
     return {"fresh_micros": node.get("fresh_micros", 0), "stale": node.get("stale", "fail")}
 
 

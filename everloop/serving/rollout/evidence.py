@@ -26,7 +26,7 @@ Answer = float | str
 
 @dataclass(slots=True)
 class Evidence:
-    """What one controller decoded already, and its last findings."""
+    """What one controller decoded already, and its last findings with the time to look again."""
 
     answers: dict[str, dict[str, Answer | None]] = field(default_factory=dict)
     """By revision and prediction."""
@@ -40,7 +40,7 @@ class Evidence:
             return ()
         wall, key = ctx.wall(), (ctx.project, endpoint, pair[0])
         last = self.looked.get(key)
-        if last is None or wall - last[0] >= _LOOK:
+        if last is None or wall >= last[0]:
             until = ctx.now()
             found = []
             for guard in guards:
@@ -49,8 +49,14 @@ class Evidence:
                 if champion.rows < guard["least"]:
                     champion = self.sample(ctx, endpoint, pair[1], guard, entered - _BEFORE, newest=True)
                 found.append(judge(guard, its, champion, (entered, until), ALPHA / len(guards)))
-            last = self.looked[key] = (wall, tuple(found))
+            last = self.looked[key] = (self.again(ctx, wall), tuple(found))
         return last[1]
+
+    @staticmethod
+    def again(ctx: Context, began: Micros) -> Micros:
+        """When to look again: in a second, or later when looking is slow, so that it takes a twentieth of the time."""
+        now = ctx.wall()
+        return now + max(_LOOK, (now - began) * 20)
 
     def forget(self, revisions: Sequence[str]) -> None:
         """Let go of what was decoded of these."""
@@ -69,20 +75,24 @@ class Evidence:
     ) -> Sample:
         """The values that a guardrail, or an experiment's metric, is about; of the newest rows instead of the first."""
         with ctx.read() as tx:
+            if guard["guard"] == "business":
+                metric = guard["metric"]
+                pushed = feedback.pushed(tx, ctx.project, endpoint, metric, revision=revision, start=start)
+                count, total, squares, named = feedback.of_revision(
+                    tx, ctx.project, metric, revision=revision, start=start
+                )
+                return Sample(tuple(named), (), Sums(count, total, squares).plus(Sums(*pushed)))
             rows = predictions.of_revision(tx, ctx.project, revision, start, MOST, newest=newest)
             ids = [row.id for row in rows]
-            if guard["guard"] == "business":
-                values = feedback.of(tx, ctx.project, guard["metric"], ids)
-                pushed = feedback.pushed(tx, ctx.project, endpoint, guard["metric"], revision=revision, start=start)
-                kept = [identity for identity in ids if identity in values]
-                return Sample(tuple(kept), tuple(values[i] for i in kept), Sums(*pushed))
             labels = predictions.labels_of(tx, ctx.project, ids) if guard["guard"] == "quality" else {}
-        told = self._answered(ctx, revision, rows if guard["guard"] == "drift" else [r for r in rows if r.id in labels])
+        answers = self._answered(
+            ctx, revision, rows if guard["guard"] == "drift" else [r for r in rows if r.id in labels]
+        )
         if guard["guard"] == "drift":
-            texts = any(isinstance(answer, str) for answer in told.values())
-            alike = {i: str(a) if texts else a for i, a in told.items() if a is not None}
+            texts = any(isinstance(answer, str) for answer in answers.values())
+            alike = {i: str(a) if texts else a for i, a in answers.items() if a is not None}
             return Sample(tuple(alike), tuple(alike.values()))
-        judged = {i: loss(guard["metric"], a, labels[i].value) for i, a in told.items() if a is not None}
+        judged = {i: loss(guard["metric"], a, labels[i].value) for i, a in answers.items() if a is not None}
         known = {identity: value for identity, value in judged.items() if value is not None}
         return Sample(tuple(known), tuple(known.values()))
 

@@ -21,20 +21,21 @@ class Sample:
     """What is known of one revision's predictions for one guardrail."""
 
     ids: tuple[str, ...] = ()
+    """Of its predictions, the newest last."""
     values: tuple[float | str, ...] = ()
-    """One for each id: all numbers, or all texts."""
-    pushed: Sums = field(default_factory=Sums)
-    """What others counted, beside."""
+    """One for each prediction: all numbers, or all texts; none where only their sums are known."""
+    counted: Sums = field(default_factory=Sums)
+    """What is known as sums, beside."""
 
     @property
     def rows(self) -> int:
         """How many values."""
-        return len(self.values) + self.pushed.count
+        return len(self.values) + self.counted.count
 
     @property
     def sums(self) -> Sums:
         """Of its numbers; texts are left out."""
-        return Sums.of(v for v in self.values if isinstance(v, int | float)).plus(self.pushed)
+        return Sums.of(v for v in self.values if isinstance(v, int | float)).plus(self.counted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
 from everloop.serving.graph.nodes import named
 from everloop.serving.rollout.evidence import Evidence
+from everloop.serving.rollout.experiments import of_state, shares_of
 from everloop.serving.rollout.judging import Finding
 from everloop.serving.rollout.state import Plan, Rollout
+from everloop.serving.rollout.trying import WISH
 
 MOST_VALUES = 50_000
 _LARGEST = 1e15
@@ -82,6 +84,21 @@ class GuardrailView(Answer):
     breached: bool
     window: list[str]
     predictions: list[str]
+
+
+class ShareOut(Command):
+    """Other shares of the keys for an experiment's challengers; 0 takes one out of the traffic."""
+
+    name: str
+    shares: dict[str, int]
+    """Percent of each challenger that is named; others keep theirs."""
+    environment: str = "production"
+
+
+class Shared(Answer):
+    """What every challenger will have."""
+
+    shares: dict[str, int]
 
 
 class Reverted(Answer):
@@ -165,6 +182,26 @@ def _moment(text: str, now: Micros) -> Micros:
         return parse_time(text) if text else now
     except ValueError as error:
         raise InvalidInput(f"a value's time: {error}", hint="ISO 8601, for example 2013-05-01T12:00:00Z") from error
+
+
+@operation("endpoints.share", needs="experiment.write", on=_on_endpoint)
+def share_out(ctx: Context, cmd: ShareOut) -> Shared:
+    """Give an experiment's challengers other shares; only as many keys as must meet another revision then."""
+    with ctx.write() as tx:
+        told = rollouts.of(tx, ctx.project, cmd.environment).get(cmd.name)
+        trial = of_state(Rollout.from_told(told)) if told else None
+        if trial is None or not trial.began:
+            raise NotFound(f"{cmd.name} has no running experiment", hint="everloop endpoints show says what it does")
+        running = {name: arm.share for name, arm in trial.arms.items() if arm.state == "running"}
+        unknown = sorted(set(cmd.shares) - set(running))
+        if unknown:
+            raise InvalidInput(f"{', '.join(unknown)} is not compared now", hint="one of " + ", ".join(running))
+        shares = {**shares_of(trial), **cmd.shares}
+        if min(shares.values(), default=0) < 0 or sum(shares.values()) >= 100:
+            raise InvalidInput(f"shares {shares}", hint="whole percents that leave some for the champion")
+        payload = {"environment": cmd.environment, "shares": cmd.shares}
+        facts.append(tx, ctx.project, ctx.fact(WISH, cmd.name, payload))
+    return Shared(shares=shares)
 
 
 @operation("endpoints.guardrails", needs="read", on=_on_endpoint, reads=True)

@@ -130,6 +130,8 @@ class Rollout:
     """Why the environment's newest definition makes no revision (a model is missing, parts do not fit)."""
     entered: Micros = 0
     """When the target got its first traffic."""
+    experiment: Mapping[str, Any] = field(default_factory=dict)
+    """Champion and challengers, as `rollout.experiments` tells it; empty without one."""
 
     def weights(self, plan: Plan) -> list[tuple[str, int]]:
         """Live revisions with their share in percent; the one that enters comes first."""
@@ -171,6 +173,7 @@ class Rollout:
             "evidence": dict(self.evidence),
             "blocked": self.blocked,
             "entered": self.entered,
+            **({"experiment": dict(self.experiment)} if self.experiment else {}),
         }
 
     @classmethod
@@ -212,10 +215,11 @@ def _begin(state: Rollout, desired: str, observed: Observed, now: Micros) -> tup
     if state.phase == "reverted" and desired == state.previous:
         return replace(state, target=desired, previous="", phase="settled", since=now, reason="", evidence={}), ()
     if desired == state.previous and desired in observed.ready:
-        back = Rollout(desired, state.target, "live", 0, now, observed.counts.get(desired, Counts()), entered=now)
+        back = Rollout(desired, state.target, "live", 0, now, observed.counts.get(desired, Counts()))
+        back = replace(back, entered=now, experiment=state.experiment)
         return back, (Event("rolled_back", {"revision": desired, "from": state.target}),)
     previous = "" if champion == desired else champion
-    begun = Rollout(desired, previous, "starting", 0, now)
+    begun = Rollout(desired, previous, "starting", 0, now, experiment=state.experiment)
     return begun, (Event("started", {"revision": desired, "previous": previous}),)
 
 

@@ -19,6 +19,7 @@ from everloop.server.web.visit import Visit, data_answer
 from everloop.serving.graph.drawing import ANSWER, QUESTION, Box, flow_of
 from everloop.serving.graph.nodes import numbered
 from everloop.serving.operations import EndpointView
+from everloop.serving.revision import graph_of
 from everloop.serving.rollout import observe
 
 SPANS = {"2h": (2 * HOUR, 5 * MINUTE), "24h": (DAY, HOUR), "30d": (30 * DAY, DAY), "360d": (360 * DAY, 10 * DAY)}
@@ -75,7 +76,7 @@ def _graph(visit: Visit, endpoint: EndpointView, held: Manifests, definitions: M
     revision = held.get(endpoint.serving)
     if revision is None:
         return Markup("")
-    flow = flow_of(numbered(definitions[revision["endpoint"]]["graph"]))
+    flow = flow_of(numbered(graph_of(revision, definitions[revision["endpoint"]])))
     counted = _counted(endpoint)
     boxes = [Node(QUESTION, "Question", "", "", "subject")]
     for identity, box in flow.boxes.items():
