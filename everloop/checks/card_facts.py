@@ -19,6 +19,8 @@ from everloop.core.clock import iso
 from everloop.core.errors import CorruptObject, InvalidInput, NotFound
 from everloop.core.grants import SANDBOX
 from everloop.core.ids import is_id
+from everloop.flows.compute.operations import costs_of
+from everloop.flows.compute.profiles import MILLION
 
 _PEOPLE = (
     ("intended_purpose", "Intended purpose", "owner"),
@@ -79,6 +81,7 @@ def card(ctx: Context, model: str) -> Card:
             Section("Purpose", tuple(provided(label, str(said.get(key, "")), role) for key, label, role in _PEOPLE)),
             _lineage(tx, ctx.project, row),
             _made(tx, ctx.project, row, found),
+            *_cost(tx, ctx.project, row),
             _metrics(row, found),
             _verdicts(tx, ctx.project, found),
         ]
@@ -159,6 +162,26 @@ def _made(tx: Tx, project: str, row: VersionRow, found: Iterable[Result]) -> Sec
     ]
     params = tuple((name, json.dumps(value)) for name, value in sorted(step.params.items()))
     return Section("How it was made", tuple(facts), ("parameter", "value") if params else (), params)
+
+
+def _cost(tx: Tx, project: str, row: VersionRow) -> list[Section]:
+    """What the model used and cost, alone and with all that it was made from; nothing for one that no run made."""
+    own, whole = costs_of(tx, project, row.id)
+    table = [
+        (
+            said,
+            f"{one.cost / MILLION:,.4f} {one.currency}" if one.currency else "no price",
+            f"{one.cpu_seconds:,.1f}",
+            f"{one.gpu_seconds:,.1f}",
+            f"{one.seconds:,.1f}",
+            f"{one.peak_memory / 2**20:,.0f}",
+            str(one.count),
+        )
+        for said, sums in (("this model", own), ("with all it was made from", whole))
+        for one in sums
+    ]
+    head = ("of", "cost", "CPU s", "GPU s", "seconds", "MiB at most", "attempts")
+    return [Section("Compute and cost", (), head, tuple(table))] if table else []
 
 
 def _seals(tx: Tx, project: str, row: VersionRow, found: Iterable[Result]) -> list[Row]:

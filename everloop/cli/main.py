@@ -72,6 +72,11 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "endpoints": "Endpoints as wanted and as observed.",
         "alarms": "Alarms of monitors.",
     },
+    "costs": {
+        "cost": "What was used and paid, grouped; the dearest first.",
+        "compute": "Compute profiles: what steps run on, and what that costs.",
+        "budget": "Budgets of the project, people and runs.",
+    },
     "flows": {"flows": "Runs of flows: state, steps, cancel, approve, resume."},
     "bisect": {
         "bisect": "What a metric lost by: factors of two versions swapped, run again, their shares with intervals.",

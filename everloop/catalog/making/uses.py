@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, case, delete, func, select
+from sqlalchemy import ColumnElement, Row, and_, case, delete, func, select
 
 from everloop.catalog.engine import Tx, insert_into
 from everloop.catalog.tables.spending import open_uses, spending, uses
 from everloop.core.clock import SECOND, Micros
 
+_CHUNK = 500
 PROJECT = "project"
 """The scope of all that a project uses; `person/<name>` and `flow/<id>` are parts of it."""
 
@@ -165,20 +166,39 @@ def of_flow(tx: Tx, project: str, flow: str) -> list[UseRow]:
 
 def of_recipes(tx: Tx, project: str, recipes: Collection[str]) -> list[UseRow]:
     """Every use of these recipes, attempts that failed among them."""
-    mine = (uses.c.project == project, uses.c.recipe.in_(sorted(recipes)))
-    return [_use(row) for row in tx.execute(select(uses).where(*mine).order_by(uses.c.id))]
+    wanted, found = sorted(recipes), []
+    for start in range(0, len(wanted), _CHUNK):
+        mine = (uses.c.project == project, uses.c.recipe.in_(wanted[start : start + _CHUNK]))
+        found += [_use(row) for row in tx.execute(select(uses).where(*mine).order_by(uses.c.id))]
+    return found
+
+
+def named(tx: Tx, project: str, kind: str, period: str, *, limit: int) -> list[str]:
+    """Scopes that used something in a period and begin with `kind` (`person/`), the dearest first."""
+    mine = (spending.c.project == project, spending.c.period == period, spending.c.scope.like(f"{kind}%"))
+    query = select(spending.c.scope).where(*mine).group_by(spending.c.scope)
+    ordered = query.order_by(func.sum(spending.c.cost).desc(), func.sum(spending.c.cpu_seconds).desc())
+    return list(tx.execute(ordered.limit(limit)).scalars())
 
 
 def totals(
-    tx: Tx, project: str, by: Sequence[str], *, since: Micros, until: Micros, limit: int = 1000, **only: str
+    tx: Tx,
+    project: str,
+    by: Sequence[str],
+    *,
+    since: Micros,
+    until: Micros,
+    limit: int = 1000,
+    only: Mapping[str, str] | None = None,
 ) -> list[Total]:
     """What the uses that ended within a time come to, grouped; the dearest first, then the longest.
 
-    `by` names columns (`step`, `flow`, `actor`, `profile`, `environment`, `period`, `kind`) or `day` and `model`;
-    `only` keeps those whose column has a value.
+    `by` and `only` (values that are asked for) name `person`, `flow`, `step`, `run`, `model`, `version` (of a model),
+    `endpoint`, `profile`, `environment`, `state`, `month`, `day`. What belongs to no such group is left out.
     """
     where = [uses.c.project == project, uses.c.ended >= since, uses.c.ended < until]
-    where += [_column(name) == value for name, value in only.items()]
+    where += [_column(name) == value for name, value in (only or {}).items()]
+    where += [_column(name) != "" for name in by if name not in ("day", "profile", "environment")]
     groups = [_column(name).label(f"k{place}") for place, name in enumerate(by)]
     sums = [func.sum(uses.c[name]) for name in ("cost", "seconds", "cpu_seconds", "gpu_seconds")]
     shown = [*sums, func.max(uses.c.peak_memory), func.sum(uses.c.written), func.count()]
@@ -204,9 +224,15 @@ def totals(
 def _column(name: str) -> ColumnElement[Any]:
     if name == "day":
         return uses.c.ended - uses.c.ended % (86_400 * SECOND)
-    if name == "model":
-        return case((uses.c.step.like("model/%"), uses.c.step), else_="")
-    return uses.c[name]
+    if name in ("step", "endpoint"):
+        return case((uses.c.kind == name, uses.c.step), else_="")
+    if name in ("model", "version"):
+        trained = (uses.c.kind == "step", uses.c.step.like("model/%"))
+        return case((and_(*trained), uses.c.step if name == "model" else uses.c.output), else_="")
+    return uses.c[_NAMED.get(name, name)]
+
+
+_NAMED = {"person": "actor", "month": "period"}
 
 
 def _open_in(scope: str) -> list[ColumnElement[bool]]:

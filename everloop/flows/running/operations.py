@@ -6,11 +6,13 @@ from pydantic import Field
 
 from everloop.catalog import facts, tasks, versions
 from everloop.catalog.context import Context
-from everloop.catalog.making import flows
+from everloop.catalog.making import flows, uses
 from everloop.catalog.making.flows import Flow, FlowStep
+from everloop.catalog.making.uses import UseRow
 from everloop.catalog.operation import Answer, Command, operation
 from everloop.core.errors import NotFound, PermissionDenied
 from everloop.core.grants import Target
+from everloop.flows.compute.operations import CostRow, summed
 from everloop.flows.running.approving import go_on
 
 
@@ -72,6 +74,10 @@ class StepView(Answer):
     cpu_seconds: float
     peak_memory: int
     decision: dict[str, Any]
+    profile: str = ""
+    """The compute profile that it ran on."""
+    used: tuple[CostRow, ...] = ()
+    """What all of its attempts in this run used and cost, items of a list with their step."""
 
 
 class FlowView(Answer):
@@ -81,6 +87,8 @@ class FlowView(Answer):
     steps: list[StepView]
     resumable: bool
     """Whether another process can go on with it."""
+    used: tuple[CostRow, ...] = ()
+    """What all of it used and cost, a row for each currency."""
 
 
 class FlowList(Answer):
@@ -110,12 +118,14 @@ def _view(ctx: Context, identity: str) -> FlowView:
         rows = flows.steps_of(tx, ctx.project, flow.id)
         counts = flows.counts(tx, ctx.project, [flow.id]).get(flow.id, {})
         labels = versions.labels(tx, ctx.project, [row.output for row in rows if row.output])
+        held = uses.of_flow(tx, ctx.project, flow.id)
     needs = {one["step"]: list(one["needs"]) for one in flow.plan}
-    row = _row(ctx, flow, counts)
+    row, used = _row(ctx, flow, counts), _by_step(held)
     return FlowView(
         flow=row,
-        steps=[_step(one, needs.get(one.step.partition("[")[0], []), labels) for one in rows],
+        steps=[_step(one, needs.get(one.step.partition("[")[0], []), labels, used.get(one.step, [])) for one in rows],
         resumable=row.state in ("lost", "failed", "stopped") and bool(flow.request),
+        used=summed(held),
     )
 
 
@@ -194,6 +204,23 @@ def _row(ctx: Context, flow: Flow, counts: dict[str, int]) -> FlowRow:
     )
 
 
-def _step(row: FlowStep, needs: list[str], labels: dict[str, str]) -> StepView:
+def _by_step(held: list[UseRow]) -> dict[str, list[UseRow]]:
+    """The uses of each step, and of each item of one."""
+    found: dict[str, list[UseRow]] = {}
+    for one in held:
+        whole = one.step.partition("[")[0]
+        for step in dict.fromkeys((whole, one.step)):
+            found.setdefault(step, []).append(one)
+    return found
+
+
+def _step(row: FlowStep, needs: list[str], labels: dict[str, str], used: list[UseRow]) -> StepView:
     values = {name: getattr(row, name) for name in FlowStep.__slots__ if name not in ("place", "decision")}
-    return StepView(**values, needs=needs, label=labels.get(row.output, ""), decision=dict(row.decision))
+    return StepView(
+        **values,
+        needs=needs,
+        label=labels.get(row.output, ""),
+        decision=dict(row.decision),
+        profile=used[-1].profile if used else "",
+        used=summed(used),
+    )

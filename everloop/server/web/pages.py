@@ -36,7 +36,7 @@ _TONES = {
     "good": {"passed", "merged", "live", "settled", "ready", "finished", "ok", "resolved", "active", "done"},
     "warn": {
         *("open", "missing", "waiting", "running", "queued"),
-        *("canary", "starting", "suspect", "acknowledged", "cannot tell", "parked"),
+        *("canary", "starting", "suspect", "acknowledged", "cannot tell", "parked", "warned"),
     },
     "bad": {
         "failed",
@@ -51,6 +51,8 @@ _TONES = {
         "blocked",
         "lost",
         "refused",
+        "stopped",
+        "spent",
     },
 }
 

@@ -30,7 +30,7 @@ from everloop.server.web.views import (
     people,
     versions,
 )
-from everloop.server.web.views.explaining import bisect, flows, why
+from everloop.server.web.views.explaining import bisect, costs, flows, why
 from everloop.server.web.views.tracking import compare, curves, files, run, table, traces
 from everloop.server.web.visit import OpenContext, Visit
 
@@ -66,6 +66,7 @@ PAGES: tuple[tuple[str, Page], ...] = (
     ("/versions/{spec:path}", versions.show),
     ("/why", why.show),
     ("/bisect/{spec:path}", bisect.show),
+    ("/costs", costs.index),
     ("/flows", flows.index),
     ("/flows/{flow}", flows.show),
     ("/flows/{flow}/steps/{step:path}", flows.step),
@@ -89,6 +90,7 @@ ACTS: tuple[tuple[str, Page, Page], ...] = (
     ("/changes/{number:int}/{act}", changes.act, changes.show),
     ("/alarms/{id}/{act}", alarms.act, alarms.show),
     ("/flows/{flow}/{act}", flows.act, flows.show),
+    ("/costs/{act}", costs.act, costs.index),
     ("/models/{name}/{act}", models.act, models.history),
     ("/runs/acts/{act}", table.act, table.index),
     ("/runs/views/{act}", table.act, table.index),

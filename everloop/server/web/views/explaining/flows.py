@@ -11,6 +11,7 @@ from everloop.catalog.operation import invoke
 from everloop.core.errors import EverloopError, NotFound
 from everloop.flows.running.operations import FlowView, OfFlow, StepView
 from everloop.server.web import dag
+from everloop.server.web.views.explaining.costs import hours, money
 from everloop.server.web.visit import Visit
 
 WIDTH, ROW, LEFT = 760, 26, 210
@@ -50,6 +51,9 @@ def show(visit: Visit) -> Response:
         title=found.flow.title,
         here="/flows",
         flow=found.flow,
+        used=found.used,
+        money=money,
+        hours=hours,
         steps=whole,
         items=_items(found.steps),
         graph=_graph(visit, whole),
