@@ -30,7 +30,7 @@ _MOST_SCOPES = 200
 
 
 class Report(Command):
-    """What was used and paid, grouped: until `until` (now), since `since` or for so many days."""
+    """What was used and paid, grouped: until `until` (the end of today, UTC), since `since` or for so many days."""
 
     by: tuple[By, ...] = Field(("person",), max_length=3)
     days: int = Field(30, ge=1, le=3660)
@@ -149,7 +149,8 @@ def _freed(_ctx: Context, cmd: OfBudget) -> Target:
 @operation("costs.report", needs="read", on=lambda _ctx, _cmd: Target("budget", "*"), reads=True)
 def report(ctx: Context, cmd: Report) -> CostReport:
     """Say what was used and paid in a time, grouped by people, runs, steps, models, endpoints, profiles or time."""
-    until = ctx.wall() + 1 if cmd.until is None else cmd.until
+    wall = ctx.wall()
+    until = wall - wall % DAY + DAY if cmd.until is None else cmd.until
     since = until - cmd.days * DAY if cmd.since is None else cmd.since
     only = {name: value for name, value in (("person", cmd.person), ("flow", cmd.flow), ("step", cmd.step)) if value}
     with ctx.read() as tx:

@@ -134,7 +134,7 @@ def _chart(visit: Visit, by: str, days: int, currency: str) -> Chart | None:
         held = amounts.setdefault(key, {})
         held[day] = held.get(day, 0.0) + (one.cost / MILLION if currency else one.cpu_seconds / 3600)
     first = min(day for held in amounts.values() for day in held)
-    every = range(first, found.until - found.until % DAY + 1, DAY)
+    every = range(first, found.until, DAY)
     named = sorted(amounts, key=lambda key: -sum(amounts[key].values()))
     series = {key: [(day, amounts[key].get(day, 0.0)) for day in every] for key in named[:_SERIES]}
     if named[_SERIES:]:
