@@ -135,7 +135,7 @@ def _trained_on(fitted: Fitted, facts: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def _measured(predictor: Predictor, holdout: Any, label: str) -> dict[str, float]:
-    if holdout is None or not label or len(holdout) == 0:
+    if holdout is None or not label or len(holdout) == 0 or predictor.streams:
         return {}
     rows = {field.name: _array(holdout, field.name) for field in predictor.inputs}
     truth = _array(holdout, label)

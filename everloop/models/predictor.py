@@ -8,8 +8,9 @@ import pickle
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
+from inspect import isgeneratorfunction
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -48,6 +49,8 @@ class Predictor:
             raise InvalidInput(
                 f"a {type(estimator).__name__} has no {method}", hint='declare output="class" or output="value"'
             )
+        self.streams = isgeneratorfunction(getattr(ask, "__wrapped__", ask))
+        """Whether it yields its answer in parts, one row at a time; `parts` gives them."""
         self._ask = ask
         self.engine = "native"
         """By what it answers, and where that is not what was wished for, why."""
@@ -68,12 +71,29 @@ class Predictor:
 
     def answer(self, columns: Columns) -> Array:
         """What the estimator's method gives: of `predict_proba` every class."""
-        return np.asarray(self._ask(self.arranged(columns)))
+        arranged = self.arranged(columns)
+        if not self.streams:
+            return np.asarray(self._ask(arranged))
+        answers = [whole(list(self._ask(arranged[row : row + 1]))) for row in range(len(arranged))]
+        found = np.empty(len(answers), object)
+        found[:] = answers
+        return found if any(isinstance(one, str) for one in answers) else np.array(answers)
+
+    def parts(self, columns: Columns) -> Iterator[Any]:
+        """What a model that yields gives for one row, part by part; `answer` gives the `whole` of them."""
+        yield from self._ask(self.arranged(columns))
 
     def arranged(self, columns: Columns) -> Any:
         """The matrix or frame that the estimator gets."""
         arrays = conform(self.inputs, columns if isinstance(columns, Mapping) else _columns_of(columns))
         return as_frame(arrays, self.frame) if self.frame else as_matrix(arrays)
+
+
+def whole(parts: list[Any]) -> Any:
+    """The answer that parts make: texts one after the other; of anything else the last."""
+    if all(isinstance(part, str) for part in parts):
+        return "".join(parts)
+    return parts[-1]
 
 
 def load(folder: Path | str) -> Predictor:

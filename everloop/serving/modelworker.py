@@ -26,6 +26,7 @@ from everloop.core.errors import DataError
 from everloop.serving import wire
 from everloop.serving.columns import Columns, Layout, Outputs, describe, pack_answer
 from everloop.serving.fusing.derived import PREFIX
+from everloop.serving.streaming.working import Streams, said
 
 _CHUNK = 1 << 20
 _WARM_CALLS = 3
@@ -94,7 +95,7 @@ class Answerer:
             return self._together(frames)
         except Exception as error:  # noqa: BLE001 - the edge of a user's model: whatever it raises is its answer
             if len(frames) == 1:
-                return [wire.encode(wire.FAILED, frames[0].id, 0, _said(error))]
+                return [wire.encode(wire.FAILED, frames[0].id, 0, said(error))]
         return [reply for frame in frames for reply in self.answer([frame])]
 
     def _together(self, frames: list[wire.Frame]) -> list[bytes]:
@@ -143,10 +144,6 @@ _LEVEL = 1e-3
 """Share of the spread below which all batches were of one size, and nothing tells the slope apart."""
 
 
-def _said(error: Exception) -> bytes:
-    return f"{type(error).__name__}: {error}"[:500].encode(errors="replace")
-
-
 def serve(connection: socket.socket) -> int:
     """Serve one gateway until it hangs up; returns the exit status."""
     reader = wire.Reader()
@@ -164,7 +161,7 @@ def serve(connection: socket.socket) -> int:
             predictor.budget = setup.budget_seconds
         outputs = warm(predictor, layout, setup.example)
     except Exception as error:  # noqa: BLE001 - the edge of a user's model: the gateway is told why
-        connection.sendall(wire.encode(wire.UNFIT, 0, 0, _said(error)))
+        connection.sendall(wire.encode(wire.UNFIT, 0, 0, said(error)))
         return 1
     hello = {
         "outputs": [o.listed() for o in outputs],
@@ -174,12 +171,16 @@ def serve(connection: socket.socket) -> int:
     }
     connection.sendall(wire.encode(wire.HELLO, 0, 0, msgspec.json.encode(hello)))
     answerer = Answerer(predictor, layout, outputs)
+    streams = Streams(predictor, layout, outputs)
     pace = Pace(setup.max_rows, setup.budget_seconds)
     while True:
-        if not waiting and not _receive(connection, reader, waiting, wait=True):
+        if not waiting and not streams.able and not _receive(connection, reader, waiting, wait=True):
             return 0
         while len(waiting) < setup.max_rows and _receive(connection, reader, waiting, wait=False):
             pass
+        streams.take(waiting)  # which leaves what is asked as a whole
+        if parts := b"".join(streams.step()):
+            connection.sendall(parts)
         if waiting:
             batch = _batch(waiting, pace.limit)
             began = time.monotonic()
@@ -199,8 +200,7 @@ def _receive(connection: socket.socket, reader: wire.Reader, waiting: deque[wire
             left = [other for other in waiting if other.id != frame.id]
             waiting.clear()
             waiting.extend(left)
-        else:
-            waiting.append(frame)
+        waiting.append(frame)
     return bool(content)
 
 

@@ -26,6 +26,13 @@ UNFIT = 5
 FORGET = 6
 """To a worker: nobody waits for the request of this id any more."""
 
+STREAM = 7
+"""As ASK, of one row, for an answer in parts where the model yields them."""
+PART = 8
+"""One part: the payload is a value in MessagePack. ANSWER, with the whole, ends them."""
+MORE = 9
+"""To a worker: so many more parts (`rows`) may be sent for this id."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:

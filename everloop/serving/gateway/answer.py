@@ -21,6 +21,7 @@ from everloop.serving.gateway.shadows import Shadows
 from everloop.serving.gateway.shadows import Told as Copied
 from everloop.serving.graph.running import Run
 from everloop.serving.protocol.question import Question
+from everloop.serving.streaming.parts import Parts
 from everloop.serving.table import Lookup
 
 _DEEPEST = 4
@@ -46,6 +47,8 @@ class Asked:
     """`time.monotonic()` at the request's arrival."""
     explain: bool = False
     """Whether the explanation is asked for too."""
+    parts: Parts | None = None
+    """Who takes the parts of an answer that a model yields; None: nobody, it is wanted whole."""
     depth: int = 0
     """How many endpoints called each other before."""
 
@@ -124,7 +127,7 @@ class Predictions:
 
     async def _copy(self, asked: Asked, live: Live) -> Copied:
         """What a shadow answers to the same question; nothing is logged as a prediction."""
-        again = replace(asked, started=time.monotonic(), explain=False)
+        again = replace(asked, started=time.monotonic(), explain=False, parts=None)
         at = asked.at or time.time_ns() // 1000
         told = await (self._line(again, live, at) if live.graph is None else self._graph(again, live, live.graph, at))
         return told.said, live.shown if live.graph is None else told.outputs, told.answer
@@ -161,6 +164,8 @@ class Predictions:
         return asked.route.chosen(sticky)
 
     async def _instead(self, asked: Asked, failed: Live, error: EverloopError | None) -> Answered:
+        if asked.parts is not None and asked.parts.begun and error is not None:
+            raise error  # its beginning was another's
         other = None if asked.pinned else asked.route.instead(failed)
         if other is not None:
             answered = await self._by(asked, other, failed.revision.id)
@@ -209,7 +214,7 @@ class Predictions:
         if live.revision.nullable:
             columns = nulls_apart(columns, live.revision.nullable, rows)
         payload = process.model_inputs.pack(columns, rows)
-        asking, explanation = process.ask(payload, rows, self._deadline(asked)), None
+        asking, explanation = process.ask(payload, rows, self._deadline(asked), asked.parts), None
         if asked.explain:
             frame, explanation = await asyncio.gather(asking, explained(live, payload, rows))
         else:

@@ -18,6 +18,7 @@ from everloop.serving.gateway.passing.relay import Receive, Scope, Send
 from everloop.serving.gateway.speaking import metrics, oip, scoring
 from everloop.serving.gateway.speaking.asking import Desk
 from everloop.serving.gateway.speaking.replies import Reply, body_of, compressed, need_method, problem
+from everloop.serving.streaming import sending
 
 
 class Gateway:
@@ -35,29 +36,33 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        path: str = scope["path"]
-        if path.startswith("/v2") and path[3:4] in ("", "/"):
-            reply = await oip.reply(self._desk, scope, receive)
-        elif path.startswith("/endpoints/") and (asked := scoring.address_of(path)) is not None:
-            reply = await scoring.reply(self._desk, scope, receive, *asked)
-        elif path.startswith(scoring.DEPLOYMENTS):
-            reply = await scoring.deployments(self._desk, scope)
-        elif path == metrics.PATH:
-            reply = metrics.reply(self._desk, scope)
-        elif path.startswith("/features/") and path.count("/") == 3:
-            reply = await self._looked_up(scope, receive)
-        elif self._server is not None:
-            failed = await self._relayed(self._server, scope, receive, send)
-            if failed is None:
-                return
-            reply = failed
+        if (streamed := sending.address_of(scope)) is not None:
+            reply = await sending.sent(self._desk, scope, receive, send, streamed)
         else:
-            reply = problem(NotFound(f"there is nothing at {path[:200]}", hint="see /v2 for what is here"))
+            reply = await self._answer(scope, receive, send)
+        if reply is None:  # it was sent already
+            return
         if len(reply.body) > 1024:
             reply = compressed(reply, dict(scope["headers"]))
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> Reply | None:
+        path: str = scope["path"]
+        if path.startswith("/v2") and path[3:4] in ("", "/"):
+            return await oip.reply(self._desk, scope, receive)
+        if path.startswith("/endpoints/") and (asked := scoring.address_of(path)) is not None:
+            return await scoring.reply(self._desk, scope, receive, *asked)
+        if path.startswith(scoring.DEPLOYMENTS):
+            return await scoring.deployments(self._desk, scope)
+        if path == metrics.PATH:
+            return metrics.reply(self._desk, scope)
+        if path.startswith("/features/") and path.count("/") == 3:
+            return await self._looked_up(scope, receive)
+        if self._server is not None:
+            return await self._relayed(self._server, scope, receive, send)
+        return problem(NotFound(f"there is nothing at {path[:200]}", hint="see /v2 for what is here"))
 
     async def _relayed(self, server: Carrier, scope: Scope, receive: Receive, send: Send) -> Reply | None:
         try:

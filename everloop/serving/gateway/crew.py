@@ -16,6 +16,7 @@ from everloop.core.errors import Overloaded, Unavailable
 from everloop.serving import wire
 from everloop.serving.columns import Layout, Outputs
 from everloop.serving.gateway.workers import LOST, ModelProcess
+from everloop.serving.streaming.parts import Parts
 from everloop.serving.table import Part
 
 _BUSY = 4.0
@@ -122,7 +123,9 @@ class Crew:
                 continue
         return self.ready.is_set()
 
-    def ask(self, payload: bytes, rows: int, deadline: float) -> "asyncio.Future[wire.Frame]":
+    def ask(
+        self, payload: bytes, rows: int, deadline: float, parts: Parts | None = None
+    ) -> "asyncio.Future[wire.Frame]":
         """Send one request to the shortest queue; the future ends with the answer, `StepFailed` or `Unavailable`.
 
         Raises `Overloaded` when what waits will hardly be answered by the deadline.
@@ -136,7 +139,7 @@ class Crew:
             raise Overloaded(
                 f"{process.waiting} requests wait for this model, some {wait:.1f} s", hint="come later", seconds=wait
             )
-        return process.ask(payload, rows, deadline)
+        return process.ask(payload, rows, deadline, parts)
 
     def tend(self, now: float) -> None:
         """Give up on what is late, start a process where work piles up, end one that has nothing to do."""

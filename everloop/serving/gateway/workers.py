@@ -16,6 +16,7 @@ from everloop.serving import wire
 from everloop.serving.columns import Layout, Outputs, outputs_from
 from everloop.serving.fusing.derived import shown
 from everloop.serving.modelworker import Setup
+from everloop.serving.streaming.parts import Parts
 from everloop.serving.table import Part
 
 _ONE_THREAD = dict.fromkeys(
@@ -67,6 +68,8 @@ class ModelProcess:
         self._link: _Link | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._asked: dict[int, tuple[asyncio.Future[wire.Frame], float]] = {}
+        self._streams: dict[int, tuple[Parts, float]] = {}
+        """Of answers that come in parts: who takes them, and how long each may take."""
         self._next = 0
         self._retired = False
         self._delay = _FIRST_DELAY
@@ -111,8 +114,13 @@ class ModelProcess:
         setup = Setup(part.folder, part.loader, part.inputs, part.example, budget_seconds=part.budget_micros / 1e6)
         link.transport.write(wire.encode(wire.ASK, 0, 0, msgspec.json.encode(setup)))
 
-    def ask(self, payload: bytes, rows: int, deadline: float) -> "asyncio.Future[wire.Frame]":
-        """Send one request; the future ends with the answer, `StepFailed` or `Unavailable`."""
+    def ask(
+        self, payload: bytes, rows: int, deadline: float, parts: Parts | None = None
+    ) -> "asyncio.Future[wire.Frame]":
+        """Send one request; the future ends with the answer, `StepFailed` or `Unavailable`.
+
+        With `parts` a model that yields fills them meanwhile, and each of them may take as long as the first.
+        """
         link = self._link
         future: asyncio.Future[wire.Frame] = asyncio.get_running_loop().create_future()
         if link is None or not self.ready.is_set():
@@ -123,12 +131,31 @@ class ModelProcess:
         if not self._asked:
             self._last = time.monotonic()
         self._asked[identity] = (future, deadline)
-        link.transport.write(wire.encode(wire.ASK, identity, rows, payload))
+        if parts is not None:
+            self._stream(identity, parts, future, deadline)
+        kind = wire.ASK if parts is None else wire.STREAM
+        link.transport.write(wire.encode(kind, identity, rows, payload))
         return future
+
+    def _stream(self, identity: int, parts: Parts, future: "asyncio.Future[wire.Frame]", deadline: float) -> None:
+        self._streams[identity] = (parts, max(deadline - time.monotonic(), 0.0))
+        parts.more = lambda count: self._tell(wire.MORE, identity, count)
+
+        def ended(_future: object) -> None:
+            self._streams.pop(identity, None)
+            if future.cancelled() and self._asked.pop(identity, None) is not None:
+                self._tell(wire.FORGET, identity, 0)  # the caller left: the model need not go on
+
+        future.add_done_callback(ended)
+
+    def _tell(self, kind: int, identity: int, count: int) -> None:
+        if self._link is not None:
+            self._link.transport.write(wire.encode(kind, identity, count, b""))
 
     def expire(self, now: float) -> None:
         """Give up on requests past their deadline; a worker that has been silent meanwhile hangs, and is replaced."""
         expired = [identity for identity, (_, deadline) in self._asked.items() if deadline < now]
+        held = {identity for identity, (parts, _) in self._streams.items() if parts.held}  # by their callers
         for identity in expired:
             future, _ = self._asked.pop(identity)
             if not future.done():
@@ -136,6 +163,7 @@ class ModelProcess:
             if self._link is not None:  # nobody waits for it: a worker that has not begun it leaves it
                 self._link.transport.write(wire.encode(wire.FORGET, identity, 0, b""))
         silent = now - self._heard > _SILENT_SECONDS
+        expired = [identity for identity in expired if identity not in held]
         if expired and silent and self._process is not None and self.ready.is_set():
             self._not_ready()
             self._process.kill()
@@ -158,6 +186,8 @@ class ModelProcess:
             self._changed(self)
         elif frame.kind == wire.UNFIT:
             self.problem = frame.payload.decode(errors="replace")
+        elif frame.kind == wire.PART:
+            self._on_part(frame)
         else:
             asked = self._asked.pop(frame.id, None)
             now = self._heard
@@ -169,6 +199,14 @@ class ModelProcess:
                 asked[0].set_result(frame)
             else:
                 asked[0].set_exception(StepFailed("the model failed: " + frame.payload.decode(errors="replace")))
+
+    def _on_part(self, frame: wire.Frame) -> None:
+        streamed = self._streams.get(frame.id)
+        if streamed is not None:
+            parts, patience = streamed
+            future, _ = self._asked[frame.id]
+            self._asked[frame.id] = (future, self._heard + patience)
+            parts.put(msgspec.msgpack.decode(frame.payload))
 
     def _on_lost(self, link: _Link) -> None:
         if link is not self._link:

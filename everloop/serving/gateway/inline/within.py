@@ -87,7 +87,7 @@ class Inline:
             await asyncio.sleep(0.01)
         return self.ready.is_set()
 
-    def ask(self, payload: bytes, rows: int, deadline: float) -> "asyncio.Future[wire.Frame]":  # noqa: ARG002 - a crew's shape
+    def ask(self, payload: bytes, rows: int, deadline: float, parts: Any = None) -> "asyncio.Future[wire.Frame]":  # noqa: ARG002 - a crew's shape
         """Answer now, or from a thread when there are many rows; the future ends with the answer or `StepFailed`."""
         loop = asyncio.get_running_loop()
         self.asked_at = time.monotonic()

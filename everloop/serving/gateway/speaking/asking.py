@@ -14,6 +14,7 @@ from everloop.serving.gateway.passing.relay import Scope
 from everloop.serving.gateway.speaking.limits import Limits, wall
 from everloop.serving.gateway.speaking.replies import Header
 from everloop.serving.protocol.question import Question
+from everloop.serving.streaming.parts import Parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Desk:
         started: float,
         pinned: str,
         explain: bool = False,
+        parts: Parts | None = None,
     ) -> Answered:
         """Predict and log; raises what `Predictions.answer` raises."""
         at: Micros = 0
@@ -46,7 +48,9 @@ class Desk:
         if route.route.limits:
             self.limits.take(route, self.door.caller(headers, self.fleet.table), wall())
         sticky = headers.get(b"everloop-sticky", b"")
-        return await self.predictions.answer(Asked(route, question, at, sticky, pinned, protocol, started, explain))
+        return await self.predictions.answer(
+            Asked(route, question, at, sticky, pinned, protocol, started, explain, parts)
+        )
 
     def _event_time(self, text: str) -> Micros:
         table = self.fleet.table
@@ -65,8 +69,13 @@ def taking(route: LiveRoute, pinned: str) -> Live:
 
 def explains(scope: Scope) -> bool:
     """Whether the address asks for the explanation too (`?explain=true`)."""
+    return flag(scope, b"explain")
+
+
+def flag(scope: Scope, name: bytes) -> bool:
+    """Whether the address says `<name>=true`."""
     asked = scope["query_string"]
-    return bool(asked) and parse_qs(asked).get(b"explain", [b""])[-1].lower() in (b"true", b"1")
+    return bool(asked) and parse_qs(asked).get(name, [b""])[-1].lower() in (b"true", b"1")
 
 
 def pinned_by(headers: Mapping[bytes, bytes]) -> str:

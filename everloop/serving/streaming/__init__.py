@@ -1,0 +1,1 @@
+"""Answers that come part by part: server-sent events from models whose predict yields."""
