@@ -50,19 +50,22 @@ class Gateway:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> Reply | None:
         path: str = scope["path"]
+        reply: Reply | None
         if path.startswith("/v2") and path[3:4] in ("", "/"):
-            return await oip.reply(self._desk, scope, receive)
-        if path.startswith("/endpoints/") and (asked := scoring.address_of(path)) is not None:
-            return await scoring.reply(self._desk, scope, receive, *asked)
-        if path.startswith(scoring.DEPLOYMENTS):
-            return await scoring.deployments(self._desk, scope)
-        if path == metrics.PATH:
-            return metrics.reply(self._desk, scope)
-        if path.startswith("/features/") and path.count("/") == 3:
-            return await self._looked_up(scope, receive)
-        if self._server is not None:
-            return await self._relayed(self._server, scope, receive, send)
-        return problem(NotFound(f"there is nothing at {path[:200]}", hint="see /v2 for what is here"))
+            reply = await oip.reply(self._desk, scope, receive)
+        elif path.startswith("/endpoints/") and (asked := scoring.address_of(path)) is not None:
+            reply = await scoring.reply(self._desk, scope, receive, *asked)
+        elif path.startswith(scoring.DEPLOYMENTS):
+            reply = await scoring.deployments(self._desk, scope)
+        elif path == metrics.PATH:
+            reply = metrics.reply(self._desk, scope)
+        elif path.startswith("/features/") and path.count("/") == 3:
+            reply = await self._looked_up(scope, receive)
+        elif self._server is not None:
+            reply = await self._relayed(self._server, scope, receive, send)
+        else:
+            reply = problem(NotFound(f"there is nothing at {path[:200]}", hint="see /v2 for what is here"))
+        return reply
 
     async def _relayed(self, server: Carrier, scope: Scope, receive: Receive, send: Send) -> Reply | None:
         try:
