@@ -3,7 +3,20 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, literal, literal_column, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Select,
+    and_,
+    case,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+)
 
 from everloop.catalog.engine import Tx
 from everloop.catalog.tables.tracking import INDEXED, datasets, run_datasets, run_params, run_tags, runs, series
@@ -66,17 +79,14 @@ def search_rows(
     """The same page as rows of the table alone, for who wants little of each run."""
     numbers = _numbers(experiments)
     conditions, orderings = parse_filter(filter_text), parse_order(order_by)
-    matching = _matching(tx, project, conditions, view)  # first: its errors say where in the filter they are
+    matching = _matching(tx, conditions, view)  # first: its errors say where in the filter they are
     few = _few(tx, project, numbers, conditions)
     if few is not None:
         groups, matching = [numbers], [*matching, runs.c.number.in_(few)]
     else:  # each experiment's rows lie in the order of an index, which ends where the page is full
         groups = [[number] for number in numbers] if len(numbers) <= _MOST_WALKS else [numbers]
-    branches = [
-        branch
-        for group in groups
-        for branch in _branches(project, group, matching, orderings, walked=few is None and len(group) == 1)
-    ]
+    walk = None if few is not None or len(groups[0]) > 1 else tx.dialect.name
+    branches = [branch for group in groups for branch in _branches(project, group, matching, orderings, walk)]
     query = ["runs", project, numbers, filter_text, list(order_by), view]
     found, following = fetch_branches(tx, branches, limit=limit, token=token, query=query)
     return Page(tuple(found), following)
@@ -88,7 +98,7 @@ def count(
     """How many runs match, counting no further than to `most` + 1."""
     numbers = _numbers(experiments)
     conditions = parse_filter(filter_text)
-    clauses = [runs.c.experiment.in_(numbers), *_matching(tx, project, conditions, view)]
+    clauses = [_home(project, numbers), *_matching(tx, conditions, view)]
     few = _few(tx, project, numbers, conditions)
     if few is not None:
         clauses.append(runs.c.number.in_(few))
@@ -103,11 +113,15 @@ def _numbers(experiments: Collection[str]) -> list[int]:
     return numbers
 
 
-def _matching(tx: Tx, project: str, conditions: Sequence[Condition], view: View) -> list[ColumnElement[bool]]:
-    clauses: list[ColumnElement[bool]] = [runs.c.project == project]
-    if view != "all":
-        clauses.append(runs.c.stage == view)
-    return clauses + conditions_sql(tx, _VOCABULARY, conditions)
+def _matching(tx: Tx, conditions: Sequence[Condition], view: View) -> list[ColumnElement[bool]]:
+    """The conditions on a run beside where it lies."""
+    clauses = [] if view == "all" else [runs.c.stage == view]
+    return [*clauses, *conditions_sql(tx, _VOCABULARY, conditions)]
+
+
+def _home(project: str, numbers: Sequence[int]) -> ColumnElement[bool]:
+    place = runs.c.experiment == numbers[0] if len(numbers) == 1 else runs.c.experiment.in_(numbers)
+    return and_(runs.c.project == project, place)
 
 
 def _few(tx: Tx, project: str, numbers: Sequence[int], conditions: Sequence[Condition]) -> list[int] | None:
@@ -146,15 +160,14 @@ def _branches(
     group: Sequence[int],
     matching: Sequence[ColumnElement[bool]],
     orderings: Sequence[Ordering],
-    *,
-    walked: bool,
+    walk: str | None,
 ) -> list[Branch]:
     """The search in some experiments, in parts that follow each other where the first order is a metric.
 
-    Those are the runs with a number, with NaN, and without the metric. A part that is `walked` names what leads the
-    metrics' index, so that its order comes from there.
+    Those are the runs with a number, with NaN, and without the metric. With `walk`, the database's dialect, a part
+    names what leads the metrics' index, so that its order comes from there.
     """
-    home = runs.c.experiment == group[0] if len(group) == 1 else runs.c.experiment.in_(group)
+    home = _home(project, group)
     last = (Term(runs.c.start, descending=True), Term(runs.c.id))
     if not orderings or orderings[0].field.entity != "metric":
         statement, terms = select(runs).where(home, *matching), list[Term]()
@@ -167,9 +180,12 @@ def _branches(
         newest = series.alias("newest")
         joined = and_(newest.c.run == runs.c.number, newest.c.key == key)
         if stage < 2:
-            statement = select(runs).join(newest, joined).where(newest.c.nan == stage, home, *matching)
-            if walked:
+            statement = select(runs).select_from(
+                runs.join(newest, _forced(newest, key) if walk == "sqlite" else joined)
+            )
+            if walk:  # only the metric's row says where its run lies: nothing of the runs is left to start from
                 statement = statement.where(newest.c.project == project, newest.c.experiment == group[0])
+            statement = statement.where(newest.c.nan == stage, *(() if walk else (home,)), *matching)
         else:
             statement = select(runs).where(home, *matching, ~select(literal(1)).where(joined).exists())
         terms = [Term(newest.c.value, orderings[0].descending)] if stage == 0 else []
@@ -178,6 +194,14 @@ def _branches(
             terms.extend(more)
         found.append(Branch(statement, (*terms, *last), stage))
     return found
+
+
+def _forced(newest: FromClause, key: str) -> ColumnElement[bool]:
+    """The join of a walk on SQLite, whose planner does not see that a page is short and would sort all runs.
+
+    `+ 0` hides the index that leads from a run to its metrics, and leaves the one that leads from a metric to its run.
+    """
+    return and_(newest.c.run + literal_column("0") == runs.c.number, newest.c.key == key)
 
 
 def _ordered(statement: Select[Any], ordering: Ordering) -> tuple[Select[Any], list[Term]]:

@@ -94,6 +94,30 @@ def test_a_search_by_a_metric_walks_its_index_and_sorts_no_more_than_equal_value
         assert "Seq Scan on metric_series" not in plan
 
 
+ONE_EXPERIMENT = {
+    "ix_runs_project_experiment_start_id": "100000 100000 100000 1 1",
+    "sqlite_autoindex_runs_1": "100000 100000 1",
+    "ix_metric_series_value": "500000 500000 500000 100000 100000 1 1",
+    "sqlite_autoindex_metric_series_1": "500000 5 1",
+}
+"""What SQLite counts of 100,000 runs of five metrics in one experiment: its planner would rather sort them all."""
+
+
+def test_all_runs_in_one_experiment_are_walked_too(plans, catalog):
+    if catalog.dialect == "sqlite":
+        with catalog.write() as tx:
+            for index, counted in ONE_EXPERIMENT.items():
+                assert tx.execute(
+                    text("UPDATE sqlite_stat1 SET stat = :counted WHERE idx = :index"),
+                    {"counted": counted, "index": index},
+                ).rowcount
+            tx.execute(text("CREATE TABLE passing (x)"))  # then every connection reads the schema and the counts anew
+            tx.execute(text("DROP TABLE passing"))
+    plan = plans(search(order_by=["metrics.auc DESC"]))
+    assert "ix_metric_series_value" in plan
+    assert ("USE TEMP B-TREE FOR ORDER BY" if catalog.dialect == "sqlite" else "Seq Scan on runs") not in plan
+
+
 def test_the_newest_runs_come_from_the_index(plans, catalog):
     plan = plans(search())
     assert "ix_runs_project_experiment_start_id" in plan
