@@ -28,6 +28,7 @@ from everloop.features.states.several import columns_at
 Rows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 _STATE, _SPENT, _WATERMARK = b"s", b"i", b"w"
 _WORD = struct.Struct("<q")
+_read_word = _WORD.unpack
 _SHORT = 90
 """A text of fewer characters has fewer bytes than the longest key."""
 LATE = "after the time of the push"
@@ -242,12 +243,17 @@ def find(store: OnlineStore, service: OnlineService, entity_rows: Sequence[Mappi
 
 def _find_one(store: OnlineStore, service: OnlineService, row: Mapping[str, Any], at: Micros) -> Found:
     """One entity: the path of most requests, without arrays."""
-    wanted = [(view.space, (_WATERMARK, state_key(view, row))) for view in service.views]
+    views = service.views
+    read = store.read([(view.space, (_WATERMARK, state_key(view, row))) for view in views])
     answer: dict[str, Value] = {}
     reached = []
-    for view, (mark, packed) in zip(service.views, store.read(wanted), strict=True):
-        reached.append(_time(mark))
-        answer.update(zip(view.outputs, view.empty if packed is None else view.decode(packed, at), strict=True))
+    for view, (mark, packed) in zip(views, read, strict=True):
+        reached.append(None if mark is None else _read_word(mark)[0])
+        values = view.empty if packed is None else view.decode(packed, at)
+        if len(values) == 1:  # of one feature, a loop costs more than its value
+            answer[view.outputs[0]] = values[0]
+        else:
+            answer.update(zip(view.outputs, values, strict=True))
     return Found([answer], tuple(reached))
 
 

@@ -17,7 +17,8 @@ from everloop.features.batch.filling import materialize
 from everloop.features.batch.history import history
 from everloop.features.online import OnlineService, OnlineView, lookup, push
 from everloop.features.states.keys import entity_key
-from everloop.features.states.several import FEW
+from everloop.features.states.points import only_newest
+from everloop.features.states.several import FEW, FEW_NEWEST
 
 CASES, MANY = 300, 10_000
 
@@ -76,6 +77,7 @@ def check_online(case: Case, store, expected):
 def check_many_at_once(case: Case, store, view):
     """Many entities are read by arrays, few one after the other: the same values, or the same refusal."""
     service = OnlineService.of("p", case.service, {"v": "incremental"})
+    few = FEW_NEWEST if only_newest(view.layout) else FEW
     for at in {at for _, at in case.questions}:
         alone = {}
         for place in ("a", "b", "c", None):
@@ -84,7 +86,7 @@ def check_many_at_once(case: Case, store, view):
                 alone[place] = bits(found.values())
             except InvalidInput:
                 continue
-        asked = [place for place in alone for _ in range(FEW)]
+        asked = [place for place in alone for _ in range(few)]
         assert [bits(row.values()) for row in lookup(store, service, [{"place": p} for p in asked], at)] == [
             alone[p] for p in asked
         ]

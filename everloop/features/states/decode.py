@@ -6,24 +6,22 @@ give the same bits, for both end in `finalise`.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from struct import Struct, error
+from struct import Struct
 
-from everloop.core.clock import Micros, iso
-from everloop.core.errors import CorruptObject, InvalidInput
+from everloop.core.clock import Micros
+from everloop.core.errors import CorruptObject
 from everloop.features.definitions import Feature, Value
 from everloop.features.states.facts import NOTHING, NULL, VALUE
 from everloop.features.states.finalise import estimate, joined, quantile, quotient, stddev, variance
 from everloop.features.states.layout import EVENT, ID, STARTS, Atom, Bag, Keep, Layout, Tier
-from everloop.features.states.packing import FORMAT, header_words, read_texts
+from everloop.features.states.packing import FORMAT, header_words, read_texts, too_early
+from everloop.features.states.points import Words, newest_decoder, only_newest, words_of
 
-Words = tuple[int, ...]
 Texts = Mapping[int, str]
 Decoder = Callable[[bytes, Micros], list[Value]]
 _DOUBLE, _WORD = Struct("<d"), Struct("<q")
 _PLAIN = {"count": "count", "high": "sum", "square0": "square", "min": "min", "max": "max"}
 _EMPTY: Texts = {}
-_STRUCTS: dict[int, Callable[[bytes], Words]] = {}
-_MOST_STRUCTS = 4096
 Found = dict[tuple[int, Micros, str, int], int | None]
 Section = tuple[int, int]
 """Where a section begins, and how many rows it has."""
@@ -64,7 +62,9 @@ def decoder_of(layout: Layout) -> Decoder:
 
     It raises `InvalidInput` when `at` lies before what the state can still answer, `CorruptObject` for other bytes.
     """
-    widths, slack, name = layout.widths, layout.view.slack, layout.view.name
+    if only_newest(layout):
+        return newest_decoder(layout)
+    widths, slack = layout.widths, layout.view.slack
     head_at, text_at = header_words(layout), header_words(layout) - 1
     tiers, keeps = 1 + len(layout.tiers), 1 + len(layout.tiers) + len(layout.bags)
     windows = _windows(layout)
@@ -72,7 +72,7 @@ def decoder_of(layout: Layout) -> Decoder:
     empty, has_texts = layout.empty, bool(layout.texts)
 
     def decode(packed: bytes, at: Micros) -> list[Value]:
-        words = _words(packed)
+        words = words_of(packed)
         begin, sections = head_at, []
         try:
             for rows, width in zip(words[2:text_at], widths, strict=True):
@@ -83,10 +83,7 @@ def decoder_of(layout: Layout) -> Decoder:
         except (IndexError, ValueError) as wrong:
             raise CorruptObject("an online value is too short", hint="materialise the view again") from wrong
         if at < words[1] - slack:
-            raise InvalidInput(
-                f"feature view {name} cannot answer for {iso(at)} any more, only from {iso(words[1] - slack)} on",
-                hint="ask history for the past, or give the view a longer slack",
-            )
+            raise too_early(layout, words[1], at)
         head = Head(words, head_at, words[2], at)
         found: Found = {}
         for window in windows:
@@ -98,19 +95,6 @@ def decoder_of(layout: Layout) -> Decoder:
         return values
 
     return decode
-
-
-def _words(packed: bytes) -> Words:
-    size = len(packed)
-    reader = _STRUCTS.get(size)
-    if reader is None:
-        if len(_STRUCTS) >= _MOST_STRUCTS:
-            _STRUCTS.clear()
-        reader = _STRUCTS[size] = Struct(f"<{size // 8}q").unpack
-    try:
-        return reader(packed)
-    except error as wrong:
-        raise CorruptObject("an online value is no row of words", hint="materialise the view again") from wrong
 
 
 Window = Callable[[Words, list[Section], Head, Micros, Found], None]

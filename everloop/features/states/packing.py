@@ -13,7 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from everloop.core.errors import CorruptObject
+from everloop.core.clock import Micros, iso
+from everloop.core.errors import CorruptObject, InvalidInput
 from everloop.features.states.columns import Ints
 from everloop.features.states.layout import Layout
 
@@ -58,6 +59,15 @@ class Batch:
 def header_words(layout: Layout) -> int:
     """Words before the sections."""
     return 3 + len(layout.widths)
+
+
+def too_early(layout: Layout, newest: Micros, at: Micros) -> InvalidInput:
+    """That a question is about a time that a state cannot answer any more."""
+    view = layout.view
+    return InvalidInput(
+        f"feature view {view.name} cannot answer for {iso(at)} any more, only from {iso(newest - view.slack)} on",
+        hint="ask history for the past, or give the view a longer slack",
+    )
 
 
 def pack(layout: Layout, batch: Batch) -> list[bytes]:

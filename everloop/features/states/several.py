@@ -5,18 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from everloop.core.clock import Micros, iso
-from everloop.core.errors import InvalidInput
+from everloop.core.clock import Micros
 from everloop.features.definitions import Feature, Value
 from everloop.features.states.columns import Ints
 from everloop.features.states.decode import Decoder
 from everloop.features.states.facts import NOTHING, VALUE
 from everloop.features.states.finalise import decimals, joined, lanes, quotient, ratios, squares, stddev, variance
 from everloop.features.states.layout import EVENT, ID, NO_MAXIMUM, NO_MINIMUM, STARTS, Atom, Layout
-from everloop.features.states.packing import Batch, Rows, unpack
+from everloop.features.states.packing import Batch, Rows, too_early, unpack
+from everloop.features.states.points import only_newest
 
-FEW = 12
-"""Up to so many entities, one after the other is faster."""
+FEW, FEW_NEWEST = 30, 150
+"""Up to so many entities, one after the other is faster; of views that only ask for the newest value, of more."""
 
 
 def columns_at(layout: Layout, decode: Decoder, packed: Sequence[bytes | None], at: Micros) -> list[list[Value]]:
@@ -24,26 +24,34 @@ def columns_at(layout: Layout, decode: Decoder, packed: Sequence[bytes | None], 
 
     Raises what `decode` raises.
     """
-    plain = all(
-        a.tier >= 0 or (a.keep >= 0 and layout.keeps[a.keep].newest and a.feature.function == "last"
-                        and a.feature.kind != "text")
-        for atoms in layout.atoms for a in atoms
-    )  # fmt: skip
-    if len(packed) <= FEW or not plain:
-        rows = [list(layout.empty) if p is None else decode(p, at) for p in packed]
+    if len(packed) <= (FEW_NEWEST if only_newest(layout) else FEW) or not _plain(layout):
+        empty = layout.empty
+        rows = [empty if p is None else decode(p, at) for p in packed]
         return [list(column) for column in zip(*rows, strict=True)]
     batch = unpack(layout, packed)
-    horizon = int(batch.newest.max(initial=at)) - layout.view.slack
-    if at < horizon:
-        raise InvalidInput(
-            f"feature view {layout.view.name} cannot answer for {iso(at)} any more, only from {iso(horizon)} on",
-            hint="ask history for the past, or give the view a longer slack",
-        )
+    newest = int(batch.newest.max(initial=at))
+    if at < newest - layout.view.slack:
+        raise too_early(layout, newest, at)
     head = batch.sections[0]
     if len(head.owner) and head.columns[STARTS].max() >= at:
         head = head.take(np.flatnonzero(head.columns[STARTS] < at))
     several = _Several(layout, batch, head, at)
     return [several.feature(f, atoms) for f, atoms in zip(layout.view.features, layout.atoms, strict=True)]
+
+
+def _plain(layout: Layout) -> bool:
+    """Whether all features are sums, extremes or newest numbers, for which there is a way over arrays."""
+    return all(
+        atom.tier >= 0
+        or (
+            atom.keep >= 0
+            and layout.keeps[atom.keep].newest
+            and atom.feature.function == "last"
+            and atom.feature.kind != "text"
+        )
+        for atoms in layout.atoms
+        for atom in atoms
+    )
 
 
 class _Several:

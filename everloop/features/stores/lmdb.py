@@ -72,19 +72,23 @@ class LmdbStore:
 
     def read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
         """The values of some keys of each space, of one moment; None where there is none."""
-        pairs = [(self._prefixes.get(space) or self._prefix(space), keys) for space, keys in wanted]
-
-        def get(txn: Any) -> list[list[bytes | None]]:
-            return [[txn.get(prefix + key) for key in keys] for prefix, keys in pairs]
-
         with self._lock:
             if self._joined is None and time.monotonic() < self._sure_until:
                 try:
                     with self._env.begin() as txn:
-                        return get(txn)
+                        return self._got(txn.get, wanted)
                 except lmdb.Error:
                     self._sure_until = 0.0  # the map has grown elsewhere: the careful way settles it
-            return self._transact(get, write=False)
+            return self._transact(lambda txn: self._got(txn.get, wanted), write=False)
+
+    def _got(
+        self, get: Callable[[bytes], bytes | None], wanted: Sequence[tuple[str, Sequence[bytes]]]
+    ) -> list[list[bytes | None]]:
+        found = []
+        for space, keys in wanted:
+            prefix = self._prefixes.get(space) or self._prefix(space)
+            found.append([get(prefix + key) for key in keys])
+        return found
 
     def write(self, space: str, items: Iterable[tuple[bytes, bytes]]) -> None:
         """Replace values, all or none; an empty value removes its key. Raises `StorageFull`."""
