@@ -20,9 +20,8 @@ from everloop.core.ports import Source
 from everloop.core.version import Version
 from everloop.data.codec import check_contract
 from everloop.data.content.files import layered_file
-from everloop.data.content.known import before_of, known_to
 from everloop.data.content.logical import BLOCK, RULE, Digest, Hasher
-from everloop.data.content.parts import UNKEYED_ROWS, Part, Stored, data_version, store_table
+from everloop.data.content.parts import UNKEYED_ROWS, Part, Stored, before_of, data_version, known_to, store_table
 from everloop.data.content.schema import is_bytes, is_lists, is_text, plain_schema, plain_type
 from everloop.data.definitions import SQL, Call, Files, Folder, Query, SourceDef, Table
 from everloop.data.evolution.rules import captured_schema, evolved_batches

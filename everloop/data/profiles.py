@@ -24,8 +24,8 @@ from everloop.catalog.context import Context
 from everloop.core.errors import CorruptObject, DataError, NotFound
 from everloop.core.ids import manifest_id
 from everloop.data.codec import manifest_of, paths_of, table_batches, tables
+from everloop.data.content.keys import key_text
 from everloop.data.content.ordering import mixed, words
-from everloop.data.content.parts import key_text
 from everloop.data.content.schema import is_bytes, is_text, logical_type, plain
 from everloop.data.contracts.associations import SAMPLED_PARTS, associations
 

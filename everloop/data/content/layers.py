@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from everloop.core.errors import DataError
+from everloop.data.content.encoding import Encoding
 from everloop.data.content.ordering import key_hashes
 
 MAGIC = b"ELP2"
@@ -33,7 +34,9 @@ _EMPTY = _PARQUET + bytes(4) + _PARQUET
 """What stands for a Parquet file of no rows."""
 _LARGEST_HEADER = 1 << 24
 WORTH = 0.3
-"""Share of the rows that may lie in the patch, and of a column's that may differ before all of it is written."""
+"""Share of a column's rows that may differ before all of it is written."""
+ROWS_WORTH = 0.7
+"""Share of the rows that may lie in the patch: where a cut went, one part's rows join another's."""
 COLUMNS_WORTH = 0.75
 """Share of the columns that may be written whole."""
 
@@ -189,7 +192,7 @@ def layered(table: pa.Table, base: pa.Table, key: list[str], identity: str) -> L
     inserted = np.ones(table.num_rows, bool)
     inserted[here] = False
     inserted[here[changed]] = True
-    if inserted.sum() > WORTH * table.num_rows or (inserted.any() and not key):
+    if inserted.sum() > ROWS_WORTH * table.num_rows or (inserted.any() and not key):
         return None
     gone = np.ones(base.num_rows, bool)
     gone[there[~changed]] = False
@@ -284,11 +287,7 @@ def _moved(new: pa.ChunkedArray, old: pa.ChunkedArray) -> np.ndarray[Any, Any] |
 
 
 def _parquet(table: pa.Table | None) -> bytes:
-    if table is None:
-        return b""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", version="2.6", write_statistics=False)
-    return bytes(sink.getvalue())
+    return b"" if table is None else Encoding.of(table, ()).encode(table, "zstd")
 
 
 def _table(content: bytes) -> pa.Table | None:

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from everloop.data.content.keys import Key, key_value
-from everloop.data.content.schema import type_named
+from everloop.data.content.keys import Key, end_of, key_types
 
 Parts = list[Mapping[str, Any]]
 
@@ -24,11 +23,10 @@ def clusters(manifest: Mapping[str, Any], old: Sequence[Any], new: Sequence[Any]
     In order of the key; one cluster of all where manifests do not tell how keys are ordered. Parts without rows go.
     """
     parts = [(False, part) for part in old if part["rows"]] + [(True, part) for part in new if part["rows"]]
-    types = dict(map(tuple, manifest["schema_fields"]))
-    names = [types[column] for column in manifest["key"]]
-    spans = [(_key(part, "key_min", names), _key(part, "key_max", names)) for _, part in parts]
+    types = key_types(manifest)
+    spans = [(end_of(part, "key_min", types), end_of(part, "key_max", types)) for _, part in parts]
     found: list[Cluster] = []
-    if not names or any(None in (*first, *last) for first, last in spans):
+    if not types or any(None in (*first, *last) for first, last in spans):
         found.append(Cluster())
         for newer, part in parts:
             _add(found[-1], newer, part)
@@ -45,12 +43,3 @@ def clusters(manifest: Mapping[str, Any], old: Sequence[Any], new: Sequence[Any]
 
 def _add(cluster: Cluster, newer: bool, part: Mapping[str, Any]) -> None:
     (cluster.new if newer else cluster.old).append(part)
-
-
-def _key(part: Mapping[str, Any], which: str, names: Sequence[str]) -> Key:
-    texts = part.get(which, [None] * len(names))
-    types = [type_named(name) for name in names]
-    return tuple(
-        None if text is None or type_ is None else key_value(text, type_)
-        for text, type_ in zip(texts, types, strict=True)
-    )

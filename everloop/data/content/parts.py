@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from everloop.core.clock import iso, micros
+from everloop.catalog import placements, versions
+from everloop.catalog.context import Context
 from everloop.core.ports import Blobs
 from everloop.core.version import Version
-from everloop.data.content.logical import BLOCK, RULE, Digest, digest
+from everloop.data.content.encoding import Encoding
+from everloop.data.content.keys import key_text
+from everloop.data.content.logical import RULE, Digest, digest
 from everloop.data.content.ordering import MEMORY, check_key, cut, cut_size, distinct, ordered
 from everloop.data.content.predecessor import Predecessor
 from everloop.data.content.schema import plain, plain_schema, schema_fields
@@ -21,7 +21,6 @@ from everloop.data.definitions import Contract
 
 UNKEYED_ROWS = 131_072
 """Rows of a part of a table without a key: cut from the front, so that appended rows leave the older parts alone."""
-_SAMPLE = 4_096
 COLUMN_DIGITS = 16
 """Digits of a column's digest in a manifest: enough to say which columns differ; the part's logical id is whole."""
 
@@ -132,9 +131,31 @@ def add_part(
         stored.placements[found.logical] = identity = blobs.put(content)
         stored.rests[identity] = base
         return
-    if stored.encoding is None:
+    if stored.encoding is None or not stored.encoding.settled(table):
         stored.encoding = Encoding.of(table, key)
     stored.placements[found.logical] = blobs.put(stored.encoding.encode(table))
+
+
+def known_to(ctx: Context) -> Known:
+    """Whether a part's bytes are stored already, by the catalog and the store."""
+
+    def known(logical: str) -> bool:
+        with ctx.read() as tx:
+            placed = placements.resolve(tx, ctx.project, [logical])
+        return logical in placed and ctx.store.has(placed[logical])
+
+    return known
+
+
+def before_of(ctx: Context, name: str) -> Predecessor | None:
+    """The newest version of a dataset, for the next one to rest on."""
+    with ctx.read() as tx:
+        newest = versions.history(tx, ctx.project, "data", name, limit=1)
+        if not newest or "parts" not in newest[0].manifest:
+            return None
+        manifest = newest[0].manifest
+        placed = placements.resolve(tx, ctx.project, [part["logical"] for part in manifest["parts"]])
+    return Predecessor(manifest, placed, ctx.store, ctx.home / "cache")
 
 
 def cut_by_count(tables: Iterable[pa.Table], schema: pa.Schema, size: int) -> Iterator[pa.Table]:
@@ -155,57 +176,8 @@ def cut_by_count(tables: Iterable[pa.Table], schema: pa.Schema, size: int) -> It
         yield pa.concat_tables(held) if held else schema.empty_table()
 
 
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How the parts of one table are written as Parquet: settled once, by the first that is written.
-
-    LZ4 takes a quarter less time than Zstandard at its lowest level, and a quarter more bytes on tables of codes and
-    small integers. Statistics cost a tenth of the writing and serve who looks for keys and times; other columns have
-    none.
-    """
-
-    repetitive: tuple[str, ...]
-    """Columns whose values repeat: a dictionary of the others would cost three times their encoding, and bytes."""
-    searched: tuple[str, ...]
-    """Columns with statistics."""
-
-    @classmethod
-    def of(cls, table: pa.Table, key: Sequence[str]) -> "Encoding":
-        """The way to write a table that begins with these rows."""
-        sample = table.slice(0, _SAMPLE)
-        flat = (f.name for f in table.schema if not pa.types.is_nested(f.type) and not pa.types.is_null(f.type))
-        repetitive = [name for name in flat if pc.count_distinct(sample[name]).as_py() * 2 <= sample.num_rows]
-        times = (field.name for field in table.schema if pa.types.is_temporal(field.type))
-        return cls(tuple(repetitive), tuple(dict.fromkeys([*key, *times])))
-
-    def encode(self, table: pa.Table) -> bytes:
-        """The Parquet file of a part. Identity does not rest on its bytes, which change with PyArrow's version."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(
-            table,
-            sink,
-            row_group_size=BLOCK,
-            version="2.6",
-            compression="lz4",
-            use_dictionary=list(self.repetitive),
-            write_statistics=list(self.searched),
-            data_page_version="1.0",
-            store_schema=True,
-        )
-        return bytes(sink.getvalue())
-
-
 def _key_at(table: pa.Table, key: Sequence[str], row: int) -> tuple[str, ...]:
     return tuple(key_text(table[name][row].as_py()) for name in key)
-
-
-def key_text(value: Any) -> str:
-    """A value of a key as text, for people and manifests."""
-    if isinstance(value, datetime):
-        return iso(micros(value)) if value.tzinfo else value.isoformat()
-    if isinstance(value, date):
-        return value.isoformat()
-    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def data_version(

@@ -1,5 +1,6 @@
 """The version before: what the parts of the next one may rest on."""
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,17 @@ import pyarrow as pa
 from everloop.core.errors import EverloopError
 from everloop.core.ports import Blobs
 from everloop.data.content.files import layered_file, local_object, rows_of
+from everloop.data.content.keys import end_of, key_types
 from everloop.data.content.layers import Layers, layered
 from everloop.data.content.logical import digest
 
-WORTH_BYTES = 0.5
-"""A layered part may have this share of its base's bytes."""
+WORTH_BYTES = 0.7
+"""A layered part may have this share of the bytes that the part would have, to go by its base."""
 TRIES = 3
 """After so many parts in vain none is tried any more: the table differs everywhere."""
+
+Span = tuple[tuple[str, ...], tuple[str, ...]]
+"""The first and the last key of a part, as its manifest says them."""
 
 
 class Predecessor:
@@ -26,33 +31,32 @@ class Predecessor:
         self._blobs, self._cache, self._placed = blobs, cache, placed
         self._parts = list(manifest["parts"])
         self._key = list(manifest["key"])
-        self._first = {tuple(part.get("key_min", ())): i for i, part in enumerate(self._parts)}
-        self._last = {tuple(part.get("key_max", ())): i for i, part in enumerate(self._parts)}
+        types = key_types(manifest)
+        begins = [end_of(part, "key_min", types) for part in self._parts]
+        self._begins = begins if types and not any(None in begin for begin in begins) else None
+        self._types = types
         self._next = 0
         self._vain = 0
 
-    def layers(
-        self, table: pa.Table, logical: str, key: list[str], span: tuple[tuple[str, ...], tuple[str, ...]]
-    ) -> tuple[str, bytes] | None:
+    def layers(self, table: pa.Table, logical: str, key: list[str], span: Span) -> tuple[str, bytes] | None:
         """The object id of a base, and a layered object that makes the part `table` of it.
 
         None when it is not worth it. `span` is the first and the last key of the part, as its manifest says them.
         """
         if key != self._key or self._vain >= TRIES or not table.num_rows:
             return None
-        found = self._layers(table, logical, key, self._near(span))
+        tried = [self._layers(table, logical, key, at) for at in self._near(span)]
+        found = min((one for one in tried if one), key=lambda one: len(one[1]), default=None)
         self._vain = 0 if found else self._vain + 1
         return found
 
-    def _near(self, span: tuple[tuple[str, ...], tuple[str, ...]]) -> int:
-        """The part that begins or ends where this one does, else the one after the last that was asked for."""
-        first, last = span
-        at = self._first.get(first) if first else None
-        if at is None and last:
-            at = self._last.get(last)
-        at = self._next if at is None else at
-        self._next = at + 1
-        return at
+    def _near(self, span: Span) -> list[int]:
+        """The parts that the first and the last key lie in; where nothing tells, the one after the last."""
+        if self._begins is None:
+            self._next += 1
+            return [self._next - 1]
+        ends = [end_of({"key_min": end}, "key_min", self._types) for end in span]
+        return sorted({max(0, bisect_right(self._begins, end) - 1) for end in ends})
 
     def _layers(self, table: pa.Table, logical: str, key: list[str], at: int) -> tuple[str, bytes] | None:
         identity = self._placed.get(self._parts[at]["logical"]) if at < len(self._parts) else None
@@ -71,5 +75,6 @@ class Predecessor:
             return None
         content = made.encode()
         again = Layers.decode(content).fold(base, table.column_names, key)
-        worth = len(content) <= WORTH_BYTES * path.stat().st_size and digest(again).logical == logical
+        whole = path.stat().st_size * table.num_rows / max(base.num_rows, 1)
+        worth = len(content) <= WORTH_BYTES * whole and digest(again).logical == logical
         return (identity, content) if worth else None

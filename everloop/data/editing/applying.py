@@ -15,7 +15,6 @@ from everloop.core.ports import Blobs
 from everloop.core.version import Version
 from everloop.data.codec import check_contract, part_paths, table_batches
 from everloop.data.content.files import rows_of
-from everloop.data.content.known import known_to
 from everloop.data.content.ordering import check_key, cut_size
 from everloop.data.content.parts import (
     UNKEYED_ROWS,
@@ -23,6 +22,7 @@ from everloop.data.content.parts import (
     add_part,
     cut_by_count,
     data_version,
+    known_to,
     store_table,
 )
 from everloop.data.content.predecessor import Predecessor

@@ -15,9 +15,10 @@ import pyarrow as pa
 from everloop.catalog import facts, placements
 from everloop.catalog.context import Context
 from everloop.catalog.governance import redactions
+from everloop.data.content.encoding import Encoding
 from everloop.data.content.files import layered_file, local_object, rows_of
+from everloop.data.content.keys import key_text
 from everloop.data.content.layers import Layers, layered
-from everloop.data.content.parts import Encoding, key_text
 from everloop.data.erasure.filters import filter_id, may_hold
 from everloop.data.erasure.subjects import Subject, manifests_of_tables, rows_about, text_columns
 from everloop.data.profiles import part_profile_id, profile_id

@@ -20,9 +20,9 @@ from everloop.catalog import placements
 from everloop.catalog.context import Context
 from everloop.catalog.governance import redactions
 from everloop.core.errors import DataError, NotFound
+from everloop.data.content.encoding import Encoding
 from everloop.data.content.files import folded, local_object
 from everloop.data.content.layers import Layers
-from everloop.data.content.parts import Encoding
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 _AT_ONCE = 16
