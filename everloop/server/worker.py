@@ -18,16 +18,21 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from everloop.catalog import chain, refs, tasks
+from everloop.catalog.making import uses
 from everloop.catalog.operating import rollouts
 from everloop.catalog.tasks import Task
 from everloop.core.clock import DAY, HOUR
 from everloop.core.errors import Conflict, EverloopError
 from everloop.core.settings import load
+from everloop.flows.compute.profiles import Profile
+from everloop.flows.compute.working import Workers
 from everloop.models.webhooks import delivery
 from everloop.server.warm import Warm, die_with_parent
 from everloop.serving.controller import Controller
 from everloop.serving.ingest import ingest
 from everloop.serving.rollout import filling
+from everloop.serving.rollout.observe import gateways
+from everloop.workspace.flows.computing import held_profiles
 from everloop.workspace.opened import Workspace
 from everloop.workspace.work.feeding import wanted_feeds
 
@@ -48,6 +53,8 @@ _TICK = 0.05
 _CLAIM_SECONDS = 0.2
 _WATCH_SECONDS = 60.0
 _CHECKPOINT_SECONDS = 600.0
+_LOOK_SECONDS = 5.0
+_USE_SECONDS = 300.0
 
 
 @dataclass
@@ -92,7 +99,10 @@ class Worker:
             Duty("watch", _WATCH_SECONDS, self._watch),
             Duty("checkpoint", _CHECKPOINT_SECONDS, self._checkpoint),
             Duty("sweep", _CHECKPOINT_SECONDS, self._sweep),
+            Duty("look", _LOOK_SECONDS, self._look),
+            Duty("use", _USE_SECONDS, self._use, due=time.monotonic() + _USE_SECONDS),
         ]
+        self.workers = Workers()
         self._compared = workspace.clock.wall() // HOUR
         self.feeder: subprocess.Popen[bytes] | None = None
         self._asks = Duty("claim", _CLAIM_SECONDS, lambda: None)
@@ -110,6 +120,8 @@ class Worker:
             self._tend(now)
             time.sleep(_TICK)
         self.warm.end()
+        if self._leads:
+            self._use()
         if self.feeder is not None:
             self._end_child(self.feeder)
 
@@ -194,6 +206,21 @@ class Worker:
             tasks.enqueue(
                 tx, ctx.project, "store.sweep", {}, actor=ctx.actor.name, now=now, dedupe="daily", not_before=now + DAY
             )
+
+    def _look(self) -> None:
+        wall = self.workspace.clock.wall()
+        self.workers.look(gateways(self.workspace.home, wall), wall)
+
+    def _use(self) -> None:
+        """Write down what the workers of endpoints used."""
+        rows = self.workers.rows(self.workspace.clock.wall(), self._paid_by)
+        for project, used in rows.items():
+            with self.workspace.catalog.write() as tx:
+                uses.record(tx, project, used)
+
+    def _paid_by(self, project: str) -> Profile | None:
+        held = held_profiles(self.workspace.system(project))
+        return next((one for one in held.values() if one.default), None)
 
     def _checkpoint(self) -> None:
         """Sign the heads of the chains of facts, so that a tail that is cut off later shows."""

@@ -26,7 +26,9 @@ class UseRow:
     """One attempt of a step, or a stretch of time of an endpoint's workers. Cost in millionths of the currency."""
 
     step: str
+    """Of an endpoint's workers: its name."""
     actor: str
+    """Who started the run; empty for an endpoint, which nobody pays for but the project."""
     began: Micros
     ended: Micros
     kind: str = "step"
@@ -90,8 +92,8 @@ def month(at: Micros) -> str:
 
 def scopes(actor: str, flow: str, period: str) -> list[tuple[str, str]]:
     """(scope, period) of the sums that a use is part of."""
-    found = [(PROJECT, period), (f"person/{actor}", period)]
-    return [*found, (f"flow/{flow}", "")] if flow else found
+    people = [(f"person/{actor}", period)] if actor else []
+    return [(PROJECT, period), *people, *([(f"flow/{flow}", "")] if flow else [])]
 
 
 def record(tx: Tx, project: str, rows: Sequence[UseRow]) -> dict[tuple[str, str, str], tuple[Spent, Spent]]:

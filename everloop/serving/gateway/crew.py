@@ -212,6 +212,7 @@ def told(crew: Crew) -> dict[str, Any]:
     return {
         "state": crew.state,
         "pid": crew.pids[0] if crew.pids else 0,
+        "pids": crew.pids,
         "processes": len(crew.pids),
         "restarts": crew.restarts,
         "waiting": crew.waiting,
