@@ -71,9 +71,12 @@ from everloop.serving.graph.nodes import Step as Step
 from everloop.serving.graph.nodes import Switch as Switch
 from everloop.serving.graph.nodes import Transform as Transform
 from everloop.serving.rollout.declared import Business as Business
+from everloop.serving.rollout.declared import Cached as Cached
+from everloop.serving.rollout.declared import Default as Default
 from everloop.serving.rollout.declared import Drift as Drift
 from everloop.serving.rollout.declared import Experiment as Experiment
 from everloop.serving.rollout.declared import Quality as Quality
+from everloop.serving.rollout.declared import Simpler as Simpler
 from everloop.watch.definitions import Late as Late
 from everloop.watch.definitions import every as every
 from everloop.watch.definitions import on_alarm as on_alarm

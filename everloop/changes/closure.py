@@ -22,9 +22,9 @@ def incoherences(tx: Tx, project: str, entries: Mapping[str, str], delta: Delta)
         if key.startswith("endpoint/"):
             endpoint = manifests.get(identity, {})
             found.extend(f"{key}: {reason}" for reason in _endpoint(endpoint, entries, manifests))
-            for name, graph in endpoint.get("challengers", {}).items():
+            for name, graph in _others(endpoint):
                 reasons = _endpoint({**endpoint, "graph": graph}, entries, manifests)
-                found.extend(f"{key}, challenger {name}: {reason}" for reason in reasons)
+                found.extend(f"{key}, {name}: {reason}" for reason in reasons)
     return found
 
 
@@ -36,6 +36,16 @@ def closed_revision(endpoint: Mapping[str, Any], entries: Mapping[str, str]) -> 
     views = {key.removeprefix("view/"): i for key, i in entries.items() if key.startswith("view/")}
     code = next((i for key, i in sorted(entries.items()) if key.startswith("code/")), "")
     return {"models": models, "service": service, "views": views, "code": code}
+
+
+def _others(endpoint: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The graphs that serve beside the endpoint's own."""
+    for name, graph in endpoint.get("challengers", {}).items():
+        yield f"challenger {name}", graph
+    steps = endpoint.get("fallback")
+    for step in steps if isinstance(steps, list) else ():
+        if "graph" in step:
+            yield "fallback", step["graph"]
 
 
 def _endpoint(

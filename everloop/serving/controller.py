@@ -67,7 +67,8 @@ class Controller:
         self._filling = Filling()
         self._evidence = Evidence()
         self._trying = Trying(self._evidence)
-        self._arms: dict[tuple[str, str], dict[str, str]] = {}
+        self._unfit: set[str] = set()
+        self._arms: dict[tuple[str, str, tuple[str, ...]], dict[str, str]] = {}
         self._trusted: set[tuple[str, str, str]] = set()
         self._refused: dict[tuple[str, str], str] = {}
 
@@ -152,27 +153,40 @@ class Controller:
         state = state.with_blocked(blocked)
         if version is not None:
             endpoint = manifests[entries[f"endpoint/{name}"]]
-            arms = self._challengers(ctx, version, entries, manifests)
+            arms = self._others(ctx, version, entries, manifests)
+            state, more = self._with_simpler(state, arms.pop(revisions.SIMPLER, ""), observed)
+            events = (*events, *more)
             moved = (state, plan, observed)
             state, more = self._trying.step(ctx, environment, (name, endpoint), arms, moved)
             events = (*events, *more)
         self._save(ctx, environment, name, (before, state), events=events, version=version)
         return state, events
 
-    def _challengers(
+    def _with_simpler(self, state: Rollout, simpler: str, observed: Observed) -> tuple[Rollout, tuple[Event, ...]]:
+        """The fallback's own revision beside the target; without it, and said once, where it cannot serve."""
+        events = tuple[Event, ...]()
+        if simpler in observed.problems and simpler not in self._unfit:
+            self._unfit.add(simpler)
+            events = (Event("fallback_failed", {"revision": simpler, "reason": observed.problems[simpler]}),)
+        wanted = "" if simpler in self._unfit else simpler
+        return (state if state.simpler == wanted else replace(state, simpler=wanted)), events
+
+    def _others(
         self, ctx: Context, champion: Version, entries: Mapping[str, str], manifests: revisions.Manifests
     ) -> dict[str, str]:
-        """The revisions of an endpoint's challengers, by name; their versions are kept and their files made once."""
-        made = self._arms.get((ctx.project, champion.id))
+        """The revisions of an endpoint's other graphs, by name; their versions are kept and their files made once."""
+        endpoint = manifests[champion.manifest["endpoint"]]
+        key = (ctx.project, champion.id, revisions.needed(entries, endpoint))  # others may change where it does not
+        made = self._arms.get(key)
         if made is None:
-            names = manifests[champion.manifest["endpoint"]].get("challengers", {})
+            names = revisions.others_of(endpoint)
             built = {arm: revisions.build(champion.name, entries, manifests, arm) for arm in names}
             for version in built.values():
                 self._files(ctx, version.manifest, manifests)
             with ctx.write() as tx:
                 versions.put_many(tx, ctx.project, built.values(), actor=ctx.actor.name, at=ctx.now())
-            made = self._arms[ctx.project, champion.id] = {arm: version.id for arm, version in built.items()}
-        return made
+            made = self._arms[key] = {arm: version.id for arm, version in built.items()}
+        return dict(made)
 
     def _found(self, ctx: Context, name: str, before: Rollout, plan: Plan, observed: Observed) -> Observed:
         """What is observed, with what the guardrails on answers found, while the target may still go back."""
@@ -249,6 +263,7 @@ class Controller:
         weights = routed(state, state.weights(plan))
         if not weights:
             return None
+        weights = [*([(state.simpler, 0)] if state.simpler else []), *weights]
         return Route(
             project=ctx.project,
             name=name,
@@ -261,7 +276,8 @@ class Controller:
                 for identity, weight in weights
             ],
             tolerance=float(endpoint["rollout"].get("shadow", {}).get("tolerance", 0.01)),
-            fallback=endpoint["fallback"],
+            fallback="previous" if endpoint["fallback"] else None,
+            instead=revision_entries.insteads(endpoint, state.simpler),
             full_disk=endpoint["full_disk"],
             deadline_micros=endpoint["deadline_micros"],
             limits=dict(endpoint.get("limits", {})),

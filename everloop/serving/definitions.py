@@ -13,7 +13,7 @@ from typing import Any, Literal
 from everloop.core.clock import DAY, HOUR, MINUTE, SECOND, Micros
 from everloop.core.errors import DefinitionError
 from everloop.serving.graph.nodes import check, duration, is_line, named, node_of, nodes_of
-from everloop.serving.rollout.declared import Experiment, Guard
+from everloop.serving.rollout.declared import Experiment, Fallback, Guard, Simpler, fallbacks_of
 
 FullDisk = Literal["refuse", "unlogged"]
 """What an endpoint does when its prediction log cannot be written: answer 503, or serve without an id."""
@@ -237,8 +237,8 @@ class EndpointDef:
     graph: Any
     """A node (see `graph.nodes`), or a model alone."""
     rollout: Rollout = field(default_factory=Canary)
-    fallback: Literal["previous"] | None = "previous"
-    """Who answers when the chosen revision fails: the previous revision, or nobody."""
+    fallback: Fallback | list[Fallback] | tuple[Fallback, ...] | None = "previous"
+    """Who answers when the chosen revision fails: the previous revision, nobody, or several ways in their order."""
     guardrails: Guardrails = field(default_factory=Guardrails)
     full_disk: FullDisk = "refuse"
     deadline: str = "10s"
@@ -254,8 +254,7 @@ class EndpointDef:
     def __post_init__(self) -> None:
         """Refuse what cannot serve."""
         named(self.name, "a name")
-        if self.fallback not in ("previous", None):
-            raise DefinitionError(f"fallback {self.fallback!r} is unknown", hint='"previous" or None')
+        fallbacks_of(self.fallback)
         if self.full_disk not in ("refuse", "unlogged"):
             raise DefinitionError(f"full_disk {self.full_disk!r} is unknown", hint='"refuse" or "unlogged"')
         duration(self.deadline, "deadline")
@@ -278,7 +277,7 @@ class EndpointDef:
         return {
             "graph": node_of(self.graph),
             "rollout": self.rollout.manifest(),
-            "fallback": self.fallback,
+            "fallback": fallbacks_of(self.fallback),
             "guardrails": self.guardrails.manifest(),
             "full_disk": self.full_disk,
             "deadline_micros": duration(self.deadline, "deadline"),
@@ -289,6 +288,8 @@ class EndpointDef:
         }
 
     def _check_compared(self) -> None:
+        if self._simpler is not None:
+            check(f"{self.name}, its fallback", node_of(self._simpler))
         for name, graph in self.challengers.items():
             check(f"{self.name}, challenger {named(name, 'a challenger')}", node_of(graph))
         if self.challengers and self.experiment is None:
@@ -305,9 +306,15 @@ class EndpointDef:
         return {"challengers": graphs, "experiment": self.experiment.manifest(tuple(graphs))}
 
     @property
+    def _simpler(self) -> Any:
+        steps = self.fallback if isinstance(self.fallback, list | tuple) else (self.fallback,)
+        return next((step.graph for step in steps if isinstance(step, Simpler)), None)
+
+    @property
     def upstream(self) -> tuple[str, ...]:
         """Keys of the definitions that the graph names, in order."""
         keys = {"lookup": "service", "model": "model", "call": "endpoint"}
-        nodes = [node for graph in (self.graph, *self.challengers.values()) for node in nodes_of(node_of(graph))]
+        graphs = [self.graph, *self.challengers.values(), *([] if self._simpler is None else [self._simpler])]
+        nodes = [node for graph in graphs for node in nodes_of(node_of(graph))]
         named_by = [(keys[n["node"]], n) for n in nodes if n["node"] in keys]
         return tuple(dict.fromkeys(f"{key}/{node[key]}" for key, node in named_by))

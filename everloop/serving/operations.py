@@ -206,6 +206,7 @@ def show_endpoint(ctx: Context, cmd: ShowEndpoint) -> EndpointView:
 def _endpoint(ctx: Context, tx: Tx, environment: str, name: str, state: Rollout) -> EndpointView:
     address = f"{ctx.project}.{name}"
     weights = routed(state, state.weights(_plan(ctx, tx, state)))
+    weights += [(state.simpler, 0)] if state.simpler else []
     trial = of_state(state)
     told = observe.gateways(ctx.home, ctx.wall())
     listed = []

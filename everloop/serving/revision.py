@@ -10,20 +10,29 @@ from everloop.core.version import Version
 from everloop.serving.graph.nodes import nodes_of
 
 _PINNED = ("lookup", "model")
+SIMPLER = "(simpler)"
+"""What the graph of a fallback is called among those of an endpoint; no challenger may be called so."""
 Manifests = Mapping[str, Mapping[str, Any]]
 
 
 def needed(entries: Mapping[str, str], endpoint: Mapping[str, Any]) -> tuple[str, ...]:
     """Ids of the versions that an endpoint's graph names, as far as the snapshot holds them."""
-    graphs = [endpoint["graph"], *endpoint.get("challengers", {}).values()]
+    graphs = [endpoint["graph"], *others_of(endpoint).values()]
     keys = [_key_of(node) for graph in graphs for node in nodes_of(graph) if node["node"] in _PINNED]
     return tuple(entries[key] for key in dict.fromkeys(keys) if key in entries)
 
 
 def graph_of(revision: Mapping[str, Any], endpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The graph of a revision (its manifest): the endpoint's own, or that of a challenger."""
-    graph: dict[str, Any] = endpoint["challengers"][arm] if (arm := revision.get("arm")) else endpoint["graph"]
+    """The graph of a revision (its manifest): the endpoint's own, that of a challenger, or of its fallback."""
+    graph: dict[str, Any] = others_of(endpoint)[arm] if (arm := revision.get("arm")) else endpoint["graph"]
     return graph
+
+
+def others_of(endpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The graphs of an endpoint beside its own: those of challengers by name, and the simpler one of its fallback."""
+    steps = endpoint.get("fallback")
+    simpler = [step["graph"] for step in steps if "graph" in step] if isinstance(steps, list) else []
+    return {**endpoint.get("challengers", {}), **({SIMPLER: simpler[0]} if simpler else {})}
 
 
 def build(name: str, entries: Mapping[str, str], manifests: Manifests, arm: str = "") -> Version:

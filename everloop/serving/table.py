@@ -113,6 +113,20 @@ class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """(up to a place of 10,000, revision): a key's place is its hash with the salt."""
 
 
+class Instead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One way to answer when the chosen revision did not."""
+
+    kind: str
+    """previous, simpler, cached, default."""
+    revision: str = ""
+    """Of the simpler graph."""
+    ttl_micros: int = 0
+    most: int = 0
+    """Of the cache: rows that are kept."""
+    values: list[list[Any]] = []
+    """Of the default: [output, literal]."""
+
+
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One endpoint: its live revisions, the champion last."""
 
@@ -131,6 +145,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`rate` and `quota` of one caller, each [requests, microseconds]."""
     tolerance: float = 0.01
     """Numbers that are no further apart count as equal when a shadow's answers are compared."""
+    instead: list[Instead] = []
+    """Ways to answer when the chosen revision did not, in their order; empty: as `fallback` says."""
     split: Split | None = None
     """Of an experiment; it deals keys instead of the weights."""
 

@@ -108,3 +108,15 @@ class Unloadable:
 
 def _explode() -> Any:
     raise ImportError("a package is missing")
+
+
+@dataclass
+class Switched:
+    """Echoes `distance` as `prediction`, and raises while a file is there."""
+
+    path: str
+
+    def predict(self, columns: dict[str, Any]) -> Any:
+        if Path(self.path).exists():
+            raise ValueError("switched off")
+        return {"prediction": np.asarray(columns["distance"], float)}

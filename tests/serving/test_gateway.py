@@ -327,7 +327,7 @@ def test_the_previous_revision_answers_when_the_chosen_one_fails(place):
     assert answer.json()["fallback"] is True
     assert answer.headers["everloop-fallback"] == "true"
     assert logged(place.home)[-1].fallback == SECOND
-    counted = place.until(lambda s: s["endpoints"]["shop.delay"][SECOND]["errors"])["endpoints"]["shop.delay"]
+    counted = place.until(lambda s: s["endpoints"]["shop.delay"][SECOND]["fallbacks"])["endpoints"]["shop.delay"]
     assert (counted[SECOND]["fallbacks"], counted[FIRST]["requests"]) == (1, 1)
 
 

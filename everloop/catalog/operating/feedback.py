@@ -58,6 +58,7 @@ def of_revision(
         .where(
             predictions.c.project == project,
             predictions.c.revision == revision,
+            predictions.c.fallback != revision,
             predictions.c.at >= start,
             rows.c.metric == metric,
         )

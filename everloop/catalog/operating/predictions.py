@@ -99,9 +99,12 @@ def window(
 def of_revision(
     tx: Tx, project: str, revision: str, start: Micros, limit: int, *, newest: bool = False
 ) -> list[PredictionRow]:
-    """The first predictions (or the newest) that a revision gave from `start` on, by (at, id)."""
+    """The first predictions (or the newest) that a revision gave from `start` on, by (at, id); no stand-ins for it."""
     query = select(predictions).where(
-        predictions.c.project == project, predictions.c.revision == revision, predictions.c.at >= start
+        predictions.c.project == project,
+        predictions.c.revision == revision,
+        predictions.c.fallback != revision,
+        predictions.c.at >= start,
     )
     order = (predictions.c.at.desc(), predictions.c.id.desc()) if newest else (predictions.c.at, predictions.c.id)
     found = [_row(row) for row in tx.execute(query.order_by(*order).limit(limit))]

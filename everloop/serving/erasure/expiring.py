@@ -27,4 +27,16 @@ def expire_segments(ctx: Context, before: Micros, *, dry_run: bool = False) -> i
             count += 1
             if not dry_run:
                 path.unlink(missing_ok=True)
+    return count + _expire_shadows(ctx, before, dry_run=dry_run)
+
+
+def _expire_shadows(ctx: Context, before: Micros, *, dry_run: bool) -> int:
+    """What shadows answered goes with the questions; nothing is ingested of it."""
+    count = 0
+    for folder in sorted((ctx.home / "serving" / "shadow").glob("*")):
+        for path in log.segments(folder)[:-1]:
+            if path.stat().st_mtime * SECOND < before:
+                count += 1
+                if not dry_run:
+                    path.unlink(missing_ok=True)
     return count

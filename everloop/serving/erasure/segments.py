@@ -40,9 +40,17 @@ class PredictionLog:
                 )
                 gone, count = gone + ids, count + blanked_now
         if gone:
+            self._erase_shadows(frozenset(gone))
             with self._ctx.write() as tx:
                 predictions.erase(tx, self._ctx.project, gone)
         return count
+
+    def _erase_shadows(self, gone: frozenset[str]) -> None:
+        """Blank what shadows answered to the same questions: they are known by the ids of the predictions alone."""
+        for folder in sorted((self._ctx.home / "serving" / "shadow").glob("*")):
+            paths = log.segments(folder)
+            for path in paths:
+                erase_shadow(path, self._ctx.project, gone, newest=path == paths[-1])
 
     def holds(self, key: str) -> bool:
         """Whether any row was asked for the subject."""
@@ -80,6 +88,26 @@ def erase_from_segment(
     if changed:
         overwrite(path, content, changed, growing=newest)
     return gone, count
+
+
+def erase_shadow(path: Path, project: str, gone: frozenset[str], *, newest: bool) -> int:
+    """Blank the answers of a shadow's segment that belong to these predictions; returns how many became so now."""
+    content = path.read_bytes()
+    changed: dict[int, bytes] = {}
+    count = 0
+    for start, end, entry in log.read(content):
+        rows = [row for row, identity in enumerate(entry.row_ids()) if identity in gone]
+        if entry.project != project or not rows:
+            continue
+        frame = log.frame(blanked(entry, rows))
+        if len(frame) != end - start:
+            raise CorruptObject(f"a frame of {path.name} cannot be erased in its place", hint="everloop verify")
+        if frame != content[start:end]:
+            changed[start] = frame
+            count += len(rows)
+    if changed:
+        overwrite(path, content, changed, growing=newest)
+    return count
 
 
 def blanked(entry: log.Entry, rows: list[int]) -> log.Entry:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,12 +17,14 @@ from everloop.serving.explaining.asking import Explanation, explained, need_expl
 from everloop.serving.fusing.derived import nulls_apart
 from everloop.serving.gateway.features import FeaturesGone, Looked
 from everloop.serving.gateway.fleet import Live, LiveRoute
+from everloop.serving.gateway.instead.cache import Cache, Key, key_of
 from everloop.serving.gateway.shadows import Shadows
 from everloop.serving.gateway.shadows import Told as Copied
-from everloop.serving.graph.running import Run
+from everloop.serving.graph.nodes import literal
+from everloop.serving.graph.running import Run, filled
 from everloop.serving.protocol.question import Question
 from everloop.serving.streaming.parts import Parts
-from everloop.serving.table import Lookup
+from everloop.serving.table import Instead, Lookup
 
 _DEEPEST = 4
 """Endpoints that may call each other in one question."""
@@ -51,6 +53,8 @@ class Asked:
     """Who takes the parts of an answer that a model yields; None: nobody, it is wanted whole."""
     depth: int = 0
     """How many endpoints called each other before."""
+    patience: float = 0.0
+    """`time.monotonic()` at which this try is given up, for another; 0: with the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,8 @@ class Answered:
     path: Mapping[str, str] = field(default_factory=dict)
     """What happened in the graph: shares taken, defaults that stood in, steps that were left out."""
     explanation: Explanation | None = None
+    instead: str = ""
+    """Which fallback answered: previous, simpler, cached, default, or retried; empty mostly."""
 
     def parameters(self) -> dict[str, Any]:
         """What every reply says about itself."""
@@ -91,7 +97,7 @@ class Answered:
         if self.id:
             said["prediction_id"] = self.id
         if self.fallback:
-            said["fallback"] = True
+            said["fallback"], said["fallback_kind"] = True, self.instead
         if self.stale:
             said["stale"] = dict(self.stale)
         if self.path:
@@ -99,6 +105,13 @@ class Answered:
         if self.explanation:
             said["explanation"] = self.explanation.told()
         return said
+
+
+_ALL = frozenset(("previous", "simpler", "cached", "default"))
+_CHEAP = frozenset(("cached", "default"))
+"""Fallbacks that ask no model: what is left when too much waits for models."""
+_UNFED = frozenset(("simpler", "cached", "default"))
+"""Those that may do without the online store."""
 
 
 class Predictions:
@@ -111,8 +124,11 @@ class Predictions:
         reader: FeatureReader,
         route: Callable[[str], LiveRoute],
         shadows: Shadows,
+        *,
+        cache: Cache,
     ) -> None:
         """Log with `appender`; `nonce` (32 bit, random) keeps ids of different processes apart."""
+        self.cache = cache
         self._appender, self._reader, self._route, self._shadows = appender, reader, route, shadows
         self._nonce = f"{nonce & 0xFFFFFFFF:08x}"
         self._count = 0
@@ -120,6 +136,9 @@ class Predictions:
     async def answer(self, asked: Asked) -> Answered:
         """Predict and log. Raises `InvalidInput`, `NotFound`, `StepFailed`, `Unavailable`, `StorageFull`."""
         answered = await self._answered(asked)
+        cached = asked.route.cached
+        if cached is not None and not answered.fallback and not asked.pinned and asked.parts is None:
+            self.cache.put(_question(asked), answered.outputs, answered.answer, answered.rows, cached.most)
         if asked.route.shadow is not None and not asked.pinned:
             shown = {output.name: answered.answer[output.name] for output in answered.outputs}
             self._shadows.copy(asked.route, (answered.id, answered.rows, shown), lambda live: self._copy(asked, live))
@@ -135,7 +154,7 @@ class Predictions:
     async def _answered(self, asked: Asked) -> Answered:
         first = self._choose(asked)
         try:
-            return await self._by(asked, first, "")
+            return await self._by(self._patient(asked, asked.route.ways), first, "")
         except InvalidInput:
             # a question that the champion takes and the canary does not is the canary's failure
             if asked.route.alike or first is asked.route.champion or asked.pinned:
@@ -143,15 +162,15 @@ class Predictions:
                 raise
             first.counters.failed()
             return await self._instead(asked, first, None)
-        except Overloaded:  # no revision's failure, and another would only be overloaded next
+        except Overloaded as error:  # no revision's failure, and another would only be overloaded next
             first.counters.overloaded += 1
-            raise
+            return await self._instead(asked, first, error, _CHEAP)
         except (StepFailed, Unavailable) as error:
             if isinstance(error, StorageFull):  # not the revision's failure: nobody could log the answer
                 raise Unavailable(error.message, hint=error.hint) from error
             if isinstance(error, FeaturesGone):
                 first.counters.unfed += 1
-                raise
+                return await self._instead(asked, first, error, _UNFED)
             first.counters.failed()
             return await self._instead(asked, first, error)
 
@@ -163,23 +182,66 @@ class Predictions:
             sticky = _dealt_by(asked) or sticky or _entity(asked) or self._fresh_id(0).encode()
         return asked.route.chosen(sticky)
 
-    async def _instead(self, asked: Asked, failed: Live, error: EverloopError | None) -> Answered:
+    async def _instead(
+        self, asked: Asked, failed: Live, error: EverloopError | None, kinds: frozenset[str] = _ALL
+    ) -> Answered:
+        """What the endpoint's fallbacks answer, in their order; only those of `kinds`. Raises the first error."""
         if asked.parts is not None and asked.parts.begun and error is not None:
             raise error  # its beginning was another's
-        other = None if asked.pinned else asked.route.instead(failed)
-        if other is not None:
-            answered = await self._by(asked, other, failed.revision.id)
-            failed.counters.fallbacks += 1
-            return answered
-        if isinstance(error, Unavailable) and time.monotonic() < self._deadline(asked):
-            return await self._by(asked, failed, failed.revision.id)  # its worker is being restarted: once more
+        ways = [] if asked.pinned else [way for way in asked.route.ways if way.kind in kinds]
+        for place, way in enumerate(ways):
+            try:
+                answered = await self._fall(self._patient(asked, ways[place + 1 :]), failed, way)
+            except StorageFull as full:
+                raise Unavailable(full.message, hint=full.hint) from full
+            except (InvalidInput, StepFailed, Unavailable) as other:
+                error = error or other
+                continue
+            if answered is not None:
+                failed.counters.fell(way.kind)
+                return answered
+        again = kinds is _ALL and isinstance(error, Unavailable) and time.monotonic() < self._deadline(asked)
+        if again:
+            return await self._by(asked, failed, failed.revision.id, "retried")  # its worker is being restarted
         raise error or InvalidInput("the revision does not take these columns")
+
+    async def _fall(self, asked: Asked, failed: Live, way: Instead) -> Answered | None:
+        """What one fallback answers; None when it has nothing to say."""
+        if way.kind in ("previous", "simpler"):
+            other = asked.route.instead(failed) if way.kind == "previous" else asked.route.by_id(way.revision)
+            return None if other is None else await self._by(asked, other, failed.revision.id, way.kind)
+        rows = asked.question.rows
+        if way.kind == "cached":
+            kept = self.cache.get(_question(asked), way.ttl_micros / 1e6)
+            return None if kept is None else self._stood_in(asked, failed, way.kind, kept.answer)
+        answer = {name: filled(literal(value), rows) for name, value in way.values}
+        return self._stood_in(asked, failed, way.kind, answer)
+
+    def _stood_in(self, asked: Asked, failed: Live, kind: str, answer: Mapping[str, np.ndarray[Any, Any]]) -> Answered:
+        """An answer that no model gave now, logged as that of the revision that failed."""
+        rows, outputs = asked.question.rows, describe(answer)
+        layout = failed.caller
+        seen = (msgspec.Raw(msgspec.msgpack.encode(layout.pairs())), layout.pack(asked.question.columns, rows))
+        said = (msgspec.Raw(msgspec.msgpack.encode([o.listed() for o in outputs])), pack_answer(outputs, answer))
+        told = _Told(seen, said, outputs, dict(answer), {}, {"fallback": kind})
+        took = int((time.monotonic() - asked.started) * 1e6)
+        at = asked.at or time.time_ns() // 1000
+        identity = self._log(asked, failed, told, at, took=took, fallback=failed.revision.id)
+        return Answered(identity, failed, rows, outputs, told.answer, True, {}, told.path, instead=kind)
+
+    def _patient(self, asked: Asked, ways: Sequence[Instead]) -> Asked:
+        """The question with a limit for its next try: half of the time that is left, if others may answer after it."""
+        if not ways or asked.pinned:
+            return asked if not asked.patience else replace(asked, patience=0.0)
+        now = time.monotonic()
+        end = asked.started + asked.route.route.deadline_micros / 1e6
+        return replace(asked, patience=now + max(end - now, 0.0) / 2)
 
     @staticmethod
     def _deadline(asked: Asked) -> float:
-        return asked.started + asked.route.route.deadline_micros / 1e6
+        return asked.patience or asked.started + asked.route.route.deadline_micros / 1e6
 
-    async def _by(self, asked: Asked, live: Live, fallback: str) -> Answered:
+    async def _by(self, asked: Asked, live: Live, fallback: str, kind: str = "") -> Answered:
         if asked.explain:
             need_explainer(live)
         if live.waiting >= asked.route.route.max_queue:
@@ -192,12 +254,13 @@ class Predictions:
         else:
             told = await self._graph(asked, live, live.graph, asked_at)
         took = int((time.monotonic() - asked.started) * 1e6)
-        identity = self._log(asked, live, told, asked_at, took=took, fallback=fallback)
+        logged = replace(told, path={**told.path, "fallback": kind}) if kind else told
+        identity = self._log(asked, live, logged, asked_at, took=took, fallback=fallback)
         live.counters.answered(asked.question.rows, took)
         live.counters.stale += bool(told.stale)
         shown = live.shown if live.graph is None else told.outputs
         said = (bool(fallback), told.stale, told.path, told.explanation)
-        return Answered(identity, live, asked.question.rows, shown, told.answer, *said)
+        return Answered(identity, live, asked.question.rows, shown, told.answer, *said, instead=kind)
 
     async def _line(self, asked: Asked, live: Live, at: Micros) -> "_Told":
         """A look-up, where there is one, and the model."""
@@ -345,6 +408,12 @@ def _keys(live: Live, columns: Columns) -> dict[str, list[str]]:
     if lookup is None:
         return {}
     return {name: [str(value) for value in columns[name]] for name in lookup.keys if name in columns}
+
+
+def _question(asked: Asked) -> Key:
+    """The question's name in the cache."""
+    route = asked.route
+    return key_of(route.route.address, asked.question.columns, route.champion.caller.names)
 
 
 def _dealt_by(asked: Asked) -> bytes:

@@ -26,7 +26,7 @@ from everloop.serving.gateway.stats import Counters, NodeCounters, ShadowCounter
 from everloop.serving.graph.nodes import numbered
 from everloop.serving.graph.running import prepared
 from everloop.serving.graph.shapes import ShownBy, outputs_of
-from everloop.serving.table import PLACES, Part, Revision, Route, Table
+from everloop.serving.table import PLACES, Instead, Part, Revision, Route, Table
 
 _READY_SECONDS = 60.0
 _WEIGH_SECONDS = 1.0
@@ -130,6 +130,10 @@ class LiveRoute:
     live: list[Live]
     shadow: Live | None = field(init=False)
     """Who answers copies of questions; callers meet it only when they ask for it."""
+    ways: list[Instead] = field(init=False)
+    """Ways to answer when the chosen revision did not, in their order."""
+    cached: Instead | None = field(init=False)
+    """The one among them that keeps answers."""
     _hash: Any = field(init=False)
     _limits: list[int] = field(init=False)
     _dealt: list[Live] = field(init=False)
@@ -147,6 +151,14 @@ class LiveRoute:
             by_id = {live.revision.id: live for live in self.live}
             self._hash = blake2b(f"{self.route.address} {split.salt}".encode(), digest_size=8)
             self._limits, self._dealt = [upto for upto, _ in split.slots], [by_id[one] for _, one in split.slots]
+
+        ways = self.route.instead or ([Instead("previous")] if self.route.fallback else [])
+        self.ways = [way for way in ways if way.kind != "previous" or len(self.live) > 1]
+        self.cached = next((way for way in ways if way.kind == "cached"), None)
+
+    def by_id(self, identity: str) -> Live | None:
+        """The live revision with this id."""
+        return next((live for live in self.live if live.revision.id == identity), None)
 
     @property
     def champion(self) -> Live:
@@ -180,7 +192,9 @@ class LiveRoute:
         """
         if self.route.fallback is None:
             return None
+        apart = {way.revision for way in self.route.instead if way.revision}  # the simpler graph has its own turn
         others = [live for live in self.live if live is not failed and live is not self.shadow]
+        others = [live for live in others if live.revision.id not in apart]
         able = [live for live in others if not warm or live.ready]
         return max(able, key=lambda live: (live.ready, live.revision.weight), default=None)
 

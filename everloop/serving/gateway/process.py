@@ -27,6 +27,7 @@ from everloop.serving.gateway.answer import Predictions
 from everloop.serving.gateway.app import Gateway
 from everloop.serving.gateway.features import Features
 from everloop.serving.gateway.fleet import Fleet
+from everloop.serving.gateway.instead.cache import Cache
 from everloop.serving.gateway.lookups import Lookups
 from everloop.serving.gateway.passing import hand
 from everloop.serving.gateway.passing.carry import Carrier
@@ -62,12 +63,13 @@ class Server(uvicorn.Server):
         yield
 
 
-async def tell(fleet: Fleet, lookups: Lookups, path: Path, started: str) -> None:
-    """Write the counters to `path` twice a second, for ever."""
+async def tell(fleet: Fleet, lookups: Lookups, cache: Cache, path: Path, started: str) -> None:
+    """Write the counters to `path` twice a second, for ever; before, forget answers of somebody who was erased."""
     while True:
+        cache.follow()
         told = {"gateway": path.stem, "pid": os.getpid(), "started": started, "wall": time.time_ns() // 1000}
         with contextlib.suppress(OSError):  # a full disk must not end the gateway
-            said = {**told, **fleet.told(), "features": lookups.told()}
+            said = {**told, **fleet.told(), "features": lookups.told(), "kept": cache.rows, "forgot": cache.epoch}
             write_atomically(path, orjson.dumps(said), fsync=False)
         await asyncio.sleep(_TELL_SECONDS)
 
@@ -101,7 +103,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     carrier = Carrier(arguments.server, os.environ.pop(hand.VARIABLE, ""))
     door, predictions = (
         Door(listening.getsockname()[0]),
-        Predictions(appender, nonce, features.read, fleet.route, shadows),
+        Predictions(appender, nonce, features.read, fleet.route, shadows, cache=Cache(home)),
     )
     switchboard = Switchboard()
     switchboard.desk = desk = Desk(fleet, predictions, door)
@@ -118,7 +120,9 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     background = [
         loop.create_task(fleet.follow()),
         loop.create_task(fleet.tend()),
-        loop.create_task(tell(fleet, lookups, home / "stats" / f"{arguments.name}.json", f"{nonce:08x}")),
+        loop.create_task(
+            tell(fleet, lookups, predictions.cache, home / "stats" / f"{arguments.name}.json", f"{nonce:08x}")
+        ),
     ]
 
     def stop(task: asyncio.Task[None]) -> None:

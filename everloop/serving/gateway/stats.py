@@ -64,6 +64,12 @@ class Counters(Answers):
 
     fallbacks: int = 0
     """Of the errors, those that another revision answered."""
+    simpler: int = 0
+    """Of the errors, those that the fallback's own graph answered."""
+    cached: int = 0
+    """Those that an earlier answer stood in for."""
+    defaulted: int = 0
+    """Those that the declared default stood in for."""
     refused: int = 0
     """Malformed questions."""
     unlogged: int = 0
@@ -77,6 +83,17 @@ class Counters(Answers):
     unfed: int = 0
     """Not answered because the online store did not."""
 
+    def fell(self, kind: str) -> None:
+        """Count a failure that something else answered."""
+        if kind == "previous":
+            self.fallbacks += 1
+        elif kind == "simpler":
+            self.simpler += 1
+        elif kind == "cached":
+            self.cached += 1
+        else:
+            self.defaulted += 1
+
     def told(self) -> dict[str, Any]:
         """As JSON; latency as `{bucket: count}`."""
         return {
@@ -84,6 +101,9 @@ class Counters(Answers):
             "rows": self.rows,
             "errors": self.errors,
             "fallbacks": self.fallbacks,
+            "simpler": self.simpler,
+            "cached": self.cached,
+            "defaulted": self.defaulted,
             "refused": self.refused,
             "unlogged": self.unlogged,
             "stale": self.stale,

@@ -242,11 +242,11 @@ class Step:
         if self.soft:
             plain["soft"] = True
         if self.default is not None:
-            plain["default"] = [[name, _literal(value)] for name, value in self.default.items()]
+            plain["default"] = [[name, literal_of(value)] for name, value in self.default.items()]
         return {**node_of(self.node, role), **plain}
 
 
-def _literal(value: Any) -> dict[str, Any] | str | bool | int:
+def literal_of(value: Any) -> dict[str, Any] | str | bool | int:
     """A value in an identity: floats as text, for identity holds none."""
     if isinstance(value, float):
         return {"float": repr(value)}

@@ -78,7 +78,7 @@ class Run:
         if "default" in node:
             self.counters[node["number"]].defaults += 1
             self.path[said(node)] = "default"
-            return {name: _filled(literal(value), rows) for name, value in node["default"]}
+            return {name: filled(literal(value), rows) for name, value in node["default"]}
         if node.get("soft"):
             self.path[said(node)] = "left out"
             return {}
@@ -270,5 +270,6 @@ def _combined(combine: str, answers: Sequence[Array]) -> Array:
 _COMBINED: Mapping[str, Callable[..., Any]] = {"mean": np.mean, "max": np.max, "min": np.min}
 
 
-def _filled(value: Any, rows: int) -> Array:
+def filled(value: Any, rows: int) -> Array:
+    """One value for each row."""
     return np.full(rows, value, object if isinstance(value, str) else None)

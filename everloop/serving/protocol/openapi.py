@@ -54,6 +54,7 @@ def _operation(summary: str, schema: Any, examples: Any, outputs: Outputs) -> di
             "prediction_id": {"type": "string"},
             "revision": {"type": "string"},
             "fallback": {"type": "boolean"},
+            "fallback_kind": {"enum": ["previous", "simpler", "cached", "default", "retried"]},
         },
     }
     good = {"description": "One prediction a row", "content": {"application/json": {"schema": answer}}}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from everloop.core.errors import DefinitionError
-from everloop.serving.graph.nodes import duration, named
+from everloop.serving.graph.nodes import duration, literal_of, named, node_of
 
 Better = Literal["higher", "lower"]
 LOSSES = ("accuracy", "brier", "absolute", "squared")
@@ -101,6 +101,74 @@ class Quality:
 
 
 Guard = Drift | Business | Quality
+
+
+@dataclass(frozen=True, slots=True)
+class Simpler:
+    """A fallback: another graph of the project, kept warm, that answers the same question."""
+
+    graph: Any
+    """A node (see `graph.nodes`), or a model alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """A fallback: the last answer to the same question, if it is not too old."""
+
+    ttl: str = "10m"
+    most: int = 10_000
+    """Rows that each gateway keeps; those that were asked for longest ago go first."""
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        if not 1 <= self.most <= 1_000_000 or duration(self.ttl, "ttl") <= 0:
+            raise DefinitionError(f"a cache of {self.most} rows for {self.ttl}", hint='Cached("10m", most=10_000)')
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """A fallback: one declared value for each output."""
+
+    values: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        if not self.values:
+            raise DefinitionError("a default without values", hint='Default({"prediction": 0.0})')
+        self.manifest()
+
+    def manifest(self) -> dict[str, Any]:
+        """Name and value of each output."""
+        return {"fallback": "default", "values": [[name, literal_of(value)] for name, value in self.values.items()]}
+
+
+Fallback = Literal["previous"] | Simpler | Cached | Default
+
+
+def fallbacks_of(said: Any) -> list[dict[str, Any]] | str | None:
+    """How fallbacks are told in a manifest: in their order, or as `previous` and nothing ever were."""
+    if said in (None, "previous") or (isinstance(said, list | tuple) and tuple(said) == ("previous",)):
+        return "previous" if said else None
+    steps = said if isinstance(said, list | tuple) else [said]
+    told: list[dict[str, Any]] = []
+    for step in steps:
+        if step == "previous":
+            told.append({"fallback": "previous"})
+        elif isinstance(step, Simpler):
+            told.append({"fallback": "simpler", "graph": node_of(step.graph)})
+        elif isinstance(step, Cached):
+            told.append({"fallback": "cached", "ttl_micros": duration(step.ttl, "ttl"), "most": step.most})
+        elif isinstance(step, Default):
+            told.append(step.manifest())
+        else:
+            raise DefinitionError(
+                f"fallback {step!r} is unknown",
+                hint='"previous", Simpler(graph), Cached(ttl), Default(values), or None',
+            )
+    kinds = [step["fallback"] for step in told]
+    if not told or len(set(kinds)) < len(kinds):
+        raise DefinitionError(f"fallbacks {kinds}", hint="each kind once, in the order in which they are tried")
+    return told
 
 
 @dataclass(frozen=True, slots=True)

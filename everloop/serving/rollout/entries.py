@@ -18,7 +18,7 @@ from everloop.serving.fusing.loader import LOADER as FUSED
 from everloop.serving.graph.nodes import is_line, nodes_of
 from everloop.serving.graph.planning import Plan, visit, without_code
 from everloop.serving.revision import graph_of
-from everloop.serving.table import INLINE, LOADER, Explainer, Lookup, Part, Revision, Service
+from everloop.serving.table import INLINE, LOADER, Explainer, Instead, Lookup, Part, Revision, Service
 
 DATATYPES = {
     "boolean": "BOOL",
@@ -217,6 +217,21 @@ def service_of(
     views = {identity: dict(manifests[identity]) for identity in service["views"].values()}
     definition = FeatureServiceDef.from_manifest(name, service, manifests)
     return Service(project, name, Lookup(name, dict(service), views, scope, list(definition.entities)), [])
+
+
+def insteads(endpoint: Mapping[str, Any], simpler: str) -> list[Instead]:
+    """The fallbacks of an endpoint in its order, where it says more than `previous`; `simpler` is a revision."""
+    steps = endpoint["fallback"]
+    if not isinstance(steps, list):
+        return []
+    told = []
+    for step in steps:
+        more = {key: step[key] for key in ("ttl_micros", "most", "values") if key in step}
+        if step["fallback"] != "simpler":
+            told.append(Instead(step["fallback"], **more))
+        elif simpler:
+            told.append(Instead("simpler", simpler))
+    return told
 
 
 def weighted(revision: Revision, weight: int, shadow_ppm: int = 0) -> Revision:

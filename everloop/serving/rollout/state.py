@@ -132,6 +132,8 @@ class Rollout:
     """When the target got its first traffic."""
     experiment: Mapping[str, Any] = field(default_factory=dict)
     """Champion and challengers, as `rollout.experiments` tells it; empty without one."""
+    simpler: str = ""
+    """The revision of the fallback's graph, where there is one."""
 
     def weights(self, plan: Plan) -> list[tuple[str, int]]:
         """Live revisions with their share in percent; the one that enters comes first."""
@@ -174,6 +176,7 @@ class Rollout:
             "blocked": self.blocked,
             "entered": self.entered,
             **({"experiment": dict(self.experiment)} if self.experiment else {}),
+            **({"simpler": self.simpler} if self.simpler else {}),
         }
 
     @classmethod

@@ -18,6 +18,7 @@ from everloop.data.erasure.erasing import Places
 from everloop.data.erasure.subjects import Subject
 from everloop.features.operations import online_store
 from everloop.features.states.keys import entity_key
+from everloop.serving.erasure.caches import AnswerCaches
 from everloop.serving.erasure.segments import PredictionLog
 from everloop.workspace.work import holding
 
@@ -86,6 +87,7 @@ def places(ctx: Context, subject: Subject, said: Fact) -> Places:
             Traces(ctx, subject.mentions, said),
             LoggedFiles(ctx, subject.mentions, said),
             PredictionLog(ctx, subject.columns),
+            AnswerCaches(ctx),
             OnlineFeatures(ctx),
             OpenTables(ctx),
             Leftovers(ctx, subject),

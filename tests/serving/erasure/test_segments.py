@@ -53,3 +53,29 @@ def test_a_subject_goes_from_old_and_open_segments_and_from_rows_and_labels(cont
     appender.close()
     assert ingest.ingest(context.catalog, tmp_path) == 1
     assert PredictionLog(context).erase("nobody") >= 0
+
+
+def test_what_shadows_answered_goes_too(context, tmp_path):
+    real, shadow = (log.Appender(tmp_path / "serving" / place / "g1") for place in ("log", "shadow"))
+    for number, people in ((1, ["ann-4711", "bob"]), (2, ["carl"])):
+        asked = entry(number, people)
+        real.append(asked)
+        said = {"prediction": column([42.0 + i for i in range(len(people))]), "kind": column(["secret"] * len(people))}
+        nothing = log.raw([])
+        shadow.append(
+            log.Entry(
+                asked.id, 9, 9, "flights", "delay", "b3:2", len(people), nothing, b"",
+                log.raw([o.listed() for o in OUT]), pack_answer(OUT, said), {}, 5, "", "shadow",
+            )
+        )  # fmt: skip
+    shadow.close()
+    ingest.ingest(context.catalog, tmp_path)
+    PredictionLog(context).erase("ann-4711")
+    decoded = {}
+    for path in (tmp_path / "serving").rglob("*.seg"):  # everything that is on the disk
+        content = path.read_bytes()
+        assert b"ann-4711" not in content
+        decoded[path.parts[-3]] = [e.answers() for _, _, e in log.read(content)]
+    assert [a["prediction"] for a in decoded["shadow"]] == [[0.0, 43.0], [42.0]]
+    assert [a["kind"] for a in decoded["shadow"]] == [["\0" * 6, "secret"], ["secret"]]
+    assert PredictionLog(context).erase("ann-4711") == 0  # again is nothing

@@ -15,7 +15,7 @@ from everloop.core.errors import InvalidInput, NotFound
 from everloop.serving.definitions import AllAtOnce, EndpointDef
 from everloop.serving.ingest import ingest
 from everloop.serving.rollout import operations as rolling
-from everloop.serving.rollout.declared import Business, Experiment
+from everloop.serving.rollout.declared import Business, Default, Experiment, Simpler
 
 START = 1_400_000_000_000_000
 KEYS = range(200)
@@ -125,3 +125,23 @@ def test_one_that_does_not_load_leaves_the_endpoint_as_it_was(shop):
     settle(shop, gateway)
     assert [r.weight for r in shown.revisions][-2:] == [20, 80]
     assert set(values(dealt(gateway)).values()) == {1.0, 3.0}
+
+
+def test_the_graph_of_a_fallback_is_kept_warm_beside_the_revision(shop):
+    fallback = ["previous", Simpler("plain"), Default({"prediction": 9.0})]
+    shop.endpoint = EndpointDef("delay", "delay", rollout=AllAtOnce(), fallback=fallback)
+    gateway = shop.place.gateway()
+    plain = model_version(shop.ctx, "plain", serving_models.Values(3.0), NUMBERS)
+    shop.release(serving_models.Values(1.0, breaks=True), plain)
+    shown = shop.reconcile_until(lambda s: s and s.phase == "live" and len(s.revisions) == 2, seconds=40)
+    assert [r.weight for r in shown.revisions] == [100, 0]
+    settle(shop, gateway)
+    answer = gateway.predict({"distance": 1.0, "hour": 1}).json()
+    assert (answer["predictions"], answer["fallback_kind"]) == ([3.0], "simpler")
+
+    broken = model_version(shop.ctx, "plain", serving_models.Unloadable(), NUMBERS)
+    shop.release(serving_models.Values(1.0, breaks=True), broken)
+    shown = shop.reconcile_until(lambda s: len(s.revisions) == 1, seconds=60)  # it serves without
+    settle(shop, gateway)
+    answer = gateway.predict({"distance": 1.0, "hour": 1}).json()
+    assert (answer["predictions"], answer["fallback_kind"]) == ([9.0], "default")

@@ -90,6 +90,7 @@ def marks(answered: Answered) -> tuple[Header, ...]:
         told.append((b"everloop-prediction-id", answered.id.encode()))
     if answered.fallback:
         told.append((b"everloop-fallback", b"true"))
+        told.append((b"everloop-fallback-kind", answered.instead.encode()))
     if answered.stale:
         told.append((b"everloop-stale", ", ".join(answered.stale).encode()))
     return tuple(told)
