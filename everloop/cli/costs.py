@@ -85,7 +85,7 @@ def list_budgets() -> None:
         for held in one.holds
     ]
     named = {row["scope"] for row in rows}
-    rows += [{"scope": one.scope, "of": limits(one), "state": "open"} for one in found if one.scope not in named]
+    rows += [{"scope": one.scope, "of": limits(one), "state": "ok"} for one in found if one.scope not in named]
     output.rows(rows, ["scope", "period", "used", "of", "state"], empty="there are no budgets")
 
 

@@ -65,6 +65,10 @@ def refuse(flow: Id, step: Step, message: Comment = "") -> None:
 @flows.command("resume")
 def resume(flow: Id) -> None:
     """Go on with a run whose process died, that failed, or that was approved; what it committed is reused."""
+    if session.settings.server:
+        with session.client() as client:
+            _tell(client.call("flows.resume", flow=flow))
+        return
     with opened() as (workspace, uri), output.progress(f"resuming {flow}"):
         ctx = session.context(workspace)
         built = resuming.resume(ctx, flow, tracking_uri=uri)

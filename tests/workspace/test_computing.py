@@ -9,7 +9,7 @@ from everloop.catalog import chain, facts
 from everloop.catalog.context import Actor
 from everloop.catalog.making import flows, uses
 from everloop.catalog.operation import invoke, operations
-from everloop.core.errors import InvalidInput, NotFound, OverBudget, PermissionDenied
+from everloop.core.errors import Conflict, InvalidInput, NotFound, OverBudget, PermissionDenied
 from everloop.core.settings import Settings
 from everloop.flows.engine import Origin
 from everloop.project.loading import load_project
@@ -19,6 +19,7 @@ from everloop.workspace.initial import initialise
 from everloop.workspace.opened import Workspace
 from everloop.workspace.operations import load_operations
 from everloop.workspace.work.executors import ByKind
+from everloop.workspace.work.tasks import perform
 
 PROJECT = """
 import everloop as el
@@ -168,16 +169,22 @@ def test_a_budget_is_an_operation_and_a_stopped_run_is_resumed(shop):
     with pytest.raises(OverBudget) as over:
         shop.make(ada, "listed")
     assert "everloop budget set project" in over.value.hint
-    (project, person) = sorted(shop.ask(eve, "budgets.list").budgets, key=lambda one: one.scope, reverse=True)
+    (project, person) = shop.ask(eve, "budgets.list").budgets
     assert (project.cost, project.holds[0].state) == (1, "spent")
-    assert [(one.scope, one.state) for one in person.holds] == [("person/ada", "open")]
+    assert [(one.scope, one.state) for one in person.holds] == [("person/ada", "ok")]
     with shop.workspace.catalog.read() as tx:
         (flow,) = flows.recent(tx, "shop", states=["stopped"])
     with pytest.raises(OverBudget):
         resuming.resume(ada, flow.id)
     shop.ask(ada, "budgets.set", scope="project", money="12.5", currency="EUR")
-    resuming.resume(ada, flow.id)
+    with shop.workspace.catalog.read() as tx:
+        token = flows.get(tx, "shop", flow.id).token
+    shop.ask(ada, "flows.resume", flow=flow.id)
+    assert perform(ada, "flow.go_on", {"flow": flow.id, "again": token - 1}, "")["state"] == "stopped", "of before"
+    assert perform(ada, "flow.go_on", {"flow": flow.id, "again": token}, "")["parked"] == []
     assert shop.ask(ada, "flows.show", flow=flow.id).flow.state == "done"
+    with pytest.raises(Conflict, match="is done"):
+        shop.ask(ada, "flows.resume", flow=flow.id)
     shop.ask(ada, "budgets.remove", scope="person/*")
     with pytest.raises(NotFound):
         shop.ask(ada, "budgets.remove", scope="person/*")

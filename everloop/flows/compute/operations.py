@@ -115,7 +115,7 @@ class Spending(Answer):
     gpu_seconds: float
     said: str
     """Which limit is reached, or of which the warning; empty for none."""
-    state: Literal["open", "warned", "spent"]
+    state: Literal["ok", "warned", "spent"]
 
 
 class BudgetView(Answer):
@@ -194,6 +194,8 @@ def list_budgets(ctx: Context, cmd: AllBudgets) -> BudgetList:  # noqa: ARG001 -
                 scopes = [scope for scope in named if scope not in own]
             holds = [_spending(one, scope, when, uses.spent(tx, ctx.project, scope, when)) for scope in scopes]
             found.append(_view(one, holds))
+    order = ("project", "person", "flow")
+    found.sort(key=lambda one: order.index(one.scope.partition("/")[0]))
     return BudgetList(budgets=tuple(found))
 
 
@@ -285,7 +287,7 @@ def _spending(budget: Budget, scope: str, period: str, sums: dict[str, Spent]) -
         cpu_seconds=sum(one.cpu_seconds for one in sums.values()),
         gpu_seconds=sum(one.gpu_seconds for one in sums.values()),
         said=said or warned,
-        state="spent" if said else "warned" if warned else "open",
+        state="spent" if said else "warned" if warned else "ok",
     )
 
 

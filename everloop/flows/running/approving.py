@@ -83,11 +83,11 @@ class Approvals:
         return Record(row, version)
 
 
-def go_on(tx: Tx, ctx: Context, flow: Flow, *, not_before: int = 0) -> None:
-    """Have a worker go on with a run, where that can be done in another process."""
+def go_on(tx: Tx, ctx: Context, flow: Flow, *, not_before: int = 0, again: bool = False) -> None:
+    """Have a worker go on with a run, where that can be done in another process; `again`: also one that has ended."""
     if flow.request:
         dedupe = f"{flow.id}:{not_before}"
-        about = {"flow": flow.id}
+        about = {"flow": flow.id, **({"again": flow.token} if again else {})}
         now = ctx.wall()
         tasks.enqueue(tx, ctx.project, GO_ON, about, actor=flow.actor, now=now, dedupe=dedupe, not_before=not_before)
 

@@ -10,10 +10,13 @@ from everloop.catalog.making import flows, uses
 from everloop.catalog.making.flows import Flow, FlowStep
 from everloop.catalog.making.uses import UseRow
 from everloop.catalog.operation import Answer, Command, operation
-from everloop.core.errors import NotFound, PermissionDenied
+from everloop.core.errors import Conflict, InvalidInput, NotFound, PermissionDenied
 from everloop.core.grants import Target
 from everloop.flows.compute.operations import CostRow, summed
 from everloop.flows.running.approving import go_on
+
+RESUMED = ("lost", "failed", "stopped")
+"""States of a run that can be gone on with."""
 
 
 class ListFlows(Command):
@@ -124,7 +127,7 @@ def _view(ctx: Context, identity: str) -> FlowView:
     return FlowView(
         flow=row,
         steps=[_step(one, needs.get(one.step.partition("[")[0], []), labels, used.get(one.step, [])) for one in rows],
-        resumable=row.state in ("lost", "failed", "stopped") and bool(flow.request),
+        resumable=row.state in RESUMED and bool(flow.request),
         used=summed(held),
     )
 
@@ -156,6 +159,25 @@ def cancel_flow(ctx: Context, cmd: OfFlow) -> FlowView:
         elif is_lost(ctx, flow):
             flows.abandon(tx, ctx.project, flow, now=ctx.wall())
         facts.append(tx, ctx.project, ctx.fact("flow.cancelled", flow.id, {"title": flow.title}))
+    return _view(ctx, cmd.flow)
+
+
+@operation("flows.resume", needs="run.write", on=_of_flow)
+def resume_flow(ctx: Context, cmd: OfFlow) -> FlowView:
+    """Have a worker go on with a run that was lost, failed or was stopped by a budget; what it committed is reused.
+
+    Raises `Conflict` for a run that goes on, has ended or was cancelled, `InvalidInput` for one that only its own
+    process can go on with.
+    """
+    with ctx.write() as tx:
+        flow = flows.get(tx, ctx.project, cmd.flow)
+        state = "lost" if is_lost(ctx, flow) else flow.state
+        if state not in RESUMED:
+            raise Conflict(f"the run {flow.id} is {state}", hint="what was lost, failed or stopped can be gone on with")
+        if not flow.request:
+            raise InvalidInput(f"the run {flow.id} cannot be gone on with from here", hint="ask whoever started it")
+        go_on(tx, ctx, flow, again=True)
+        facts.append(tx, ctx.project, ctx.fact("flow.resumed", flow.id, {"title": flow.title}))
     return _view(ctx, cmd.flow)
 
 

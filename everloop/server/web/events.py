@@ -28,7 +28,7 @@ MOST = 64
 _EVERY = 0.5
 _QUIET = 15.0
 _AT_ONCE = 200
-_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"}
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"}
 
 
 class Streams:
@@ -38,13 +38,28 @@ class Streams:
         """None is open."""
         self._open = 0
 
+    def counted(self, told: AsyncIterator[str]) -> Response:
+        """A stream that counts among the open ones. Raises `Unavailable` when there are too many."""
+        if self._open >= MOST:
+            raise Unavailable(f"{MOST} pages listen already", hint="reload the page to see what is new")
+
+        async def counting() -> AsyncIterator[str]:
+            self._open += 1
+            try:
+                async for text in told:
+                    yield text
+            finally:
+                self._open -= 1
+
+        return StreamingResponse(counting(), media_type="text/event-stream", headers=HEADERS)
+
     async def answer(self, ctx: Context, request: Request) -> Response:
         """A stream for whoever may read the project. Raises `PermissionDenied`, and `Unavailable` when too many."""
         ctx.need("read", Target("project", ctx.project))
         if self._open >= MOST:
             raise Unavailable(f"{MOST} pages listen already", hint="reload the page to see what is new")
         position = await run_in_threadpool(_start, ctx, request.headers.get("last-event-id", ""))
-        return StreamingResponse(self._told(ctx, request, position), media_type="text/event-stream", headers=_HEADERS)
+        return StreamingResponse(self._told(ctx, request, position), media_type="text/event-stream", headers=HEADERS)
 
     async def follow(self, ctx: Context, request: Request, state: State) -> Response:
         """A stream that says `changed` whenever `state` says something else, and `over` when it says nothing more.
@@ -55,7 +70,7 @@ class Streams:
             raise Unavailable(f"{MOST} pages listen already", hint="reload the page to see what is new")
         first = await run_in_threadpool(state, ctx)
         return StreamingResponse(
-            self._followed(ctx, request, state, first), media_type="text/event-stream", headers=_HEADERS
+            self._followed(ctx, request, state, first), media_type="text/event-stream", headers=HEADERS
         )
 
     async def _followed(self, ctx: Context, request: Request, state: State, held: str) -> AsyncIterator[str]:

@@ -14,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 from everloop.catalog import refs
 from everloop.core.errors import EverloopError, InvalidInput, NotAuthenticated, NotFound, PermissionDenied
+from everloop.server.web import following
 from everloop.server.web.events import Streams
 from everloop.server.web.pages import render
 from everloop.server.web.views import (
@@ -121,12 +122,17 @@ def web_routes(open_context: OpenContext, default_project: str) -> list[BaseRout
         ctx = await run_in_threadpool(open_context, request, request.path_params["project"])
         return await streams.follow(ctx, request, partial(flows.state, flow=request.path_params["flow"]))
 
+    async def flow_news(request: Request) -> Response:
+        ctx = await run_in_threadpool(open_context, request, request.path_params["project"])
+        return await following.follow(ctx, request, request.path_params["flow"], streams)
+
     return [
         Route("/", home),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         Route("/{project}/events", events),
         Route("/{project}/runs/{run}/live", run_events),
         Route("/{project}/flows/{flow}/live", flow_events),
+        Route("/{project}/flows/{flow}/events", flow_news),
         *(Route("/{project}" + path, serve(open_context, show), methods=["GET"]) for path, show in PAGES),
         *(Route("/{project}" + path, take(open_context, act, show), methods=["POST"]) for path, act, show in ACTS),
         Route("/{project}/{rest:path}", serve(open_context, _nothing), methods=["GET"]),

@@ -36,10 +36,13 @@ def resume(ctx: Context, identity: str, *, tracking_uri: str = "") -> Built:
 
 
 def perform(ctx: Context, payload: Mapping[str, Any], *, tracking_uri: str = "") -> dict[str, Any]:
-    """The task that goes on with a run; nothing to do for one that has ended. A live driver has it come again."""
+    """The task that goes on with a run. A live driver has it come again.
+
+    Nothing to do for one that has ended, unless somebody wanted it to go on `again` from just there (its token).
+    """
     with ctx.read() as tx:
         flow = flows.get(tx, ctx.project, str(payload["flow"]))
-    if flow.state not in flows.OPEN:
+    if flow.state not in flows.OPEN and payload.get("again") != flow.token:
         return {"flow": flow.id, "state": flow.state}
     try:
         built = resume(ctx, flow.id, tracking_uri=tracking_uri)

@@ -86,7 +86,7 @@ def test_a_budget_is_set_and_removed_by_a_form(http, paid, site):
     }
     done = ada.post("/shop/costs/set", data=asked, follow_redirects=True)
     assert done.status_code == 200
-    for said in ("person/ada", "EUR 12.50, 3 core-hours", "60 %", "open"):
+    for said in ("person/ada", "EUR 12.50, 3 core-hours", "60 %", "ok"):
         assert said in done.text
     refused = ada.post("/shop/costs/set", data=asked | {"money": "a lot"})
     assert refused.status_code == 400

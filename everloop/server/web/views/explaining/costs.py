@@ -89,7 +89,7 @@ def money(cost: int, currency: str) -> str:
     if not currency:
         return "-"
     amount = cost / MILLION
-    return f"{currency} {amount:,.2f}" if amount >= 1 or not amount else f"{currency} {amount:,.4g}"
+    return f"{currency} {amount:,.2f}" if amount >= 1 or not amount else f"{currency} {amount:.6f}".rstrip("0")
 
 
 def hours(seconds: float) -> str:

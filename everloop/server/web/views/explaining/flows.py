@@ -65,15 +65,16 @@ def show(visit: Visit) -> Response:
         ticks=ticks(found, now),
         open=found.flow.state in _OPEN,
         may_end=found.flow.state in _OPEN and visit.may("flows.cancel", flow=found.flow.id),
+        may_resume=found.resumable and visit.may("flows.resume", flow=found.flow.id),
         may_decide=visit.may("flows.decide", flow=found.flow.id, step="", approved=True),
     )
 
 
 def act(visit: Visit) -> Response:
-    """Cancel a run, or decide a step that waits."""
+    """Cancel a run, have it go on, or decide a step that waits."""
     flow, wanted = visit.part("flow"), visit.part("act")
-    if wanted == "cancel":
-        visit.ask("flows.cancel", flow=flow)
+    if wanted in ("cancel", "resume"):
+        visit.ask(f"flows.{wanted}", flow=flow)
     elif wanted in ("approve", "refuse"):
         step, comment = visit.form.get("step", ""), visit.form.get("comment", "")
         visit.ask("flows.decide", flow=flow, step=step, approved=wanted == "approve", comment=comment)
