@@ -50,7 +50,7 @@ Measure = Callable[[Path, int], tuple[float, float]]
 def write_project(root: Path, lines: list[str]) -> dict[str, Asset]:
     """A module of its own with these functions and `ASSETS`, imported."""
     head = ["from types import SimpleNamespace", "import numpy", "from everloop.flows.assets import define, wire"]
-    head += ["from everloop.flows.control import map_over", ""]
+    head += ["from everloop.flows import control", ""]
     (root / "chain.py").write_text("\n".join([*head, *lines, "project = SimpleNamespace(assets=lambda: wire(ASSETS))"]))
     sys.path.insert(0, str(root))
     sys.modules.pop("chain", None)
@@ -76,7 +76,7 @@ def fan(items: int) -> list[str]:
         f"def parts():\n    return list(range({items}))\n",
         "def more(part):\n    return part + 1\n",
         "def total(more):\n    return sum(more)\n",
-        'ASSETS = [define(parts), define(more, each=map_over("part", over="parts")), define(total)]',
+        'ASSETS = [define(parts), define(more, each=control.map("part", over="parts")), define(total)]',
     ]
 
 

@@ -21,6 +21,7 @@ from everloop.flows.assets import Asset, suggest
 from everloop.flows.failure import step_failed
 from everloop.flows.identity import closure_hash, runner_identity, runtime
 from everloop.flows.identity.runtime import THREAD_VARIABLES
+from everloop.flows.observation.using import peak_memory
 from everloop.flows.search.trial import attempted
 from everloop.flows.witness import watching
 
@@ -211,7 +212,6 @@ def _environment(env: Mapping[str, str]) -> Iterator[None]:
 
 
 def _used() -> tuple[float, int]:
-    """CPU seconds that this process has used, and the most memory that it has held, by one system call."""
+    """CPU seconds that this process has used, and the most memory that it has held."""
     found = resource.getrusage(resource.RUSAGE_SELF)
-    peak = found.ru_maxrss if sys.platform == "darwin" else found.ru_maxrss * 1024
-    return found.ru_utime + found.ru_stime, peak
+    return found.ru_utime + found.ru_stime, peak_memory()

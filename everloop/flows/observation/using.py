@@ -27,8 +27,13 @@ class Counting:
     def use(self) -> Use:
         """What was used until now."""
         children = _most(resource.RUSAGE_CHILDREN)
-        most = max(_most(resource.RUSAGE_SELF), children if children > self._children else 0)
+        most = max(peak_memory(), children if children > self._children else 0)
         return Use(time.perf_counter() - self._began, _cpu() - self._cpu, most, 0.0, _written() - self._written)
+
+
+def peak_memory() -> int:
+    """The most bytes of memory that this process held at once; what `getrusage` tells begins with its parent's."""
+    return 1024 * _told("/proc/self/status", b"\nVmHWM:") or _most(resource.RUSAGE_SELF)
 
 
 @contextmanager
@@ -147,10 +152,15 @@ def _most(who: int) -> int:
 
 
 def _written() -> int:
+    return _told("/proc/self/io", b"\nwrite_bytes:")
+
+
+def _told(path: str, name: bytes) -> int:
+    """A number that the kernel tells of this process; 0 where it does not."""
     with suppress(OSError, ValueError, IndexError):
-        descriptor = os.open("/proc/self/io", os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
-            return int(os.read(descriptor, 512).split(b"\nwrite_bytes: ")[1].split()[0])
+            return int(os.read(descriptor, 4096).split(name)[1].split(None, 1)[0])
         finally:
             os.close(descriptor)
     return 0
