@@ -81,11 +81,11 @@ def search_rows(
     conditions, orderings = parse_filter(filter_text), parse_order(order_by)
     matching = _matching(tx, conditions, view)  # first: its errors say where in the filter they are
     few = _few(tx, project, numbers, conditions)
+    groups, walk = [numbers], None
     if few is not None:
-        groups, matching = [numbers], [*matching, runs.c.number.in_(few)]
-    else:  # each experiment's rows lie in the order of an index, which ends where the page is full
-        groups = [[number] for number in numbers] if len(numbers) <= _MOST_WALKS else [numbers]
-    walk = None if few is not None or len(groups[0]) > 1 else tx.dialect.name
+        matching = [*matching, runs.c.number.in_(few)]
+    elif len(numbers) <= _MOST_WALKS:  # each experiment's rows lie in the order of an index: it ends with the page
+        groups, walk = [[number] for number in numbers], tx.dialect.name
     branches = [branch for group in groups for branch in _branches(project, group, matching, orderings, walk)]
     query = ["runs", project, numbers, filter_text, list(order_by), view]
     found, following = fetch_branches(tx, branches, limit=limit, token=token, query=query)

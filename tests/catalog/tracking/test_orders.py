@@ -64,6 +64,12 @@ def ranked(made, *, descending):
 ROWS = st.lists(st.tuples(VALUES, st.integers(1, 4), st.sampled_from("ab")), max_size=12)
 
 
+@pytest.mark.parametrize("order", [[], ["metrics.m DESC"]])
+def test_in_no_experiment_there_is_no_run(tracked, order):
+    assert querying.search(tracked.tx, PROJECT, [], order_by=order).rows == ()
+    assert querying.search(tracked.tx, PROJECT, ["no number"], filter_text="metrics.m > 1", order_by=order).rows == ()
+
+
 @given(rows=ROWS, size=st.integers(1, 5), descending=st.booleans())
 def test_pages_by_a_metric_over_experiments_are_the_whole_order(catalogs, rows, size, descending):
     with catalogs.write() as tx:
