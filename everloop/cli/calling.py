@@ -16,6 +16,8 @@ from everloop.core.errors import EverloopError, InvalidInput, NotFound, Unavaila
 Environment = Annotated[str, typer.Option("--env")]
 Question = Annotated[str, typer.Option("--data", "-d", help="JSON by column names; its own example when left out.")]
 _PATIENCE = 30.0
+_POLL, _FOLLOW = 0.3, 2.0
+_ENDED = frozenset(("done", "failed", "cancelled"))
 
 
 class _Refused(EverloopError):
@@ -30,6 +32,7 @@ def add_to(endpoints: typer.Typer) -> None:
     endpoints.command("load")(load)
     endpoints.command("traffic")(traffic)
     endpoints.command("logs")(logs)
+    endpoints.command("score")(score)
 
 
 def try_endpoint(name: str, data: Question = "") -> None:
@@ -101,6 +104,34 @@ def logs(
     with session.client() as client:
         found = client.call("predictions.newest", endpoint=name, limit=limit, environment=environment).predictions
     output.rows(found, ["id", "at", "revision", "milliseconds", "fallback"], empty="nothing was predicted yet")
+
+
+def score(
+    name: str,
+    dataset: Annotated[str, typer.Argument(help="A name, name@7, or an id; with --by a name, whose head is read.")],
+    *,
+    environment: Environment = "production",
+    revision: Annotated[str, typer.Option(help="Number or id of a live revision.")] = "",
+    to: Annotated[str, typer.Option("--to", help="Name of the dataset of scores; scores.NAME when left out.")] = "",
+    by: Annotated[list[str] | None, typer.Option("--by", help="Columns that tell rows apart: score new rows.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64)] = 2,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with what a feed brings, until Ctrl-C.")] = False,
+) -> None:
+    """Score a dataset with the graph and revision that answer callers; a worker does it, and goes on after a kill."""
+    if follow and not by:
+        raise InvalidInput("--follow needs --by: which columns tell rows apart", hint="the id of the feed's events")
+    asked = {"endpoint": name, "dataset": dataset, "environment": environment, "revision": revision, "name": to}
+    with session.client() as client:
+        while True:
+            task = client.call("endpoints.score", **asked, by=by or [], workers=workers).task
+            found = client.call("tasks.show", task=task)
+            while found.state not in _ENDED:
+                time.sleep(_POLL)
+                found = client.call("tasks.show", task=task)
+            output.show(found)
+            if not follow:
+                return
+            time.sleep(_FOLLOW)
 
 
 def _gateway() -> httpx2.Client:

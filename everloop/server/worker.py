@@ -41,6 +41,7 @@ KINDS = (
     "flow.go_on",
     "flow.retrain",
     "data.refresh",
+    "endpoints.score",
     "predictions.seal",
     "store.sweep",
     "watch.tick",

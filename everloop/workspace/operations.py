@@ -46,6 +46,7 @@ _MODULES = (
     "everloop.changes.provenance",
     "everloop.changes.reviewing",
     "everloop.serving.operations",
+    "everloop.serving.batch.operations",
     "everloop.serving.rollout.operations",
     "everloop.watch.alarms",
     "everloop.watch.operations",

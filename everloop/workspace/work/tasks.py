@@ -97,11 +97,17 @@ def _sweep(ctx: Context, _payload: Mapping[str, Any], _uri: str) -> Any:
     return work.sweeping.sweep_store(ctx)
 
 
+def _score(ctx: Context, payload: Mapping[str, Any], _uri: str) -> Any:
+    scoring = import_module("everloop.serving.batch.scoring")  # loads engines, and what a gateway loads
+    return scoring.perform(ctx, payload)
+
+
 HANDLERS: Mapping[str, Handler] = {
     "checks.run": _check,
     "flow.go_on": _go_on,
     "flow.reproduce": _reproduce,
     "flow.retrain": _retrain,
+    "endpoints.score": _score,
     "data.refresh": _refresh,
     "predictions.seal": _seal,
     "store.sweep": _sweep,

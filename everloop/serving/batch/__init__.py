@@ -1,0 +1,1 @@
+"""Scoring datasets with the graph and the revision that answer callers."""
