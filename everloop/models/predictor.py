@@ -21,7 +21,7 @@ import numpy as np
 from everloop.core.errors import CorruptObject, InvalidInput, NotFound
 from everloop.core.ports import Blobs
 from everloop.models.flavours import asked, torch_module
-from everloop.models.signature import Columns, Field, conform
+from everloop.models.signature import Columns, Field, conform, whole
 
 CARD = "everloop.json"
 """The file in a model's folder that says how to load and ask it."""
@@ -87,13 +87,6 @@ class Predictor:
         """The matrix or frame that the estimator gets."""
         arrays = conform(self.inputs, columns if isinstance(columns, Mapping) else _columns_of(columns))
         return as_frame(arrays, self.frame) if self.frame else as_matrix(arrays)
-
-
-def whole(parts: list[Any]) -> Any:
-    """The answer that parts make: texts one after the other; of anything else the last."""
-    if all(isinstance(part, str) for part in parts):
-        return "".join(parts)
-    return parts[-1]
 
 
 def load(folder: Path | str) -> Predictor:

@@ -72,6 +72,13 @@ def conform(fields: Sequence[Field], columns: Columns) -> dict[str, np.ndarray[A
     return arrays
 
 
+def whole(parts: list[Any]) -> Any:
+    """The answer that parts make: texts one after the other; of anything else the last."""
+    if all(isinstance(part, str) for part in parts):
+        return "".join(parts)
+    return parts[-1]
+
+
 def _typed(field: Field, values: Any) -> np.ndarray[Any, Any]:
     wanted = _DTYPES[field.type]
     array = values if isinstance(values, np.ndarray) else _listed(field, values)

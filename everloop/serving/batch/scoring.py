@@ -21,7 +21,7 @@ from everloop.catalog.context import Context
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import manifest_id
 from everloop.data.codec import DataCodec, manifest_of, paths_of
-from everloop.data.content.known import known_to
+from everloop.data.content.parts import known_to
 from everloop.data.definitions import Contract
 from everloop.data.editing.applying import edit
 from everloop.data.heads import advance_head, find_version, head

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from everloop.models.predictor import whole
+from everloop.models.signature import whole
 from everloop.serving import wire
 from everloop.serving.columns import Columns, Layout, Outputs, pack_answer
 

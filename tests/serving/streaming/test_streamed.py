@@ -11,7 +11,8 @@ import httpx2
 import pytest
 from serving_house import folder_of, logged, revision
 
-from everloop.models.predictor import Predictor, whole
+from everloop.models.predictor import Predictor
+from everloop.models.signature import whole
 from everloop.serving.table import Route
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -16,7 +16,6 @@ import msgspec
 import numpy as np
 
 from everloop.core.errors import EverloopError, StepFailed, Unavailable
-from everloop.models.compiled.loader import chosen
 from everloop.serving import wire
 from everloop.serving.columns import Layout, Outputs, pack_answer
 from everloop.serving.gateway.crew import Crew, Size
@@ -74,7 +73,8 @@ class Inline:
         self.ready.set()
 
     def _loaded(self) -> tuple[Any, Outputs]:
-        engine, card = chosen(Path(self.part.folder))
+        # only gateways that answer by themselves load what models are loaded by
+        engine, card = import_module("everloop.models.compiled.loader").chosen(Path(self.part.folder))
         if engine != "onnx":
             raise Unavailable(f"no compiled model to answer here: {engine}")
         model = import_module("everloop.models.compiled.session").load(Path(self.part.folder), card, None)
