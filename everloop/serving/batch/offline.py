@@ -21,6 +21,7 @@ from everloop.serving.gateway.answer import Asked, Predictions
 from everloop.serving.gateway.crew import Crew, Size
 from everloop.serving.gateway.features import Features
 from everloop.serving.gateway.fleet import Live, LiveRoute
+from everloop.serving.gateway.instead.cache import Cache
 from everloop.serving.gateway.shadows import Shadows
 from everloop.serving.gateway.stats import Counters, NodeCounters, ShadowCounters
 from everloop.serving.protocol.question import Question
@@ -61,8 +62,8 @@ class Offline:
         self._size = Size(workers, workers)
         self._routes = routes
         self._live: dict[str, LiveRoute] = {}
-        nowhere = _Nowhere()
-        self._predictions = Predictions(nowhere, 0, self._features.read, self._route, Shadows(nowhere))
+        nowhere, cache = _Nowhere(), Cache(home / "serving")  # nothing here is answered from it
+        self._predictions = Predictions(nowhere, 0, self._features.read, self._route, Shadows(nowhere), cache=cache)
         self.route = self._route(address)
         self.live = self.route.live[0]
         graph = self.live.graph
@@ -125,7 +126,12 @@ async def opened(home: Path, address: str, revision: str, workers: int) -> Async
     if address in routes:
         route = routes[address]
         routes[address] = msgspec.structs.replace(
-            route, revisions=[weighted(chosen(route, revision), 100)], fallback=None, deadline_micros=_DEADLINE
+            route,
+            revisions=[weighted(chosen(route, revision), 100)],
+            fallback=None,
+            instead=[],
+            split=None,
+            deadline_micros=_DEADLINE,
         )
     offline = Offline(home, routes, address, workers)
     tending = asyncio.get_running_loop().create_task(offline.tend())
