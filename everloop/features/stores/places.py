@@ -1,6 +1,7 @@
 """Which online store an environment has: the one that its binding `online_store` names, else LMDB in the workspace."""
 
 import functools
+import threading
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from everloop.features.stores.lmdb import LmdbStore
 
 BINDING = "online_store"
 _SERVED = ("redis://", "rediss://", "unix://")
+_opening = threading.Lock()
 
 
 class Opened(OnlineStore, Protocol):
@@ -30,7 +32,9 @@ def place_of(home: Path, environment: str) -> str:
 
 def store_of(home: Path, environment: str) -> Opened:
     """An environment's online store, opened once a process. Raises `InvalidInput`, `Unavailable`."""
-    return _opened(place_of(home, environment))
+    place = place_of(home, environment)
+    with _opening:  # LMDB must not be opened twice in a process, and the cache alone lets two threads try
+        return _opened(place)
 
 
 @functools.cache

@@ -1,3 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 
 from everloop.core.errors import InvalidInput
@@ -27,3 +30,19 @@ def test_an_unknown_store_is_refused(tmp_path):
     (tmp_path / "bindings.toml").write_text('["*"]\nonline_store = "cassandra://somewhere"\n')
     with pytest.raises(InvalidInput, match="cassandra:// is not known"):
         store_of(tmp_path, "production")
+
+
+def test_threads_that_come_at_once_share_one(tmp_path):
+    for number in range(20):
+        home = tmp_path / str(number)
+        home.mkdir()
+        together = Barrier(8)
+
+        def opened(_, home=home, together=together):
+            together.wait(10)
+            return store_of(home, "production")
+
+        with ThreadPoolExecutor(8) as threads:
+            stores = set(map(id, threads.map(opened, range(8))))
+        assert len(stores) == 1
+        store_of(home, "production").close()
