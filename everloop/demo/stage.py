@@ -21,7 +21,7 @@ from everloop.client import Client, connect
 from everloop.core.clock import Micros, iso
 from everloop.core.errors import EverloopError, Unavailable
 from everloop.core.settings import Settings, to_environment
-from everloop.server.warm import die_with_parent
+from everloop.flows.executors.parent import die_with_parent
 from everloop.workspace.initial import initialise
 from everloop.workspace.opened import Workspace
 

@@ -33,7 +33,7 @@ from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.ids import is_id, short
 from everloop.core.ports import Executor, Job, Outcome, Resources
 from everloop.flows import witness
-from everloop.flows.reproducing import factors
+from everloop.flows.reproducing import factors, spread
 from everloop.flows.running.finding import logicals
 
 Tier = Literal["bit", "canonical", "functional", "numeric", "statistical", "different"]
@@ -105,7 +105,8 @@ def reproduce(
 
     `compare` gives, for a kind of version, a function that compares the answers of two; `verify` reads the inputs when
     something else came out; `repeats` runs with other seeds tell, when all else differs, how far metrics are noise.
-    Nothing is recorded. Raises `NotFound` when no step made the version or its code or inputs are gone, `StepFailed`
+    A step over a list is run again for each of its items; a version that one item gave, for that one. Nothing is
+    recorded. Raises `NotFound` when no step made the version or its code or inputs are gone, `StepFailed`
     when the code fails now.
     """
     record = _recorded(ctx, identity)
@@ -115,25 +116,67 @@ def reproduce(
         if chosen.root is None:
             _write_code(ctx, record.files, root)
         job = _job(ctx, record, root, chosen, (module, codecs))
-        outcome = executor.run(job)
-        made = outcome.saved.version
-        tier, difference = _tier(identity, record.manifest, made.id, made.manifest, (compare or {}).get(made.kind))
-        if tier == "different" and repeats:
-            metrics = [_metrics(outcome)]
-            metrics += [_metrics(executor.run(replace(job, recipe=_seed(n)))) for n in range(1, repeats + 1)]
+        again = spread.executions(ctx, identity, record.step, record.manifest, job)
+        came = [_run(executor, one, compare or {}) for one in again]
+        tier: Tier = max((one.tier for one in came), key=TIERS.index, default="bit")
+        outcomes = [one.outcome for one in came]
+        if tier == "different" and repeats and again[0].number is None:
+            metrics = [_metrics(outcomes[0])]
+            metrics += [_metrics(executor.run(replace(again[0].job, recipe=_seed(n)))) for n in range(1, repeats + 1)]
             tier = "statistical" if within_noise(_figures(record.manifest), metrics) else tier
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    found = [*record.erased, *factors.told(record.runtime, record.made_of, outcome.seen)]
+    seen: Mapping[str, Any] = outcomes[-1].seen if outcomes else {}
+    found = [*record.erased, *factors.told(record.runtime, record.made_of, seen)]
     found += _changed(record.step, job)
-    reads = witness.undeclared(outcome.reads, outcome.seen.get("parts", {}))
+    found += _items(came)
+    read = {name: digest for one in outcomes for name, digest in one.reads.items()}
+    reads = witness.undeclared(read, seen.get("parts", {}))
     if record.step.status == "leaky" or not _same(tier):
         found += factors.reads(record.reads, reads)
     if verify is not None and not _same(tier):
         for name, one in job.inputs.items():
             found += [f"input {name}: {said}" for said in verify(job.manifests[one], job.placements)]
     told = tuple(found) or _unexplained(tier)
-    return Verdict(tier, told, identity, made.id, difference, outcome.seconds, record.step.step)
+    difference = max((one.difference for one in came if one.difference is not None), default=None)
+    seconds = sum(one.seconds for one in outcomes)
+    return Verdict(tier, told, identity, _made(record, came), difference, seconds, record.step.step)
+
+
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """What came of one execution that was run again."""
+
+    number: int | None
+    outcome: Outcome
+    tier: Tier
+    difference: float | None
+
+
+def _run(executor: Executor, one: spread.Again, compare: Mapping[str, Compare]) -> _Came:
+    outcome = executor.run(one.job)
+    made = outcome.saved.version
+    tier, difference = _tier(one.identity, one.manifest, made.id, made.manifest, compare.get(made.kind))
+    return _Came(one.number, outcome, tier, difference)
+
+
+def _made(record: "_Record", came: Sequence[_Came]) -> str:
+    """The id of what came out: of a list that was made item by item, the list's."""
+    if came and came[0].number is None:
+        return came[0].outcome.saved.version.id
+    made = {one.number: one.outcome.saved.version for one in came if one.number is not None}
+    return spread.joined(record.step.step.partition("/")[2], int(record.manifest["count"]), made)
+
+
+def _items(came: Sequence[_Came]) -> list[str]:
+    """Which items of a list came out as something else."""
+    other = [f"{one.number} ({one.tier})" for one in came if one.number is not None and not _same(one.tier)]
+    rest = f" and {len(other) - _NAMED} more" if other[_NAMED:] else ""
+    return [f"of {len(came)} items these: {', '.join(other[:_NAMED])}{rest}"] if other else []
+
+
+_NAMED = 10
+"""Items that are named at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from everloop.core.errors import Unavailable
-from everloop.server.warm import die_with_parent
+from everloop.flows.executors.parent import die_with_parent
 
 _BACKLOG = 1024
 _TICK = 0.05

@@ -10,7 +10,6 @@ fork, so that no connection, lock or key is shared.
 """
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -22,17 +21,12 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import IO
 
+from everloop.flows.executors.parent import die_with_parent
+
 LIBRARIES = frozenset({"duckdb", "numpy", "pandas", "polars", "pyarrow", "scipy", "sklearn", "sqlglot"})
 """What may be imported ahead: their threads begin with the first call, not with the import."""
 IDLE_SECONDS = 60.0
 _TOOK = b"took\n"
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """On Linux: be told to end when the parent is killed outright, so nothing is left behind."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Warm:

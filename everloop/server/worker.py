@@ -26,8 +26,9 @@ from everloop.core.errors import Conflict, EverloopError
 from everloop.core.settings import load
 from everloop.flows.compute.profiles import Profile
 from everloop.flows.compute.working import Workers
+from everloop.flows.executors.parent import die_with_parent
 from everloop.models.webhooks import delivery
-from everloop.server.warm import Warm, die_with_parent
+from everloop.server.warm import Warm
 from everloop.serving.controller import Controller
 from everloop.serving.ingest import ingest
 from everloop.serving.rollout import filling

@@ -8,7 +8,6 @@ that fails is repeated request by request, so that one poisoned request fails al
 """
 
 import argparse
-import ctypes
 import importlib
 import os
 import signal
@@ -23,6 +22,7 @@ import msgspec
 import numpy as np
 
 from everloop.core.errors import DataError
+from everloop.flows.executors.parent import die_with_parent
 from everloop.serving import wire
 from everloop.serving.columns import Columns, Layout, Outputs, describe, pack_answer
 from everloop.serving.fusing.derived import PREFIX
@@ -30,7 +30,6 @@ from everloop.serving.streaming.working import Streams, said
 
 _CHUNK = 1 << 20
 _WARM_CALLS = 3
-_PR_SET_PDEATHSIG = 1
 Array = np.ndarray[Any, Any]
 
 
@@ -214,19 +213,13 @@ def _batch(waiting: deque[wire.Frame], max_rows: int) -> list[wire.Frame]:
     return batch
 
 
-def _die_with_gateway() -> None:
-    """Linux: end with the gateway even in the middle of a prediction that never returns."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def main() -> int:
     """Serve the connection that the gateway handed over."""
     parser = argparse.ArgumentParser(prog="everloop.serving.modelworker")
     parser.add_argument("--fd", type=int, required=True)
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_gateway()
+    die_with_parent(signal.SIGKILL)  # even in the middle of a prediction that never returns
     with socket.socket(fileno=arguments.fd) as connection:
         try:
             return serve(connection)

@@ -383,7 +383,7 @@ class Driver:
             return
         every = [spread.done[number].recipe for number in sorted(spread.done)]
         recipe = manifest_id({"each": every, "failed": failed})
-        reused = all(done.reused for done in spread.done.values()) and not failed
+        reused = bool(spread.done) and all(done.reused for done in spread.done.values()) and not failed
         seconds = sum(done.seconds for done in spread.done.values())
         row = StepRow(
             recipe,

@@ -69,6 +69,7 @@ class Keys:
                 "step": asset.key,
                 "runner": f"{asset.runner} {runner.digest}",
                 "codec": asset.codec or self._codecs.get(asset.kind, ""),
+                **({"each": asset.each.parameter} if asset.each is not None else {}),
             },
             closure.opaque,
         )
