@@ -93,7 +93,7 @@ _HOMES = {
     "on_alarm": "watch.definitions",
     "on_new_rows": "watch.definitions",
 }
-_MODULES = {"expect": "data.expect", "verdicts": "checks.verdicts"}
+_MODULES = {"expect": "data.expect", "folds": "models.validation.folds", "verdicts": "checks.verdicts"}
 
 
 def __getattr__(name: str) -> Any:

@@ -51,6 +51,7 @@ from everloop.flows.search.definitions import ints as ints
 from everloop.flows.search.definitions import search as search
 from everloop.models.compiled.definitions import Onnx as Onnx
 from everloop.models.selection.definitions import select as select
+from everloop.models.validation import folds as folds
 from everloop.project import Project as Project
 from everloop.project.steps import limits as limits
 from everloop.serving.definitions import AllAtOnce as AllAtOnce

@@ -45,7 +45,7 @@ class ModelCodec:
         output = str(facts.get("output", "probability"))
         packed = package(fitted.estimator, fields, {n: a[:_EXAMPLE_ROWS] for n, a in columns.items()}, output)
         label = str(facts.get("label", ""))
-        metrics = _measured(packed.predictor, fitted.holdout, label)
+        metrics = measured(packed.predictor, fitted.holdout, label)
         files = {**packed.files, **fitted.beside} | _probe(fields, fitted.holdout)
         verdict: dict[str, Any] = {}
         if facts.get("compile"):
@@ -134,7 +134,8 @@ def _trained_on(fitted: Fitted, facts: Mapping[str, Any]) -> dict[str, Array]:
     return {name: _array(fitted.training, name) for name in order}
 
 
-def _measured(predictor: Predictor, holdout: Any, label: str) -> dict[str, float]:
+def measured(predictor: Predictor, holdout: Any, label: str) -> dict[str, float]:
+    """Every metric that fits what a predictor answers for the rows of a frame; empty without rows or a label."""
     if holdout is None or not label or len(holdout) == 0 or predictor.streams:
         return {}
     rows = {field.name: _array(holdout, field.name) for field in predictor.inputs}

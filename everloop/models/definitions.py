@@ -36,6 +36,8 @@ class TrainerDef:
     """The profile that it is trained on; empty: the project's default, or the smallest built-in one."""
     output: str = "probability"
     """What it answers: `probability` (of class 1), `probabilities` (of each class), `class`, or `value`."""
+    search: Mapping[str, Any] | None = None
+    """How its parameters are searched, and the folds that trials are judged by; None: they are as they are."""
     select: Select | None = None
     """Which of the service's columns the function gets; None: all."""
     compile: Onnx | None = None
@@ -74,6 +76,8 @@ class TrainerDef:
         }
         if self.compile is not None:
             said["compile"] = self.compile.manifest()
+        if self.search is not None:
+            said["search"] = dict(self.search)
         return said if self.select is None else {**said, "select": self.select.manifest()}
 
 

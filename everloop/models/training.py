@@ -20,8 +20,11 @@ HOLDOUT = "holdout"
 """The input with the rows that the function never sees."""
 SELECTION = "selection"
 """The input that says which columns the function gets; see `selection.steps`."""
+SEARCH = "search"
+"""The input that says which parameters a search found best."""
 TRANSFORMS = "transforms"
 """The input with the packed code that makes columns of a request, `{path: base64}`; it is filed beside the model."""
+_BESIDE = (HOLDOUT, SELECTION, SEARCH, TRANSFORMS)
 EXAMPLE_ROWS = 5
 _FLAVOURS = ("sklearn", "xgboost", "lightgbm", "pytorch", "keras", "statsmodels", "catboost")
 
@@ -62,7 +65,7 @@ def train(asset: Trained, inputs: Mapping[str, Any], params: Mapping[str, Any], 
     run is active inside it, and autologging keeps from saving models: the returned object is the model. Without a
     run what it logs goes nowhere.
     """
-    name, frame = next((n, value) for n, value in inputs.items() if n not in (HOLDOUT, SELECTION, TRANSFORMS))
+    name, frame = next((n, value) for n, value in inputs.items() if n not in _BESIDE)
     said = asset.facts
     table = frame.collect() if hasattr(frame, "collect") else frame
     chosen = inputs[SELECTION]["chosen"] if SELECTION in inputs else list(said["columns"])
@@ -70,8 +73,9 @@ def train(asset: Trained, inputs: Mapping[str, Any], params: Mapping[str, Any], 
         raise DataError("the selection left no column", hint="its ranking says why; loosen select= or keep= some")
     columns = [*chosen, said["label"]]
     training = table.select(columns)
-    with _active_run(asset.function):
-        estimator = asset.function(**{name: training}, **params)
+    found = inputs[SEARCH]["params"] if SEARCH in inputs else {}
+    with active_run(asset.function):
+        estimator = asset.function(**{name: training}, **params, **found)
     # autologging writes its run into what it saw fitted: the same training would never give the same bytes
     forget(estimator, "_mlflow_run_id", lambda thing: not isinstance(thing, type | FunctionType | ModuleType))
     holdout: Any = inputs.get(HOLDOUT)
@@ -89,12 +93,13 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def _active_run(function: Callable[..., Any]) -> Iterator[None]:
+def active_run(function: Callable[..., Any], *, quiet: bool = False) -> Iterator[None]:
+    """Have what a function logs by mlflow go to the step's run; `quiet`, or without a run: nowhere."""
     if not _uses_mlflow(function):
         yield
         return
     mlflow = import_module("mlflow")
-    run = os.environ.get("MLFLOW_RUN_ID", "")
+    run = "" if quiet else os.environ.get("MLFLOW_RUN_ID", "")
     with ExitStack() as undo:
         if run:
             _keep_models_out(mlflow, function, undo)

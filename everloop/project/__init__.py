@@ -19,14 +19,17 @@ from everloop.features.transforms.definitions import TransformDef, transform_of
 from everloop.features.vectors.definitions import EncoderDef
 from everloop.flows.assets import Asset, define, suggest, wire
 from everloop.flows.identity import closure_hash
+from everloop.flows.search.definitions import Search
 from everloop.models.compiled.definitions import Onnx
 from everloop.models.definitions import TrainerDef
 from everloop.models.selection.definitions import Select
+from everloop.models.validation.folds import Folds, time_series
 from everloop.project.assets import (
     Table,
     encoder_asset,
     frame_assets,
     model_asset,
+    search_asset,
     selection_asset,
     transforms_asset,
 )
@@ -55,6 +58,8 @@ class Project(Steps):
         self.transforms: dict[str, TransformDef] = {}
         self.services: dict[str, FeatureServiceDef] = {}
         self.trainers: dict[str, TrainerDef] = {}
+        self.searches: dict[str, tuple[Search, Folds]] = {}
+        """How the parameters of models are found, by the model's name."""
         self.objectives: dict[str, ObjectiveDef] = {}
         self.checks: dict[str, CheckDef] = {}
         self.endpoints: dict[str, EndpointDef] = {}
@@ -225,13 +230,21 @@ class Project(Steps):
         output: str = "probability",
         select: Select | None = None,
         compile: Onnx | None = None,  # noqa: A002 - the word that authors look for
+        search: Search | None = None,
+        folds: Folds | None = None,
     ) -> Callable[[Callable[..., Any]], TrainerDef]:
         """Decorate a function from a training frame (and tunable parameters) to a fitted estimator.
 
         `compute` names the profile that trains it. With `select=el.select(…)` the frame holds the columns that the rule
         chose; the model pins the choice.
         With `compile=el.Onnx()` it is also compiled, and served so where its answers were verified to be the same.
+        With `search=el.search(…)` its parameters are the best of many trials, each cross-validated by `folds` (five
+        stretches of time) on the training part of the frame: the holdout is for judging what came out.
         """
+        split = folds or time_series()
+        said = None if search is None else {"search": search.manifest(), "folds": split.manifest()}
+        if folds is not None and search is None:
+            raise DefinitionError(f"{place()}: folds judge the trials of a search", hint="search=el.search(…)")
 
         def declare(function: Callable[..., Any]) -> TrainerDef:
             name = function.__name__
@@ -250,6 +263,7 @@ class Project(Steps):
                     output=output,
                     select=select,
                     compile=compile,
+                    search=said,
                     place=asset.place,
                 )
             )
@@ -259,6 +273,8 @@ class Project(Steps):
                     hint="declare event_time= on the dataset: a row of the frame is a question asked at a time",
                 )
             self._add("trainer", name, self.trainers, made)
+            if search is not None:
+                self.searches[name] = (search, split)
             return made
 
         return declare
@@ -393,16 +409,23 @@ class Project(Steps):
 
     def _trainer_assets(self, trainer: TrainerDef) -> list[Asset]:
         service, spine = self.pinned_service(trainer.service), self._table(trainer.spine)
+        frame = _only_frame(trainer.function)
+        search, folds = self.searches.get(trainer.name, (None, None))
         model = model_asset(
             trainer,
-            _only_frame(trainer.function),
+            frame,
             service,
             service_id=self.service_version(trainer.service).id,
             time=spine.event_time,
+            search=search,
         )
+        found: list[Asset] = []
+        if search is not None and folds is not None:
+            split: dict[str, Any] = {"columns": service.columns, "time": spine.event_time, "folds": folds}
+            found = [search_asset(trainer, frame, search=search, **split)]
         chosen = trainer.select
         selection = [] if chosen is None else [selection_asset(trainer, chosen, service, spine.event_time)]
-        return [*frame_assets(trainer, service, spine), *selection, model]
+        return [*frame_assets(trainer, service, spine), *selection, *found, model]
 
     def _dataset_asset(self, table: DatasetDef) -> Asset:
         contract = table.contract.manifest()

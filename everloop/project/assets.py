@@ -10,8 +10,10 @@ from everloop.features.definitions import FeatureServiceDef, by_dataset
 from everloop.features.transforms.definitions import TransformDef
 from everloop.features.vectors.definitions import EncoderDef
 from everloop.flows.assets import Asset, define
+from everloop.flows.search.definitions import Search
 from everloop.models.definitions import TrainerDef
 from everloop.models.selection.definitions import Select
+from everloop.models.validation.folds import Folds
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,6 +26,7 @@ _PACK = "everloop.features.transforms.steps:pack_transforms"
 _ENCODE = "everloop.features.vectors.encoding:encode"
 _SELECT = "everloop.models.selection.steps:choose"
 _TRAIN = "everloop.models.training:train"
+_VALIDATE = "everloop.models.validation.steps:cross_validated"
 
 
 def frame_assets(trainer: TrainerDef, service: FeatureServiceDef, spine: Table) -> list[Asset]:
@@ -87,7 +90,13 @@ def transforms_asset(service: FeatureServiceDef, place: str) -> Asset:
 
 
 def model_asset(
-    trainer: TrainerDef, frame: str, service: FeatureServiceDef, *, service_id: str, time: str | None
+    trainer: TrainerDef,
+    frame: str,
+    service: FeatureServiceDef,
+    *,
+    service_id: str,
+    time: str | None,
+    search: Search | None = None,
 ) -> Asset:
     """The model; `frame` is the parameter of its function that gets the training frame."""
     facts = {
@@ -112,9 +121,38 @@ def model_asset(
     beside = {"holdout": f"frame/{trainer.name}_holdout"}
     if trainer.select is not None:
         beside["selection"] = f"value/{trainer.name}_selection"
+    if search is not None:
+        beside["search"] = f"value/{trainer.name}_search"
     if service.transforms:
         beside["transforms"] = f"value/{_packed(service)}"
-    return replace(made, upstream={**made.upstream, **beside}, compute=trainer.compute)
+    searched = search.space if search is not None else {}
+    params = {name: value for name, value in made.params.items() if name not in searched}
+    return replace(made, upstream={**made.upstream, **beside}, params=params, compute=trainer.compute)
+
+
+def search_asset(
+    trainer: TrainerDef, frame: str, *, columns: tuple[str, ...], time: str | None, search: Search, folds: Folds
+) -> Asset:
+    """What finds a model's parameters: each trial is cross-validated on the training part of its frame."""
+    facts = {
+        "columns": list(columns),
+        "label": trainer.label,
+        "time": time,
+        "known": trainer.label_known,
+        "output": trainer.output,
+        "folds": folds.manifest(),
+        "metric": search.metrics[0][0],
+    }
+    made = define(
+        trainer.function,
+        name=f"{trainer.name}_search",
+        upstream={frame: f"frame/{trainer.name}_training"},
+        facts=facts,
+        runner=_VALIDATE,
+        search=search,
+    )
+    chosen = {} if trainer.select is None else {"selection": f"value/{trainer.name}_selection"}
+    return replace(made, upstream={**made.upstream, **chosen}, compute=trainer.compute)
 
 
 def selection_asset(trainer: TrainerDef, select: Select, service: FeatureServiceDef, time: str | None) -> Asset:

@@ -5,7 +5,7 @@ Pure: nothing here runs or imports an engine.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from everloop.core.errors import DefinitionError
@@ -149,8 +149,6 @@ class Search:
     """Trials of one wave: they run beside each other and are chosen without knowing of each other."""
     prune: Median | Hyperband | None = None
     tolerate: float = 0.5
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    """What the runner of the trials is told, JSON-ready; part of their recipe (folds)."""
 
     def manifest(self) -> dict[str, Any]:
         """JSON-ready: what makes two searches the same."""
@@ -165,7 +163,6 @@ class Search:
             "at_once": self.at_once,
             "prune": None if self.prune is None else repr(self.prune),
             "tolerate": _text(self.tolerate),
-            "fixed": dict(self.fixed),
         }
 
     def grid(self) -> Iterator[dict[str, Any]]:
