@@ -59,6 +59,7 @@ _HOMES = {
     "vector": "features.vectors.definitions",
     "select": "models.selection.definitions",
     "Onnx": "models.compiled.definitions",
+    "folds": "models.validation",
     "Tree": "data.trees.reading",
     "Candidate": "checks.definitions",
     "Objective": "checks.definitions",

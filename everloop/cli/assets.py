@@ -82,7 +82,7 @@ def refresh_data(
         ctx = session.context(workspace, environment)
         executor = ByKind(project.assets(), workspace.store)
         origin = Origin(session.root, session.settings.module, project.name)
-        made = refresh(ctx, project, origin, environment, executor=executor, progress=_shown(steps))
+        made = refresh(ctx, project, origin, environment, executor=executor, progress=shown(steps))
     rows = [
         {
             "dataset": name,
@@ -151,13 +151,15 @@ def _build(workspace: Workspace, request: Request, steps: Steps) -> Built:
     ctx = session.context(workspace, request.environment)
     try:
         return build(
-            ctx, project, origin, request, executor=executor, progress=_shown(steps), say=steps.step, said=_said
+            ctx, project, origin, request, executor=executor, progress=shown(steps), say=steps.step, said=_said
         )
     finally:
         executor.close()
 
 
-def _shown(steps: Steps) -> Any:
+def shown(steps: Steps) -> Any:
+    """Says how far the steps of a run are."""
+
     def progress(step: str, state: State, seconds: float) -> None:
         steps.step(f"{step} {state}" + (f" in {seconds:.1f} s" if state == "done" else ""))
 

@@ -77,6 +77,10 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "compute": "Compute profiles: what steps run on, and what that costs.",
         "budget": "Budgets of the project, people and runs.",
     },
+    "searches": {
+        "baseline": "A first model of a table, to be beaten: every algorithm cross-validated, the best kept, a report.",
+        "searches": "Searches: the best of many trials of a step.",
+    },
     "flows": {"flows": "Runs of flows: state, steps, cancel, approve, resume."},
     "bisect": {
         "bisect": "What a metric lost by: factors of two versions swapped, run again, their shares with intervals.",

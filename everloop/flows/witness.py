@@ -83,7 +83,8 @@ class Watch:
             added.append(name)
         for name in sorted(added):
             file = getattr(sys.modules[name], "__file__", None)
-            if file and str(Path(file).resolve()).startswith(self.root):
+            # a module that a library makes by hand may say a bare name (torch.ops): no file of the folder we are in
+            if file and Path(file).exists() and str(Path(file).resolve()).startswith(self.root):
                 self.reads[f"module:{name}"] = module_digest(file)
 
     def _note(self, path: str, *, folder: bool) -> None:

@@ -30,9 +30,14 @@ _PLAIN = (bool, int, str, bytes, complex, type(None), type(...))
 def canonical_digest(estimator: Any) -> str:
     """The `b3:` digest of a fitted model by value; see the module for the rule."""
     walk = _Walk()
-    native = next((read for package, read in _NATIVE if is_of(estimator, package)), None)
+    native = _native(estimator)
     walk.value(native(estimator) if native is not None else estimator)
     return PREFIX + walk.hasher.hexdigest()
+
+
+def _native(value: Any) -> Callable[[Any], Any] | None:
+    """What reads a model of a library that keeps it outside of Python."""
+    return next((read for package, read in _NATIVE if is_of(value, package)), None)
 
 
 class _Walk:
@@ -104,6 +109,11 @@ class _Walk:
 
     def _object(self, value: Any) -> None:
         kind = type(value)
+        if (
+            hasattr(value, "predict") and (native := _native(value)) is not None
+        ):  # inside a pipeline, or a class of ours
+            self.value(native(value))
+            return
         self._say("object", f"{kind.__module__}.{kind.__qualname__}".encode())
         state = getattr(value, "__dict__", None)
         if state is not None and kind.__module__ != "numpy.random":

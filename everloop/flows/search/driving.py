@@ -24,23 +24,11 @@ from everloop.flows.assets import Asset
 from everloop.flows.running.ledger import Record
 from everloop.flows.running.unit import Unit
 from everloop.flows.search.definitions import Search
+from everloop.flows.search.marks import BEST, IMPORTANCE, PARENT, REUSED, SEARCH, STATE, TRIAL, WHY
 from everloop.flows.search.pruning import Reports, bars, ended_at
 from everloop.flows.search.trial import FACT, figures
 from everloop.flows.value import codec
 
-PARENT = "mlflow.parentRunId"
-SEARCH = "everloop.search"
-"""The tag of a search's own run, with its definition as JSON."""
-TRIAL = "everloop.trial"
-"""The tag of a trial's run: its number."""
-STATE = "everloop.trial.state"
-"""`done`, `pruned` or `failed`."""
-REUSED = "everloop.trial.reused"
-BEST = "everloop.search.best"
-"""Numbers of the best trials, as JSON."""
-IMPORTANCE = "everloop.search.importance"
-"""For each metric the share of each parameter, as JSON."""
-WHY = "everloop.trial.why"
 _EARLY = 10
 """Trials from which on a search that mostly fails is ended before its budget is."""
 

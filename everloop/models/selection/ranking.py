@@ -142,6 +142,11 @@ class _Task:
         return float(np.corrcoef(ranks[0], ranks[1])[0, 1] ** 2)
 
 
+def alone(column: Array, label: Array) -> float:
+    """How well a column of numbers alone tells the label: ROC AUC (0.5 to 1), or the squared rank correlation."""
+    return _Task.of(label).alone(column, label)
+
+
 def importances(task: _Task, matrix: Array, label: Array, shuffles: Sequence[Any] | Array) -> Array:
     """Permutation importance of every column, one row a shuffle: fitted on earlier rows, judged on later ones."""
     cut = int(len(label) * _FIT_SHARE)
