@@ -24,7 +24,7 @@ from everloop.flows.assets import Asset
 from everloop.flows.running.ledger import Record
 from everloop.flows.running.unit import Unit
 from everloop.flows.search.definitions import Search
-from everloop.flows.search.marks import BEST, IMPORTANCE, PARENT, REUSED, SEARCH, STATE, TRIAL, WHY
+from everloop.flows.search.marks import BEST, IMPORTANCE, PARENT, REUSED, SEARCH, SECONDS, STATE, TRIAL, WHY
 from everloop.flows.search.pruning import Reports, bars, ended_at
 from everloop.flows.search.trial import FACT, figures
 from everloop.flows.value import codec
@@ -268,7 +268,7 @@ class Searching:
         if samples and trial.state != "failed":
             self._runs.log(trial.run, samples)
         status = "FAILED" if trial.state == "failed" else "FINISHED"
-        tags = {STATE: trial.state}
+        tags = {STATE: trial.state, **({} if trial.reused else {SECONDS: f"{trial.seconds:.3f}"})}
         tags |= {REUSED: "true"} if trial.reused else {}
         tags |= {WHY: trial.why[:1000]} if trial.why else {}
         last = max((step for step, _ in trial.reports), default=0)

@@ -1,6 +1,7 @@
 """What was searched, and how far: read off the runs of the tracking store, so it is live while a search runs."""
 
 import json
+import math
 from typing import Any
 
 from pydantic import Field
@@ -12,7 +13,7 @@ from everloop.catalog.tracking.rows import Run
 from everloop.core.clock import iso
 from everloop.core.errors import NotFound
 from everloop.core.grants import Target
-from everloop.flows.search.marks import BEST, IMPORTANCE, PARENT, REUSED, SEARCH, STATE, TRIAL, WHY
+from everloop.flows.search.marks import BEST, IMPORTANCE, PARENT, REUSED, SEARCH, SECONDS, STATE, TRIAL, WHY
 
 MOST = 5000
 """Trials that are shown of one search."""
@@ -65,6 +66,7 @@ class TrialView(Answer):
     metrics: dict[str, float]
     reused: bool
     seconds: float | None
+    """How long it ran; None for one that was known."""
     why: str
     best: bool
     """Whether it is the best, or on the Pareto front."""
@@ -167,9 +169,9 @@ def _trial(run: Run, best: set[int]) -> TrialView:
         run=run.id,
         state=run.tags.get(STATE, "running" if run.status == "RUNNING" else "killed"),
         params=dict(run.params),
-        metrics={point.key: point.value for point in run.metrics if point.value == point.value},
+        metrics={point.key: point.value for point in run.metrics if not math.isnan(point.value)},
         reused=run.tags.get(REUSED) == "true",
-        seconds=None if run.end is None else (run.end - run.start) / 1_000_000,
+        seconds=float(run.tags[SECONDS]) if SECONDS in run.tags else None,
         why=run.tags.get(WHY, ""),
         best=number in best,
     )

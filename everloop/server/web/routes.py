@@ -31,7 +31,7 @@ from everloop.server.web.views import (
     people,
     versions,
 )
-from everloop.server.web.views.explaining import bisect, costs, flows, why
+from everloop.server.web.views.explaining import bisect, costs, flows, searches, why
 from everloop.server.web.views.tracking import compare, curves, files, run, table, traces
 from everloop.server.web.visit import OpenContext, Visit
 
@@ -68,6 +68,9 @@ PAGES: tuple[tuple[str, Page], ...] = (
     ("/why", why.show),
     ("/bisect/{spec:path}", bisect.show),
     ("/costs", costs.index),
+    ("/searches", searches.index),
+    ("/searches/{search}", searches.show),
+    ("/baselines/{name}", searches.baseline),
     ("/flows", flows.index),
     ("/flows/{flow}", flows.show),
     ("/flows/{flow}/steps/{step:path}", flows.step),
@@ -126,6 +129,10 @@ def web_routes(open_context: OpenContext, default_project: str) -> list[BaseRout
         ctx = await run_in_threadpool(open_context, request, request.path_params["project"])
         return await following.follow(ctx, request, request.path_params["flow"], streams)
 
+    async def search_events(request: Request) -> Response:
+        ctx = await run_in_threadpool(open_context, request, request.path_params["project"])
+        return await streams.follow(ctx, request, partial(searches.state, search=request.path_params["search"]))
+
     return [
         Route("/", home),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
@@ -133,6 +140,7 @@ def web_routes(open_context: OpenContext, default_project: str) -> list[BaseRout
         Route("/{project}/runs/{run}/live", run_events),
         Route("/{project}/flows/{flow}/live", flow_events),
         Route("/{project}/flows/{flow}/events", flow_news),
+        Route("/{project}/searches/{search}/live", search_events),
         *(Route("/{project}" + path, serve(open_context, show), methods=["GET"]) for path, show in PAGES),
         *(Route("/{project}" + path, take(open_context, act, show), methods=["POST"]) for path, act, show in ACTS),
         Route("/{project}/{rest:path}", serve(open_context, _nothing), methods=["GET"]),

@@ -180,12 +180,12 @@ def _parallel(compared: Compared) -> dict[str, Any]:
     offered = _numeric(compared)
     colour = visit.query("colour")
     colour = colour if colour in offered else next((c for c in offered if c in columns), "")
-    brushes = _brushes(visit, columns)
+    brushes = brushes_of(visit, columns)
     shades = _shades(compared, colour) if colour else {}
     rows = []
     for index, name in enumerate(compared.names):
         values = {column: compared.columns[column][index] for column in columns}
-        out = any(not _within(values[column], bounds) for column, bounds in brushes.items())
+        out = any(not within(values[column], bounds) for column, bounds in brushes.items())
         rows.append(Row(name, values, compared.href(index), None if out else shades.get(name), out))
     chart = None
     if columns:
@@ -213,7 +213,8 @@ def _telling(compared: Compared) -> list[str]:
     return params[: _COLUMNS - min(len(metrics), 3)] + metrics[:3]
 
 
-def _brushes(visit: Visit, columns: Sequence[str]) -> dict[str, tuple[float, float]]:
+def brushes_of(visit: Visit, columns: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """The ranges that the address chooses on axes of parallel coordinates."""
     found = {}
     for text in visit.request.query_params.getlist("brush"):
         column, _, span = text.rpartition(":")
@@ -227,7 +228,8 @@ def _brushes(visit: Visit, columns: Sequence[str]) -> dict[str, tuple[float, flo
     return found
 
 
-def _within(value: Any, bounds: tuple[float, float]) -> bool:
+def within(value: Any, bounds: tuple[float, float]) -> bool:
+    """Whether a value lies in a range; texts and nothing do not."""
     return isinstance(value, float) and bounds[0] <= value <= bounds[1]
 
 
