@@ -34,7 +34,7 @@ def perform(asset: Asset, job: Job, blobs: Blobs) -> Outcome:
     inputs = {name: _load(job, identity, _annotation(asset, name), blobs) for name, identity in job.inputs.items()}
     inputs |= dict.fromkeys(job.facts.get("absent", ()))  # their assets were skipped
     codec = codec_of(asset, job.codecs)
-    began, cpu = time.perf_counter(), _used()[0]
+    began, cpu = time.perf_counter(), _cpu()
     try:
         with (
             _seeded(job),
@@ -48,12 +48,12 @@ def perform(asset: Asset, job: Job, blobs: Blobs) -> Outcome:
         raise step_failed(job.step, error) from error
     except Exception as error:
         raise step_failed(job.step, error) from error
-    seconds, cpu_seconds = time.perf_counter() - began, _used()[0] - cpu
+    seconds, cpu_seconds = time.perf_counter() - began, _cpu() - cpu
     facts = {**asset.facts, **job.facts, "inputs": dict(job.inputs), "params": dict(job.params), "step": job.step}
     facts["manifests"] = dict(job.manifests)
     saved = codec.save(value, asset.name, blobs, facts)
     seen = _seen(asset, job) if job.facts.get("describe") else {}
-    return Outcome(saved, seconds, cpu_seconds, _used()[1], reads=watch.reads, seen=seen)
+    return Outcome(saved, seconds, cpu_seconds, peak_memory(), reads=watch.reads, seen=seen)
 
 
 def _aside(job: Job) -> tuple[str, ...]:
@@ -211,7 +211,7 @@ def _environment(env: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _used() -> tuple[float, int]:
-    """CPU seconds that this process has used, and the most memory that it has held."""
+def _cpu() -> float:
+    """CPU seconds that this process has used."""
     found = resource.getrusage(resource.RUSAGE_SELF)
-    return found.ru_utime + found.ru_stime, peak_memory()
+    return found.ru_utime + found.ru_stime

@@ -24,6 +24,7 @@ from everloop.flows.reproducing import environment
 from everloop.project.loading import load_project
 from everloop.workspace.code import written
 from everloop.workspace.codecs import CODECS
+from everloop.workspace.flows.computing import profiles_for
 from everloop.workspace.work.executors import ByKind
 from everloop.workspace.work.reproducing import module_of
 
@@ -124,7 +125,8 @@ def _loader(ctx: Context, found: Sides) -> Callable[[str, str], Loaded]:
         assets = project.assets()
         python = environments.python(identity)
         executor = ByKind(assets, ctx.store) if python == sys.executable else Elsewhere(python)
-        return Loaded(assets, Origin(folder, module, row.name), executor)
+        held = profiles_for(ctx, project.profiles)
+        return Loaded(assets, Origin(folder, module, row.name), executor, held)
 
     return load
 

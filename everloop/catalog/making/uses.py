@@ -8,13 +8,15 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, case, delete, func, select
+from sqlalchemy import ColumnElement, Executable, Row, and_, case, delete, func, select
 
-from everloop.catalog.engine import Tx, insert_into
+from everloop.catalog.engine import Tx, insert_for, insert_into
 from everloop.catalog.tables.spending import open_uses, spending, uses
-from everloop.core.clock import SECOND, Micros
+from everloop.core.clock import DAY, SECOND, Micros
 
 _CHUNK = 500
 PROJECT = "project"
@@ -85,9 +87,14 @@ class Total:
     count: int
 
 
+@lru_cache(maxsize=16)
+def _month(day: int) -> str:
+    return datetime.fromtimestamp(day * 86_400, UTC).strftime("%Y-%m")
+
+
 def month(at: Micros) -> str:
     """The month of a time, as `2026-11` (UTC)."""
-    return datetime.fromtimestamp(at / SECOND, UTC).strftime("%Y-%m")
+    return _month(at // DAY)
 
 
 def scopes(actor: str, flow: str, period: str) -> list[tuple[str, str]]:
@@ -100,8 +107,7 @@ def record(tx: Tx, project: str, rows: Sequence[UseRow]) -> dict[tuple[str, str,
     """Write uses down and add them up; the sums (scope, period, currency) before and after."""
     if not rows:
         return {}
-    values = [{name: getattr(row, name) for name in (*UseRow.__slots__, "period")} for row in rows]
-    tx.execute(uses.insert(), [{**one, "project": project, "price": _text(one["price"])} for one in values])
+    tx.execute(_RECORD, [_values(project, row) for row in rows])
     more: dict[tuple[str, str, str], Spent] = {}
     for row in rows:
         own = Spent(row.cost, row.cpu_seconds, row.gpu_seconds)
@@ -245,18 +251,34 @@ def _open_in(scope: str) -> list[ColumnElement[bool]]:
 
 
 def _add(tx: Tx, project: str, key: tuple[str, str, str], more: Spent) -> tuple[Spent, Spent]:
-    names = ("cost", "cpu_seconds", "gpu_seconds")
     scope, period, currency = key
-    made = insert_into(tx, spending).values(
-        project=project, scope=scope, period=period, currency=currency, **{name: getattr(more, name) for name in names}
-    )
-    whole = made.on_conflict_do_update(
-        index_elements=["project", "scope", "period", "currency"],
-        set_={name: spending.c[name] + made.excluded[name] for name in names},
-    ).returning(*(spending.c[name] for name in names))
-    after = Spent(*tx.execute(whole).one())
-    before = Spent(after.cost - more.cost, after.cpu_seconds - more.cpu_seconds, after.gpu_seconds - more.gpu_seconds)
-    return before, after
+    values = {"project": project, "scope": scope, "period": period, "currency": currency}
+    amounts = {name: getattr(more, name) for name in _SUMS}
+    after = Spent(*tx.execute(_adding(tx.dialect.name), {**values, **amounts}).one())
+    return Spent(*(getattr(after, name) - amounts[name] for name in _SUMS)), after
+
+
+_SUMS = ("cost", "cpu_seconds", "gpu_seconds")
+
+
+@lru_cache(maxsize=2)
+def _adding(dialect: str) -> Executable:
+    """Adds to a sum and gives it; built once, for it runs with every few steps."""
+    made = insert_for(dialect, spending)
+    added = {name: spending.c[name] + made.excluded[name] for name in _SUMS}
+    whole = made.on_conflict_do_update(index_elements=["project", "scope", "period", "currency"], set_=added)
+    return whole.returning(*(spending.c[name] for name in _SUMS))
+
+
+_RECORD = uses.insert()
+_NAMES = (*UseRow.__slots__, "period")
+_FIELDS = attrgetter(*_NAMES)
+
+
+def _values(project: str, row: UseRow) -> dict[str, Any]:
+    found = dict(zip(_NAMES, _FIELDS(row), strict=True))
+    found["project"], found["price"] = project, _text(row.price)
+    return found
 
 
 def _text(price: Mapping[str, str]) -> str:

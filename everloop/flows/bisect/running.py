@@ -15,6 +15,7 @@ from everloop.core.version import Version
 from everloop.flows.assets import Asset, plan
 from everloop.flows.bisect.game import Subset, Values, subsets
 from everloop.flows.bisect.settings import HOLDOUT, Setting, Sides, mixed
+from everloop.flows.compute.profiles import Profiles
 from everloop.flows.engine import Options, Origin, Results, run
 
 SEEDED = frozenset({"seed", "random_state"})
@@ -28,6 +29,8 @@ class Loaded:
     assets: Mapping[str, Asset]
     origin: Origin
     executor: Executor
+    profiles: Profiles | None = None
+    """The compute profiles that hold for it."""
 
 
 Load = Callable[[str, str], Loaded]
@@ -185,6 +188,7 @@ class Runs:
                 code=self._code(setting.code),
                 seed=seed,
                 recorded=False,
+                profiles=loaded.profiles,
             ),
         )
         self.count.run += sum(not one.reused for one in done.steps)
