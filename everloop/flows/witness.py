@@ -25,8 +25,10 @@ from blake3 import blake3
 from everloop.core.errors import DefinitionError
 from everloop.flows.identity.source import dump, source
 
-_EVENTS = frozenset({"open", "os.listdir", "os.scandir", "sqlite3.connect"})
+_EVENTS = frozenset({"open", "os.listdir", "os.scandir", "os.mkdir", "sqlite3.connect"})
 _SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib", "/var/lib/")
+_PLACES = frozenset({"TMPDIR", "TEMP", "TMP"})
+"""Where temporary files lie says nothing of what a step makes."""
 _WRITING = os.O_WRONLY | os.O_RDWR
 _QUOTING = ("/linecache.py", "/tokenize.py")  # sources are read to show lines of them
 _PERFORM = str(Path(__file__).with_name("perform.py"))
@@ -51,6 +53,7 @@ class Watch:
         self.aside = (*_everywhere(tuple(sys.path)), *(f"{one}{os.sep}" for one in aside if one))
         self.reads: dict[str, str] = {}
         self._written: set[str] = set()
+        self._made: tuple[str, ...] = ()
         # the newest one that is loaded: a set of all of them would be written anew in every forked child
         self._newest = next(reversed(sys.modules))
         self._busy = False
@@ -62,7 +65,9 @@ class Watch:
         self._busy = True  # what is done here raises events too
         try:
             path = os.path.abspath(os.fsdecode(arguments[0]))  # noqa: PTH100 - a link stays a link
-            if event == "open" and _writes(arguments[1], arguments[2]):
+            if event == "os.mkdir":
+                self._made += () if os.path.lexists(path) else (path + os.sep,)  # it is told before it is done
+            elif event == "open" and _writes(arguments[1], arguments[2]):
                 self._written.add(path)
             elif path not in self._written and not self._aside(path):
                 self._note(path, folder=event in ("os.listdir", "os.scandir"))
@@ -71,7 +76,9 @@ class Watch:
 
     def variable(self, name: str, value: str | None, frame: FrameType) -> None:
         """Note that a variable was asked for from `frame`."""
-        if name not in self.known and not name.startswith("MLFLOW_") and _asks(frame, self.root) == "itself":
+        if name in self.known or name in _PLACES or name.startswith("MLFLOW_"):
+            return
+        if _asks(frame, self.root) == "itself":
             self.reads[f"environ:{name}"] = text_digest(value)
 
     def modules(self) -> None:
@@ -100,6 +107,8 @@ class Watch:
             self.reads[named(kind, path, self.root)] = digest_of(kind, path)
 
     def _aside(self, path: str) -> bool:
+        if self._made and (path + os.sep).startswith(self._made):  # all that is in a folder that the step made itself
+            return True
         if path.startswith(self.root):
             return path[len(self.root) :].startswith((".everloop", ".git/")) or "__pycache__" in path
         return path.startswith(self.aside)
