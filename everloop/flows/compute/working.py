@@ -97,7 +97,7 @@ def _whose(told: Sequence[Mapping[str, Any]]) -> dict[int, set[tuple[str, str]]]
     found: dict[int, set[tuple[str, str]]] = {}
     for said in told:
         for address, revisions in said["endpoints"].items():
-            project, _, name = address.partition("/")
+            project, _, name = address.partition(".")
             for its in revisions.values():
                 for pid in _pids(its):
                     found.setdefault(pid, set()).add((project, name))

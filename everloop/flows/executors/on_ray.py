@@ -48,6 +48,8 @@ class RayExecutor:
 
     isolated = True
     """Steps may run beside each other."""
+    unseen = True
+    """What a step uses is told when it ended."""
 
     def __init__(self, address: str, token: str, *, files: Mapping[str, str], blobs: Blobs) -> None:
         """Join the cluster at `address` (`host:port` of its head, or `ray://host:port`).

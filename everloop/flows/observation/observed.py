@@ -35,9 +35,10 @@ class Observed:
         secrets: set[str],
         said: Said | None = None,
         resources: Resources | None = None,
+        unseen: bool = False,
     ) -> None:
-        """Observe `step`, which may use `resources`; `said` shows its lines."""
-        self.meter = Meter(resources or Resources())
+        """Observe `step`, which may use `resources`, on another machine when `unseen`; `said` shows its lines."""
+        self.meter = Meter(resources or Resources(), unseen=unseen)
         owner = run or recipe
         self.shows = said is not None
 

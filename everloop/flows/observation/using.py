@@ -52,12 +52,12 @@ def telling(observer: Observer | None) -> Iterator[None]:
 class Meter:
     """What a step used so far: of its process with all below it, or what this process counts for it itself.
 
-    A step whose process cannot be seen from here is taken to use what it may.
+    A step that is `unseen` from here, on another machine, is taken to use what it may until its node tells.
     """
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, *, unseen: bool = False) -> None:
         """Of a step that may use this much."""
-        self._resources = resources
+        self._resources, self._unseen = resources, unseen
         self._began = time.monotonic()
         self._pid = 0
         self._here: Counting | None = None
@@ -88,9 +88,10 @@ class Meter:
             found = self._here.use()
         elif self._pid:
             found = self._tree(seconds)
-        else:
-            memory = self._resources.memory or 0
-            found = Use(seconds, seconds * self._resources.cores, memory)
+        elif self._unseen:
+            found = Use(seconds, seconds * self._resources.cores, self._resources.memory or 0)
+        else:  # its process has not begun
+            return self._seen
         gpus = self._seen.gpu_seconds + self._held() * (now - self._at)
         self._at = now
         self._seen = Use(

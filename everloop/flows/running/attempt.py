@@ -167,6 +167,7 @@ class Attempts:
             secrets=secrets_of(self._ctx.bindings, job.env),
             said=self._said,
             resources=asset.resources,
+            unseen=bool(getattr(self._executor, "unseen", False)),
         )
         began = time.perf_counter()
         used = self._accounts.began(unit, observed.meter, attempt, key, run)

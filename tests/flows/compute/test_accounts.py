@@ -12,10 +12,11 @@ from everloop.catalog.context import Actor
 from everloop.catalog.making import budgets, flows, uses
 from everloop.catalog.making.budgets import Budget
 from everloop.core.errors import InvalidInput, OverBudget, PermissionDenied, StepFailed
-from everloop.core.ports import Resources
+from everloop.core.ports import Resources, Use
 from everloop.flows.compute.profiles import Price, Profile, Profiles, profile
 from everloop.flows.executors.forked import ForkedExecutor
 from everloop.flows.executors.process import ProcessExecutor
+from everloop.flows.observation.using import Meter
 
 HOUR = Price("EUR", hour=3600)
 """One euro a second, so that cost is time."""
@@ -295,3 +296,16 @@ def test_a_profile_needs_a_grant_and_the_default_none(author):
         assert allowed.run("slow", executor=executor, **options).steps
     with pytest.raises(PermissionDenied):
         allowed.run("slow", **{**options, "environment": "production"})
+
+
+def test_what_a_step_may_use_is_no_use_before_it_begins():
+    held = Resources(cores=64, memory=10**12)
+    waiting = Meter(held)
+    time.sleep(0.05)
+    assert waiting.look() == Use()
+    assert waiting.total(0.05).peak_memory == 0
+    away = Meter(held, unseen=True)
+    time.sleep(0.05)
+    assert away.look().cpu_seconds >= 64 * 0.05, "on another machine nobody knows better until it tells"
+    away.told = Use(0.01, 0.02, 5)
+    assert away.total(9.0) == Use(0.01, 0.02, 5)

@@ -47,7 +47,7 @@ def tell(home, **endpoints):
     stats = home / "serving" / "stats"
     stats.mkdir(parents=True, exist_ok=True)
     told = {
-        f"shop/{name}": {"revision": {"workers": {"part": {"pids": [child.pid for child in children]}}}}
+        f"shop.{name}": {"revision": {"workers": {"part": {"pids": [child.pid for child in children]}}}}
         for name, children in endpoints.items()
     }
     (stats / "g0.json").write_text(json.dumps({"gateway": "g0", "wall": wall(), "endpoints": told}))
