@@ -1,6 +1,6 @@
 """The gateway against a bare uvicorn application that runs the same model; one JSON object a line (see `figure`).
 
-    python benchmarks/serving.py [--quick]
+    python benchmarks/serving.py [--quick] [--peers [NAME …]]
 
 Model: HistGradientBoostingClassifier, 100 trees, 20 features, one row a request. Ours goes through the gateway, the
 feature-less route, a model worker and the prediction log; the peer parses JSON and calls `predict_proba` in the one
@@ -14,13 +14,14 @@ import asyncio
 import json
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,17 +29,27 @@ from typing import Any
 import httpx2
 import msgspec
 import numpy as np
+import polars as pl
 import psutil
 import uvloop
 from figure import Record, figure, tell
+from serving_peers import PEERS, ended, installed, last_words, started
+from serving_peers import encoded as peer_question
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
 from everloop.core.signing import SigningKey
 from everloop.features.expressions import col
+from everloop.models.codec import codec
+from everloop.models.compiled.definitions import Onnx
+from everloop.models.predictor import materialize
+from everloop.models.training import Fitted
+from everloop.serving import log
 from everloop.serving import table as tables
+from everloop.serving.columns import Layout
 from everloop.serving.graph.nodes import Switch, node_of
-from everloop.serving.table import Revision, Route, Table
+from everloop.serving.table import INLINE, Revision, Route, Table
+from everloop.store import open_store
 
 FEATURES = [f"f{n}" for n in range(20)]
 IDENTITY = f"b3:{1:064x}"
@@ -112,8 +123,9 @@ class Connection(asyncio.Protocol):
         head, found, body = self.rest.partition(b"\r\n\r\n")
         if not found:
             return
-        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        if len(body) < length:
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        whole = len(body) >= int(length) if length else body.endswith(b"0\r\n\r\n")  # else it is chunked
+        if not whole:
             return
         assert head.startswith(b"HTTP/1.1 200"), self.rest
         now = time.perf_counter()
@@ -155,12 +167,13 @@ class Server:
     process: subprocess.Popen[bytes]
     port: int
     path: str
+    began: float = 0.0
 
 
-def measure(server: Server, body: bytes, connections: int, seconds: float) -> Cell:
-    """Warm up, then measure one cell."""
+def measure(server: Server, body: bytes, connections: int, seconds: float, kind: str = "") -> Cell:
+    """Warm up, then measure one cell; `kind` are the headers that say what the body is, JSON if empty."""
     path, port, pid = server.path, server.port, server.process.pid
-    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\n{kind or 'content-type: application/json'}\r\n"
     request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(closed_loop(port, request, connections, min(1.0, seconds / 2)))
@@ -179,30 +192,40 @@ def listening() -> socket.socket:
     return bound
 
 
-def start_ours(home: Path, model: Any) -> Server:
+def packaged(home: Path, model: Any, rows: Any, compiled: bool) -> Path:
+    """The model in our own format, as a training step leaves it; compiled only where that was verified."""
+    frame = pl.DataFrame({**{name: rows[:, place] for place, name in enumerate(FEATURES)}, "y": [0, 1] * 50})
+    facts: dict[str, Any] = {"label": "y", "output": "probability", "columns": FEATURES}
+    facts |= {"compile": Onnx().manifest()} if compiled else {}
+    store = open_store(home / "store")
+    manifest = codec.save(Fitted(model, frame, frame), "m", store, facts).version.manifest
+    assert not compiled or manifest["compiled"]["verified"], manifest["compiled"]
+    return materialize(manifest, store, home / ("compiled" if compiled else "native"))
+
+
+def start_ours(home: Path, model: Any, rows: Any) -> Server:
     """A gateway with the model in our own format."""
     key = SigningKey.generate()
     (home / "keys").mkdir()
     (home / "keys" / "verify.pem").write_bytes(key.public.to_pem())
-    folder = home / "model"
-    folder.mkdir()
-    inputs = [{"name": name, "type": "double"} for name in FEATURES]
-    card = {"format": "pickle", "file": "model.pkl", "inputs": inputs, "output": "probability"}
-    (folder / "everloop.json").write_bytes(msgspec.json.encode(card))
-    (folder / "model.pkl").write_bytes(pickle.dumps(model))
     columns = [[name, "FP64"] for name in FEATURES]
-    revision = Revision(IDENTITY, 1, 100, IDENTITY, str(folder), columns, columns, {})
+    native, compiled = (packaged(home, model, rows, compiled) for compiled in (False, True))
+    revision = Revision(IDENTITY, 1, 100, IDENTITY, str(native), columns, columns, {})
+    within = msgspec.structs.replace(revision, folder=str(compiled), loader=INLINE)
+    beside = msgspec.structs.replace(revision, folder=str(compiled))
     graph = node_of(Switch((col("f0") > 1000, "m"), otherwise="m"))
     parts = {"model champion": revision.workers[""]}  # the same worker
     switched = msgspec.structs.replace(revision, graph=graph, parts=parts)
     routes = [Route("b", "m", [revision]), Route("b", "g", [switched])]
+    routes += [Route("b", "onnx", [beside], least=0), Route("b", "inline", [within], least=0)]
     tables.write(home / "serving" / "routes.json", Table(1, "production", routes), key)
     bound = listening()
+    began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "everloop.serving.gateway", "--home", str(home), "--fd", str(bound.fileno())],
         pass_fds=(bound.fileno(),),
     )
-    return Server(process, bound.getsockname()[1], "/endpoints/b/m/predict")
+    return Server(process, bound.getsockname()[1], "/endpoints/b/m/predict", began)
 
 
 def start_peer(home: Path, model: Any) -> Server:
@@ -222,28 +245,33 @@ def main() -> int:
     """Run; exit 1 when a target is missed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="one second a cell instead of four")
-    seconds = 1.0 if parser.parse_args().quick else 4.0
+    names = [peer.name for peer in PEERS]
+    parser.add_argument("--peers", nargs="*", default=names, choices=names, help="installed by uv; none: without")
+    arguments = parser.parse_args()
+    seconds = 1.0 if arguments.quick else 4.0
     rng = np.random.default_rng(11)
     table = rng.normal(size=(4000, 20))
     model = HistGradientBoostingClassifier(max_iter=100, early_stopping=False, random_state=1)
     model.fit(table, table[:, 0] + rng.normal(size=4000) > 0)
-    return 0 if tell(figures(model, table[:100], seconds)) else 1
+    return 0 if tell(figures(model, table[:100], seconds, arguments.peers)) else 1
 
 
-def figures(model: Any, rows: Any, seconds: float) -> Iterator[Record]:
+def figures(model: Any, rows: Any, seconds: float, names: Sequence[str]) -> Iterator[Record]:
     """Start both, compare their answers, and tell everything."""
     body = encoded(rows[:1])
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        ours = start_ours(Path(folder), model)
+        ours = start_ours(Path(folder), model, rows)
         servers = [ours]
         try:
             checked(ours, body, model, rows)
-            yield figure("start to first answer", "s", time.perf_counter() - began, limit=1.5)
+            took = time.perf_counter() - ours.began
+            yield figure("start to first answer", "s", took, limit=1.5, cpu_seconds=round(cpu_of(ours.process.pid), 2))
             yield figure("idle memory, gateway and worker", "MB", idle_memory(ours.process.pid), limit=220.0)
             servers.append(start_peer(Path(folder), model))
             checked(servers[1], body, model, rows)
-            yield from compare(ours, servers[1], rows, seconds, in_process(model, rows[:1]))
+            bare = yield from compare(ours, servers[1], rows, seconds, in_process(model, rows[:1]))
+            yield logging_cost(rows)
+            yield from against_peers(bare, (model, rows, seconds), names, Path(folder))
         finally:
             for server in servers:
                 server.process.send_signal(signal.SIGTERM)
@@ -267,7 +295,7 @@ def in_process(model: Any, row: Any) -> float:
     return float(np.median(took)) * 1e3
 
 
-def compare(ours: Server, theirs: Server, rows: Any, seconds: float, floor: float) -> Iterator[Record]:
+def compare(ours: Server, theirs: Server, rows: Any, seconds: float, floor: float) -> Generator[Record, None, float]:
     """Measure the cells in turn; a ratio is how many times more the peer takes (or serves, if more is better)."""
     one, many = (encoded(rows[:count]) for count in (1, 100))
     a1, b1 = (measure(server, one, 1, seconds) for server in (ours, theirs))
@@ -296,11 +324,119 @@ def compare(ours: Server, theirs: Server, rows: Any, seconds: float, floor: floa
         more_is_better=True,
         requests_per_second=round(a100.rate),
     )
+    yield from compiled(ours, (b1, b32, b100), rows, seconds)
     # last and in turns: what machines do meanwhile must not fall on one of them
     turns = [measure(replace(ours, path=path), one, 1, seconds / 2) for path in (*(ours.path, SWITCHED) * 2,)]
     plain, switched = ([s for turn in turns[place::2] for s in turn.seconds] for place in (0, 1))
     added = (float(np.median(switched)) - float(np.median(plain))) * 1e3
     yield figure("a switch in front of the model, p50 over the model's", "ms", added, limit=0.25)
+    return a32.rate
+
+
+def compiled(ours: Server, theirs: tuple[Cell, Cell, Cell], rows: Any, seconds: float) -> Iterator[Record]:
+    """The verified compiled form, in a worker and in the gateway, and binary tensors, beside the bare application."""
+    bare1, bare32, bare100 = theirs
+    one = encoded(rows[:1])
+    for name in ("onnx", "inline"):
+        there = replace(ours, path=f"/endpoints/b/{name}/predict")
+        ask_until_answered(f"http://127.0.0.1:{there.port}{there.path}", one)
+        alone, many = measure(there, one, 1, seconds), measure(there, one, 32, seconds)
+        where = "in the gateway" if name == "inline" else "in a worker"
+        goal = {"limit": 0.35} if name == "inline" else {}
+        yield figure(
+            f"compiled, {where}, 1 connection, p50", "ms", alone.quantile(0.5), theirs=bare1.quantile(0.5), **goal
+        )
+        times = {"limit": 7.0} if name == "inline" else {}
+        rate = {"requests_per_second": round(many.rate)}
+        yield figure(
+            f"compiled, {where}, 32 connections, requests over the bare application's",
+            "times",
+            many.rate / bare32.rate,
+            more_is_better=True,
+            **times,
+            **rate,
+        )
+    raw = np.ascontiguousarray(rows, np.float64).tobytes()
+    there = replace(ours, path="/v2/models/b.m/infer")
+    kind = "content-type: application/octet-stream\r\ninference-header-content-length: 0"
+    binary = measure(there, raw, 32, seconds, kind)
+    yield figure(
+        "100 rows as a binary tensor, 32 connections, requests over the bare application's",
+        "times",
+        binary.rate / bare100.rate,
+        limit=3.0,
+        more_is_better=True,
+        requests_per_second=round(binary.rate),
+    )
+
+
+def logging_cost(rows: Any) -> Record:
+    """Microseconds that the prediction log takes of a request, on the path to its answer."""
+    layout = Layout.from_pairs([[name, "FP64"] for name in FEATURES])
+    payload = layout.pack({name: rows[:1, place] for place, name in enumerate(FEATURES)}, 1)
+    said = (log.raw(layout.pairs()), payload, log.raw([["prediction", "FP64", []]]), payload[:8])
+    with tempfile.TemporaryDirectory() as folder:
+        appender = log.Appender(Path(folder))
+        taken = []
+        for number in range(20_000):
+            began = time.perf_counter()
+            entry = log.Entry(f"{number:032x}", 1, 1, "b", "m", IDENTITY, 1, *said, {}, 900, "", "predict")
+            appender.append(entry)
+            taken.append(time.perf_counter() - began)
+        appender.close()
+    return figure("prediction log, median of a request", "µs", float(np.median(taken)) * 1e6, limit=5.0)
+
+
+def against_peers(rate: float, what: tuple[Any, Any, float], names: Sequence[str], folder: Path) -> Iterator[Record]:
+    """Each peer in turn: its latency, rate, start and memory, and how many times more we serve."""
+    model, rows, seconds = what
+    best = 0.0
+    for peer in (one for one in PEERS if one.name in names):
+        home = folder / peer.name.replace(" ", "-")
+        home.mkdir()
+        env, reason = installed(peer, home)
+        if env is None:
+            sys.stderr.write(f"{peer.name}: not installed: {reason}\n")
+            continue
+        began = time.perf_counter()
+        process = None
+        try:
+            process, port = started(peer, env, home / "run", pickle.dumps(model))
+            server = Server(process, port, peer.path)
+            one, many = (peer_question(peer, rows[:count].tolist()) for count in (1, 100))
+            answer = ask_until_answered(f"http://127.0.0.1:{port}{peer.path}", one, 90)
+            assert abs(peer.read(answer) - model.predict_proba(rows[:1])[0, 1]) < 1e-9, answer
+            took = time.perf_counter() - began
+            alone, together, wide = (
+                measure(server, body, count, seconds) for body, count in ((one, 1), (one, 32), (many, 32))
+            )
+        except (TimeoutError, AssertionError, subprocess.SubprocessError, KeyError, TypeError) as error:
+            sys.stderr.write(f"{peer.name}: {type(error).__name__} {str(error)[:200]}; {last_words(home / 'run')}\n")
+            continue
+        finally:
+            if process is not None:
+                memory = idle_memory(process.pid) if process.poll() is None else 0.0
+                ended(process)
+            shutil.rmtree(home, ignore_errors=True)
+        best = max(best, together.rate)
+        yield figure(
+            f"requests at 32 connections over those of {peer.name}",
+            "times",
+            rate / together.rate,
+            more_is_better=True,
+            peer=peer.name,
+            theirs=round(together.rate),
+            p50_ms=round(alone.quantile(0.5), 2),
+            p99_at_32_ms=round(together.quantile(0.99), 1),
+            hundred_rows_per_second=round(wide.rate),
+            start_seconds=round(took, 1),
+            memory_mb=round(memory),
+            **({"limit": 15.0} if peer.name == "mlflow models serve" else {}),
+        )
+    if best:
+        yield figure(
+            "requests at 32 connections over the best peer's", "times", rate / best, limit=6.0, more_is_better=True
+        )
 
 
 SWITCHED = "/endpoints/b/g/predict"
@@ -325,9 +461,9 @@ def idle_memory(pid: int) -> float:
     return sum(process.memory_full_info().pss for process in processes) / 1e6
 
 
-def ask_until_answered(url: str, body: bytes) -> dict[str, Any]:
+def ask_until_answered(url: str, body: bytes, seconds: float = 30) -> Any:
     """The first answer of a server that starts."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
             response = httpx2.post(url, content=body, headers={"content-type": "application/json"}, timeout=30)
