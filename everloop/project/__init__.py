@@ -317,6 +317,7 @@ class Project(Steps):
         workers: Workers | None = None,
         limits: Limits | None = None,
         explain: Explain | None = None,
+        traced: str = "0%",
         challengers: Mapping[str, Any] | None = None,
         experiment: Experiment | None = None,
     ) -> EndpointDef:
@@ -333,6 +334,7 @@ class Project(Steps):
                 workers or Workers(),
                 limits or Limits(),
                 explain,
+                traced,
                 dict(challengers or {}),
                 experiment,
             )

@@ -28,6 +28,7 @@ from everloop.flows.compute.profiles import Profile
 from everloop.flows.compute.working import Workers
 from everloop.flows.executors.parent import die_with_parent
 from everloop.models.webhooks import delivery
+from everloop.server.mlflow.genai import spooled
 from everloop.server.warm import Warm
 from everloop.serving.controller import Controller
 from everloop.serving.ingest import ingest
@@ -95,6 +96,7 @@ class Worker:
         self.duties = [
             Duty("seal", 0.1, lambda: chain.seal(workspace.catalog, workspace.clock)),
             Duty("ingest", 0.5, lambda: ingest(workspace.catalog, workspace.home)),
+            Duty("traces", 1.0, self._traces),
             Duty("rollout", 0.25, self._roll),
             Duty("webhooks", 0.5, lambda: delivery.dispatch(workspace.catalog, workspace.clock)),
             Duty("feeds", 0.25, self._feed),
@@ -156,6 +158,9 @@ class Worker:
             if duty.failing != str(error):
                 say(f"{duty.name}: {type(error).__name__}: {error}")
             duty.failing, duty.due = str(error), now + max(1.0, duty.every)
+
+    def _traces(self) -> None:
+        spooled.ingest(self.workspace.catalog, self.workspace.store, self.workspace.home, self.workspace.clock.now())
 
     def _roll(self) -> None:
         with self.workspace.catalog.read() as tx:

@@ -279,6 +279,7 @@ class Controller:
             fallback="previous" if endpoint["fallback"] else None,
             instead=revision_entries.insteads(endpoint, state.simpler),
             full_disk=endpoint["full_disk"],
+            traced_ppm=endpoint.get("traced_ppm", 0),
             deadline_micros=endpoint["deadline_micros"],
             limits=dict(endpoint.get("limits", {})),
             split=split_of(name, endpoint, state),

@@ -247,6 +247,8 @@ class EndpointDef:
     limits: Limits = field(default_factory=Limits)
     explain: Explain | None = None
     """Whether answers may be explained; None: nobody may ask for that."""
+    traced: str = "0%"
+    """Of the questions without a `traceparent`, how many are traced; 0%: none at all."""
     challengers: Mapping[str, Any] = field(default_factory=dict)
     """Graphs that some callers meet instead, by name, while `experiment` compares them with the endpoint's own."""
     experiment: Experiment | None = None
@@ -282,6 +284,7 @@ class EndpointDef:
             "full_disk": self.full_disk,
             "deadline_micros": duration(self.deadline, "deadline"),
             **({"limits": self.limits.manifest()} if self.limits != Limits() else {}),
+            **({"traced_ppm": _share(self.traced)} if _share(self.traced) else {}),
             **({} if self.explain is None else {"explain": self.explain.manifest()}),
             **({"workers": self.workers.manifest()} if self.workers != Workers() else {}),
             **self._compared(),

@@ -147,6 +147,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Numbers that are no further apart count as equal when a shadow's answers are compared."""
     instead: list[Instead] = []
     """Ways to answer when the chosen revision did not, in their order; empty: as `fallback` says."""
+    traced_ppm: int = 0
+    """Of a million questions without a `traceparent`, how many are traced."""
     split: Split | None = None
     """Of an experiment; it deals keys instead of the weights."""
 

@@ -25,6 +25,7 @@ from everloop.serving.graph.running import Run, filled
 from everloop.serving.protocol.question import Question
 from everloop.serving.streaming.parts import Parts
 from everloop.serving.table import Instead, Lookup
+from everloop.serving.tracing.recording import Trace
 
 _DEEPEST = 4
 """Endpoints that may call each other in one question."""
@@ -51,6 +52,8 @@ class Asked:
     """Whether the explanation is asked for too."""
     parts: Parts | None = None
     """Who takes the parts of an answer that a model yields; None: nobody, it is wanted whole."""
+    trace: Trace | None = None
+    """Who notes what is done for it; None mostly."""
     depth: int = 0
     """How many endpoints called each other before."""
     patience: float = 0.0
@@ -90,6 +93,9 @@ class Answered:
     explanation: Explanation | None = None
     instead: str = ""
     """Which fallback answered: previous, simpler, cached, default, or retried; empty mostly."""
+
+    trace: bytes = b""
+    """The `traceparent` of its trace, where it is traced."""
 
     def parameters(self) -> dict[str, Any]:
         """What every reply says about itself."""
@@ -146,7 +152,7 @@ class Predictions:
 
     async def _copy(self, asked: Asked, live: Live) -> Copied:
         """What a shadow answers to the same question; nothing is logged as a prediction."""
-        again = replace(asked, started=time.monotonic(), explain=False, parts=None)
+        again = replace(asked, started=time.monotonic(), explain=False, parts=None, trace=None)
         at = asked.at or time.time_ns() // 1000
         told = await (self._line(again, live, at) if live.graph is None else self._graph(again, live, live.graph, at))
         return told.said, live.shown if live.graph is None else told.outputs, told.answer
@@ -274,6 +280,10 @@ class Predictions:
             columns = {**columns, **found}
             looked, started = started, time.monotonic()
             _count(live, 1, rows, started - looked)
+            if asked.trace is not None:
+                asked.trace.add(
+                    f"service {lookup.service.get('name', '')}".strip(), looked, {"everloop.rows": rows}, ended=started
+                )
         if live.revision.nullable:
             columns = nulls_apart(columns, live.revision.nullable, rows)
         payload = process.model_inputs.pack(columns, rows)
@@ -283,6 +293,10 @@ class Predictions:
         else:
             frame = await asking
         _count(live, len(live.nodes) - 1, rows, time.monotonic() - started)
+        if asked.trace is not None:
+            sizes = {"everloop.bytes_in": len(payload), "everloop.bytes_out": len(frame.payload)}
+            said_of = {"everloop.revision": live.revision.id, "everloop.rows": rows, **sizes}
+            asked.trace.add("model", started, said_of)
         answer = unpack_answer(process.outputs, frame.payload, rows)
         said = (process.outputs_raw, frame.payload)
         return _Told((live.logged_raw, payload), said, process.outputs, answer, stale, explanation=explanation)
@@ -306,6 +320,7 @@ class Predictions:
         sticky = asked.sticky or _entity(asked) or self._fresh_id(0).encode()
         nullable = {name: part.nullable for name, part in live.revision.parts.items()}
         run = Run(live.workers, live.nodes, nullable, self._deadline(asked), sticky, look_up, call)
+        run.trace, run.revision = asked.trace, live.revision.id
         answer = await run.run(graph, question.columns, question.rows)
         if not answer:
             raise StepFailed("every step that could answer was left out")
@@ -324,7 +339,17 @@ class Predictions:
             )
         route = self._route(f"{asked.route.route.project}.{name}")
         now = time.monotonic()
-        inner = Asked(route, Question(columns, rows), asked.at, asked.sticky, "", "call", now, depth=asked.depth + 1)
+        inner = Asked(
+            route,
+            Question(columns, rows),
+            asked.at,
+            asked.sticky,
+            "",
+            "call",
+            now,
+            trace=asked.trace,
+            depth=asked.depth + 1,
+        )
         try:
             answered = await asyncio.wait_for(self.answer(inner), max(deadline - now, 0.001))
         except TimeoutError:

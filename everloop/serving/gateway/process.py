@@ -35,6 +35,7 @@ from everloop.serving.gateway.rpc.splice import Switchboard, switched
 from everloop.serving.gateway.shadows import Shadows
 from everloop.serving.gateway.speaking.asking import Desk
 from everloop.serving.table import write_atomically
+from everloop.serving.tracing.exporting import Exporter
 
 _TELL_SECONDS = 0.5
 
@@ -107,6 +108,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     )
     switchboard = Switchboard()
     switchboard.desk = desk = Desk(fleet, predictions, door)
+    exporter = Exporter(desk.tracer, home / "traces" / arguments.name, os.environ)
     app = Gateway(desk, lookups, carrier if arguments.server else None)
     server = Server(_config(app, carrier, switchboard))
     loop = asyncio.get_running_loop()
@@ -120,6 +122,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     background = [
         loop.create_task(fleet.follow()),
         loop.create_task(fleet.tend()),
+        loop.create_task(exporter.run()),
         loop.create_task(
             tell(fleet, lookups, predictions.cache, home / "stats" / f"{arguments.name}.json", f"{nonce:08x}")
         ),
@@ -142,6 +145,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await exporter.flush()
         await switchboard.close()
         await fleet.close()
         (home / "stats" / f"{arguments.name}.json").unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from everloop.serving.fusing.derived import PREFIX, nulls_apart
 from everloop.serving.gateway.stats import NodeCounters
 from everloop.serving.graph.nodes import literal
 from everloop.serving.graph.planning import key_of
+from everloop.serving.tracing.recording import Trace
 
 Array = np.ndarray[Any, Any]
 Outputs = dict[str, Array]
@@ -43,9 +44,18 @@ class Run:
     call: Callable[[str, Mapping[str, Any], int, float], Awaitable[Outputs]]
     path: dict[str, str] = field(default_factory=dict)
     """What happened that the caller should know: shares taken, defaults, steps left out."""
+    trace: Trace | None = None
+    revision: str = ""
 
     async def run(self, node: Mapping[str, Any], columns: Mapping[str, Any], rows: int) -> Outputs:
         """The outputs of a node under its policy; raises what its last try raised."""
+        if self.trace is None:
+            return await self._run(node, columns, rows)
+        told = {"everloop.node": node["number"], "everloop.revision": self.revision, "everloop.rows": rows}
+        with self.trace.inside(said(node), told):
+            return await self._run(node, columns, rows)
+
+    async def _run(self, node: Mapping[str, Any], columns: Mapping[str, Any], rows: int) -> Outputs:
         counted = self.counters[node["number"]]
         started = time.monotonic()
         tries = 1 + node.get("retries", 0)

@@ -1,12 +1,12 @@
 """From the headers of a request to who answers it, whichever protocol carried it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs
 
 from everloop.core.clock import Micros, parse_time
-from everloop.core.errors import InvalidInput
+from everloop.core.errors import EverloopError, InvalidInput
 from everloop.serving.gateway.access import Door
 from everloop.serving.gateway.answer import Answered, Asked, Predictions
 from everloop.serving.gateway.fleet import Fleet, Live, LiveRoute
@@ -15,6 +15,7 @@ from everloop.serving.gateway.speaking.limits import Limits, wall
 from everloop.serving.gateway.speaking.replies import Header
 from everloop.serving.protocol.question import Question
 from everloop.serving.streaming.parts import Parts
+from everloop.serving.tracing.recording import HEADER, Trace, Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Desk:
     predictions: Predictions
     door: Door
     limits: Limits = field(default_factory=Limits)
+    tracer: Tracer = field(default_factory=Tracer)
 
     async def answer(
         self,
@@ -48,9 +50,27 @@ class Desk:
         if route.route.limits:
             self.limits.take(route, self.door.caller(headers, self.fleet.table), wall())
         sticky = headers.get(b"everloop-sticky", b"")
-        return await self.predictions.answer(
-            Asked(route, question, at, sticky, pinned, protocol, started, explain, parts)
-        )
+        trace = self.tracer.begun(headers, route.route.project, route.route.traced_ppm)
+        asked = Asked(route, question, at, sticky, pinned, protocol, started, explain, parts, trace)
+        if trace is None:
+            return await self.predictions.answer(asked)
+        return await self._traced(asked, trace)
+
+    async def _traced(self, asked: Asked, trace: Trace) -> Answered:
+        name = f"endpoint {asked.route.route.name}"
+        told: dict[str, Any] = {"everloop.rows": asked.question.rows, "everloop.protocol": asked.protocol}
+        error = ""
+        try:
+            answered = await self.predictions.answer(asked)
+            told |= {"everloop.revision": answered.live.revision.id, "everloop.prediction": answered.id}
+            told |= {"everloop.fallback": answered.fallback, "everloop.revision_number": answered.live.revision.number}
+            return replace(answered, trace=trace.header())
+        except EverloopError as problem:
+            error = problem.message
+            raise
+        finally:
+            trace.end(name, asked.started, told, error)
+            self.tracer.ended(trace)
 
     def _event_time(self, text: str) -> Micros:
         table = self.fleet.table
@@ -91,6 +111,8 @@ def marks(answered: Answered) -> tuple[Header, ...]:
     if answered.fallback:
         told.append((b"everloop-fallback", b"true"))
         told.append((b"everloop-fallback-kind", answered.instead.encode()))
+    if answered.trace:
+        told.append((HEADER, answered.trace))
     if answered.stale:
         told.append((b"everloop-stale", ", ".join(answered.stale).encode()))
     return tuple(told)

@@ -1,0 +1,1 @@
+"""OpenTelemetry traces of answered questions: sampled, and told off the path to the answer."""
