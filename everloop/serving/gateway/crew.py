@@ -51,9 +51,10 @@ class Size:
 class Crew:
     """The worker processes of one part; asked as if it were one."""
 
-    def __init__(self, part: Part, size: Size) -> None:
-        """Nobody works yet; `wake` starts."""
+    def __init__(self, part: Part, size: Size, awake: "set[Any] | None" = None) -> None:
+        """Nobody works yet; `wake` starts, and notes it in `awake`: who sleeps is not looked at."""
         self.part, self.size = part, size
+        self._awake: set[Any] = set() if awake is None else awake
         self.model_inputs = Layout.from_pairs(part.inputs)
         self.outputs: Outputs = ()
         self.shown: Outputs = ()
@@ -110,6 +111,7 @@ class Crew:
     def wake(self) -> None:
         """Start the processes that it has at least, if it has none."""
         self.asked_at = time.monotonic()
+        self._awake.add(self)
         while len(self._processes) < max(self.size.least, 1):
             self._add()
 

@@ -209,6 +209,7 @@ class Fleet:
         self._seen: tuple[int, int, int] | None = None
         self._processes: dict[bytes, Crew] = {}
         self._counters: dict[tuple[str, str], tuple[Counters, dict[int, NodeCounters], ShadowCounters]] = {}
+        self._awake: set[Any] = set()
         self._retiring: set[asyncio.Task[None]] = set()
         self.looked = asyncio.Event()
         """Set once the first table was looked for: before that nobody should be told that an endpoint is not there."""
@@ -244,7 +245,9 @@ class Fleet:
         if seen == self._seen:
             return False
         self._seen = seen
-        table = tables.load(self._path, self._key, after=self.table.sequence if self.table else -1)
+        # of thousands of endpoints it takes a second, in which requests are answered
+        after = self.table.sequence if self.table else -1
+        table = await asyncio.to_thread(tables.load, self._path, self._key, after=after)
         await self._adopt(table)
         return True
 
@@ -256,7 +259,7 @@ class Fleet:
             if key in self._processes:
                 self._processes[key].size = size
                 continue
-            process = self._processes[key] = crew_for(part, size)
+            process = self._processes[key] = crew_for(part, size, self._awake)
             if size.awaited and (
                 not first or size.least
             ):  # what may sleep, sleeps until it is asked; a newcomer must show that it can
@@ -292,6 +295,9 @@ class Fleet:
             if before is not None and any(r.id in unfit for r in route.revisions):
                 routes[route.address] = before
                 continue
+            if before is not None and before.route == route:
+                routes[route.address] = before  # most of thousands: what did not change is not read again
+                continue
             routes[route.address] = LiveRoute(route, [self._live(route, revision) for revision in route.revisions])
         self.routes = routes
         self.table = table
@@ -324,8 +330,10 @@ class Fleet:
         while True:
             await asyncio.sleep(0.05)
             now = time.monotonic()
-            for process in list(self._processes.values()):
+            for process in list(self._awake):  # thousands may sleep
                 process.tend(now)
+                if process.state == "asleep":
+                    self._awake.discard(process)
             if self._budget and now - weighed > _WEIGH_SECONDS:
                 weighed = now
                 self._make_room(now)

@@ -128,8 +128,8 @@ class Inline:
         await self.sleep()
 
 
-def crew_for(part: Part, size: Size) -> Any:
+def crew_for(part: Part, size: Size, awake: set[Any]) -> Any:
     """Who answers for a part: the gateway itself where the table says so and it can, else worker processes."""
     if part.loader == INLINE and find_spec("onnxruntime") is not None:
         return Inline(part, size)
-    return Crew(part, size)
+    return Crew(part, size, awake)
