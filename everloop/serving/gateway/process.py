@@ -98,17 +98,15 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     home: Path = arguments.home / "serving"
     appender = log.Appender(home / "log" / arguments.name, fsync=arguments.fsync)
     shadows = Shadows(log.Appender(home / "shadow" / arguments.name))
-    nonce = secrets.randbits(32)
+    nonce, stats = secrets.randbits(32), home / "stats" / f"{arguments.name}.json"
     fleet = Fleet(home / "routes.json", key, arguments.memory * 1024 * 1024)
     listening = listener(arguments)
     features = Features(arguments.home)
     lookups = Lookups(features)
     # the secret goes before any model's process is started: it is not theirs
     carrier = Carrier(arguments.server, os.environ.pop(hand.VARIABLE, ""))
-    door, predictions = (
-        Door(listening.getsockname()[0]),
-        Predictions(appender, nonce, features.read, fleet.route, shadows, cache=Cache(home)),
-    )
+    door = Door(listening.getsockname()[0])
+    predictions = Predictions(appender, nonce, features.read, fleet.route, shadows, cache=Cache(home))
     switchboard = Switchboard()
     switchboard.desk = desk = Desk(fleet, predictions, door)
     exporter = Exporter(desk.tracer, home / "traces" / arguments.name, os.environ)
@@ -126,9 +124,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
         loop.create_task(fleet.follow()),
         loop.create_task(fleet.tend()),
         loop.create_task(exporter.run()),
-        loop.create_task(
-            tell(fleet, lookups, predictions.cache, home / "stats" / f"{arguments.name}.json", f"{nonce:08x}")
-        ),
+        loop.create_task(tell(fleet, lookups, predictions.cache, stats, f"{nonce:08x}")),
     ]
 
     def stop(task: asyncio.Task[None]) -> None:
@@ -151,7 +147,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
         await exporter.flush()
         await switchboard.close()
         await fleet.close()
-        (home / "stats" / f"{arguments.name}.json").unlink(missing_ok=True)
+        stats.unlink(missing_ok=True)
         appender.close()
         shadows.close()
         features.close()
