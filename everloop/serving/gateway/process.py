@@ -144,7 +144,6 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await exporter.flush()
         await switchboard.close()
         await fleet.close()
         stats.unlink(missing_ok=True)

@@ -38,9 +38,12 @@ class Exporter:
         self.failed = 0
 
     async def run(self) -> None:
-        """Take and tell, for ever."""
-        while True:
-            await asyncio.sleep(_EVERY)
+        """Take and tell, for ever; what ended before the end is told too."""
+        try:
+            while True:
+                await asyncio.sleep(_EVERY)
+                await self.flush()
+        finally:
             await self.flush()
 
     async def flush(self) -> None:
