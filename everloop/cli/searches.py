@@ -77,9 +77,13 @@ def baseline(
     task: Annotated[str, typer.Option("--task", help="binary, classes or numbers; else read off the label.")] = "",
     on: Annotated[str, typer.Option("--on", help="The sandbox to build on; by default your own.")] = "",
     seed: Annotated[int, typer.Option("--seed", help="Of splits and models.")] = 0,
+    try_: Annotated[
+        list[str] | None, typer.Option("--try", help="An algorithm to try; all that are installed when left out.")
+    ] = None,
 ) -> None:
     """A first model of a table, to be beaten: every algorithm cross-validated, the best kept, a report."""
-    asked = Asked(table, label, on or f"sandbox/{user_name()}/main", time, group, name, task, seed)
+    how: dict[str, Any] = {"time": time, "group": group, "name": name, "task": task, "seed": seed}
+    asked = Asked(table, label, on or f"sandbox/{user_name()}/main", **how, algorithms=tuple(try_ or ()))
     with opened() as (workspace, _):
         ctx = session.context(workspace, asked.environment)
         with output.progress("looking at the table") as steps:

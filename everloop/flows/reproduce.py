@@ -105,9 +105,9 @@ def reproduce(
 
     `compare` gives, for a kind of version, a function that compares the answers of two; `verify` reads the inputs when
     something else came out; `repeats` runs with other seeds tell, when all else differs, how far metrics are noise.
-    A step over a list is run again for each of its items; a version that one item gave, for that one. Nothing is
-    recorded. Raises `NotFound` when no step made the version or its code or inputs are gone, `StepFailed`
-    when the code fails now.
+    A step over a list is run again for each of its items; a version that one item gave, for that one; of what a search
+    found, its best trial. Nothing is recorded. Raises `NotFound` when no step made the version or its code or inputs
+    are gone, `StepFailed` when the code fails now.
     """
     record = _recorded(ctx, identity)
     chosen = now or Now()

@@ -10,7 +10,6 @@ import pytest
 import everloop as el
 from everloop.cli.main import main
 from everloop.cli.options import given
-from everloop.models.baseline.definitions import installed
 
 
 @pytest.fixture
@@ -52,11 +51,13 @@ def orders(count=500):
 
 def test_a_table_and_a_label_give_a_first_model_and_a_report(everloop, tmp_path):
     orders().with_columns(pl.col("at").dt.replace_time_zone(None)).write_parquet(tmp_path / "orders.parquet")
-    code, found, said = everloop("baseline", "orders.parquet", "--label", "late", "--time", "at", "--name", "lateness")
+    asked = ["baseline", "orders.parquet", "--label", "late", "--time", "at", "--name", "lateness"]
+    asked += ["--try", "linear", "--try", "lightgbm"]  # every algorithm is tried in tests/models/baseline
+    code, found, said = everloop(*asked)
     assert code == 0, said
     report = found["report"]
     assert (report["task"], report["metric"]) == ("binary", "roc_auc")
-    assert {one["algorithm"] for one in found["tried"]} == set(installed())
+    assert {one["algorithm"] for one in found["tried"]} == {"trivial", "linear", "lightgbm"}
     assert all(one["state"] == "done" and len(one["folds"]) == 4 for one in found["tried"])
     best = next(one for one in found["tried"] if one["chosen"])
     assert best == found["tried"][0]
@@ -76,11 +77,11 @@ def test_a_table_and_a_label_give_a_first_model_and_a_report(everloop, tmp_path)
     assert code == 0, said
     assert again["tier"] in ("bit", "canonical")
     # and nothing is run twice
-    code, second, _ = everloop("baseline", "orders.parquet", "--label", "late", "--time", "at", "--name", "lateness")
+    code, second, _ = everloop(*asked)
     assert (code, second["model"]) == (0, found["model"])
     code, searched, _ = everloop("searches", "show", "lateness_search")
     assert code == 0
-    assert [one["state"] for one in searched["trials"]] == ["done"] * len(installed())
+    assert [one["state"] for one in searched["trials"]] == ["done"] * 3
     code, listed, _ = everloop("searches", "list")
     assert [one["name"] for one in listed] == ["lateness_search"]
 
@@ -90,8 +91,9 @@ def test_a_dataset_and_groups_give_a_regression_whose_groups_are_on_one_side(eve
         orders(400).with_columns(price=pl.col("amount") * 2 + pl.col("who") * 3).drop("refund", "late", "order", "at")
     )
     el.capture(table, name="sales", key=())
-    code, found, said = everloop("baseline", "sales", "--label", "price", "--group", "who")
+    code, found, said = everloop("baseline", "sales", "--label", "price", "--group", "who", "--try", "linear")
     assert code == 0, said
+    assert {one["algorithm"] for one in found["tried"]} == {"trivial", "linear"}
     report = found["report"]
     assert (report["task"], report["metric"], report["group"]) == ("numbers", "rmse", "who")
     assert "who" not in report["columns"]["roles"]
@@ -106,6 +108,7 @@ def test_a_dataset_and_groups_give_a_regression_whose_groups_are_on_one_side(eve
         (["orders.csv", "--label", "wrong"], "it has order"),
         (["orders.csv", "--label", "late", "--on", "production"], "sandbox"),
         (["orders.csv", "--label", "late", "--time", "when"], "it has order"),
+        (["orders.csv", "--label", "late", "--try", "magic"], "lightgbm"),
     ],
 )
 def test_what_cannot_be_learnt_is_said(everloop, tmp_path, words, hint):

@@ -33,8 +33,12 @@ class Again:
 def executions(ctx: Context, identity: str, row: StepRow, manifest: Mapping[str, Any], job: Job) -> list[Again]:
     """What to run again for a version: `job` itself, or a job for each item of a list that was made item by item.
 
-    Raises `NotFound` where the record of the items is gone.
+    Of what a search found it is the best trial.
+
+    Raises `NotFound` where the record of the items or the trial is gone.
     """
+    if (best := _best_trial(ctx, identity, job)) is not None:
+        return [best]
     whole = manifest.get("format") == EACH
     if whole and not manifest["count"]:
         return []
@@ -63,6 +67,19 @@ def executions(ctx: Context, identity: str, row: StepRow, manifest: Mapping[str,
             plain = {name: value for name, value in then.items() if name != "kind"}
             found.append(Again(one, Version("value", row.step.partition("/")[2], plain).id, plain, number))
     return found
+
+
+def _best_trial(ctx: Context, identity: str, job: Job) -> Again | None:
+    """The trial that a search's value comes from, as it was run; None for what no search found."""
+    with ctx.read() as tx:
+        trial = next((e.from_id for e in versions.upstream(tx, ctx.project, identity, 1) if e.role == "trial"), "")
+        if not trial:
+            return None
+        made = steps.made(tx, ctx.project, [trial]).get(trial)
+        manifest = versions.get(tx, ctx.project, trial).manifest
+    if made is None:
+        raise NotFound(f"nothing is known of how the best trial of {identity} was made", hint="search again")
+    return Again(replace(job, params=made.params, recipe=made.recipe), trial, manifest)
 
 
 def joined(name: str, count: int, made: Mapping[int, Version]) -> str:

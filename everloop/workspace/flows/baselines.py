@@ -21,7 +21,7 @@ from everloop.flows.engine import Options, Origin, Progress, run
 from everloop.flows.identity import project_tree
 from everloop.flows.running.finding import placed
 from everloop.models.baseline.columns import task_of
-from everloop.models.baseline.definitions import OUTPUTS, installed, missing
+from everloop.models.baseline.definitions import OUTPUTS, TRIVIAL, installed, missing
 from everloop.project.baselines import ROWS, Baseline
 from everloop.workspace.codecs import CODECS
 from everloop.workspace.runs import TrackedRuns
@@ -46,6 +46,8 @@ class Asked:
     """`binary`, `classes` or `numbers`; empty: read off the label."""
     seed: int = 0
     rows: int = ROWS
+    algorithms: tuple[str, ...] = ()
+    """Which to try beside the trivial one; empty: all that are installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def baseline(
         task=task,
         time=asked.time,
         group=asked.group,
-        algorithms=installed(),
+        algorithms=_algorithms(asked),
         seed=asked.seed,
         rows=asked.rows,
     )
@@ -119,6 +121,16 @@ def baseline(
 def plain_name(text: str) -> str:
     """A text as a part of a name: letters, digits and underscores."""
     return "".join(one if one.isascii() and one.isalnum() else "_" for one in text).strip("_").lower()
+
+
+def _algorithms(asked: Asked) -> tuple[str, ...]:
+    here = installed()
+    strange = next((one for one in asked.algorithms if one not in here), None)
+    if strange is not None:
+        package = missing().get(strange)
+        hint = f"it needs {package}" if package else "one of " + ", ".join(here)
+        raise InvalidInput(f"{strange!r} cannot be tried", hint=hint)
+    return here if not asked.algorithms else tuple(dict.fromkeys([TRIVIAL, *asked.algorithms]))
 
 
 def _ensure(ctx: Context, environment: str) -> None:

@@ -13,10 +13,12 @@ from everloop.catalog import versions
 from everloop.catalog.tracking import experiments, querying
 from everloop.core.errors import DefinitionError, InvalidInput, StepFailed
 from everloop.flows.executors.forked import ForkedExecutor
+from everloop.flows.reproduce import reproduce
 from everloop.flows.search.definitions import choice, floats, ints, search
 from everloop.flows.value import codec
 from everloop.workspace.runs import TrackedRuns
 
+CODECS = {"value": "everloop.flows.value:codec"}
 FLOW = """
 from everloop.core.inside.reporting import report
 from everloop.flows.search.definitions import Hyperband, Median, choice, floats, ints, search
@@ -273,6 +275,13 @@ def test_a_search_that_cannot_be_is_refused_when_it_is_defined(wrong):
 def test_a_search_of_a_parameter_that_no_step_has_is_refused(author):
     with pytest.raises(DefinitionError, match="searches 'depth'"):
         author(FLOW.replace("TRIALS", "4").replace('"x": floats', '"depth": floats'))
+
+
+def test_what_a_search_found_is_reproduced_by_its_best_trial(author, context, processes):
+    project = author(FLOW.replace("TRIALS", "4"))
+    found = project.run("tuned").outputs["value/tuned"]
+    told = {"executor": processes, "codecs": CODECS, "module": "flow"}
+    assert reproduce(context, found, **told).tier == "bit"
 
 
 DRIVER = """

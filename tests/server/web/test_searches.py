@@ -104,7 +104,8 @@ def test_a_first_model_has_a_report(http, world, tmp_path):
     table = pl.DataFrame({"id": np.arange(240), "x": x, "city": city, "told": label * 1.0, "late": label})
     table.write_csv(tmp_path / "trips.csv")
     ctx = world.by("ada")
-    made = baseline(ctx, Asked("trips.csv", "late", "sandbox/ada/first"), root=tmp_path, say=lambda _text: None)
+    asked = Asked("trips.csv", "late", "sandbox/ada/first", algorithms=("linear",))
+    made = baseline(ctx, asked, root=tmp_path, say=lambda _text: None)
     assert made.name == "trips_late"
     found = invoke(ctx, "baselines.show", ShowBaseline(name="trips_late"))
     assert found.model == made.model
