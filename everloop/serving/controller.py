@@ -263,7 +263,7 @@ class Controller:
         weights = routed(state, state.weights(plan))
         if not weights:
             return None
-        weights = [*([(state.simpler, 0)] if state.simpler else []), *weights]
+        weights += [(state.simpler, 0)] if state.simpler else []
         return Route(
             project=ctx.project,
             name=name,

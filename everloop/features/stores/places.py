@@ -30,6 +30,11 @@ def place_of(home: Path, environment: str) -> str:
     return str((home / "online").resolve() if bound is None else bound)
 
 
+def is_served(place: str) -> bool:
+    """Whether a server holds it, which may be slow or gone."""
+    return place.startswith(_SERVED)
+
+
 def store_of(home: Path, environment: str) -> Opened:
     """An environment's online store, opened once a process. Raises `InvalidInput`, `Unavailable`."""
     place = place_of(home, environment)

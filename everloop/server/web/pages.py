@@ -33,9 +33,9 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 _TONES = {
-    "good": {"passed", "merged", "live", "settled", "ready", "finished", "ok", "resolved", "active", "done"},
+    "good": {"won", "passed", "merged", "live", "settled", "ready", "finished", "ok", "resolved", "active", "done"},
     "warn": {
-        *("open", "missing", "waiting", "running", "queued"),
+        *("lost", "undecided", "open", "missing", "waiting", "running", "queued"),
         *("canary", "starting", "suspect", "acknowledged", "cannot tell", "parked", "warned"),
     },
     "bad": {

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from everloop.serving.tracing.recording import Trace
 
 _DEEPEST = 4
 """Endpoints that may call each other in one question."""
-FeatureReader = Callable[[Lookup, Columns, int, Micros], Looked]
+FeatureReader = Callable[[Lookup, Columns, int, Micros], Awaitable[Looked]]
 """(look-up, caller's columns, rows, event time) -> feature columns."""
 
 
@@ -276,7 +276,7 @@ class Predictions:
         lookup = live.revision.lookup
         started = time.monotonic()
         if lookup is not None:
-            found, stale = self._reader(lookup, asked.question.columns, rows, at)
+            found, stale = await self._reader(lookup, asked.question.columns, rows, at)
             columns = {**columns, **found}
             looked, started = started, time.monotonic()
             _count(live, 1, rows, started - looked)
@@ -306,9 +306,9 @@ class Predictions:
         looked: dict[str, Any] = {}
         stale: dict[str, str] = {}
 
-        def look_up(columns: Mapping[str, Any], rows: int) -> Mapping[str, Any]:
+        async def look_up(columns: Mapping[str, Any], rows: int) -> Mapping[str, Any]:
             assert live.revision.lookup is not None
-            found, old = self._reader(live.revision.lookup, dict(columns), rows, at)
+            found, old = await self._reader(live.revision.lookup, dict(columns), rows, at)
             looked.update(found)
             stale.update(old)
             return {name: _array(values) for name, values in found.items()}

@@ -108,6 +108,13 @@ class Crew:
                 continue  # it died just now
         return total
 
+    def relieve(self) -> None:
+        """Replace its largest process, if that grew to twice of what it took when it became warm."""
+        own = [process for process in self._processes if isinstance(process, ModelProcess)]
+        grown = [process for process in own if process.ready.is_set() and process.grown]
+        if grown:
+            max(grown, key=lambda one: one.memory).replace()
+
     def wake(self) -> None:
         """Start the processes that it has at least, if it has none."""
         self.asked_at = time.monotonic()

@@ -1,5 +1,6 @@
 """Reading features for a request: the routing table says what, the environment's online store has them."""
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from everloop.core.clock import SECOND, Micros, iso
 from everloop.core.errors import Unavailable
 from everloop.features.definitions import Value
 from everloop.features.online import Found, OnlineService, OnlineView, find
-from everloop.features.stores.places import Opened, open_place, place_of
+from everloop.features.stores.places import Opened, is_served, open_place, place_of
 from everloop.serving.columns import Columns
 from everloop.serving.table import Lookup
 
@@ -33,6 +34,11 @@ class Looked(NamedTuple):
     """Views that were too old or never filled, and what stands for them: `default` or `serve`."""
 
 
+_SLOW_SECONDS = 0.005
+_SUSPECT_SECONDS = 30.0
+"""A store that took longer than that, or did not answer, is asked from threads for so long."""
+
+
 class Features:
     """Look-ups of one gateway; stores are opened when first used, services prepared once."""
 
@@ -41,7 +47,23 @@ class Features:
         self._home = home
         self._places: dict[str, tuple[float, str]] = {}
         self._stores: dict[str, Opened] = {}
+        self._suspect: dict[str, float] = {}
         self._services: dict[int, tuple[Lookup, OnlineService]] = {}
+
+    async def look(self, wanted: Lookup, columns: Columns, rows: int, at: Micros) -> Looked:
+        """What `read` gives. A server that is slow or silent is waited for in a thread: others are answered meanwhile.
+
+        While it is quick it is asked at once, for a thread would cost more than the answer.
+        """
+        now = time.monotonic()
+        if now < self._suspect.get(wanted.scope, 0.0):
+            return await asyncio.to_thread(self.read, wanted, columns, rows, at)
+        try:
+            return self.read(wanted, columns, rows, at)
+        finally:
+            served = is_served(self._places.get(wanted.scope, (0.0, ""))[1])
+            if served and time.monotonic() - now > _SLOW_SECONDS:
+                self._suspect[wanted.scope] = time.monotonic() + _SUSPECT_SECONDS
 
     def read(self, wanted: Lookup, columns: Columns, rows: int, at: Micros) -> Looked:
         """Feature columns for the entities that the caller named, by the endpoint's policy on what is too old.

@@ -334,12 +334,15 @@ class Fleet:
                 process.tend(now)
                 if process.state == "asleep":
                     self._awake.discard(process)
-            if self._budget and now - weighed > _WEIGH_SECONDS:
+            if self._budget and now - weighed > _WEIGH_SECONDS / 4:
                 weighed = now
                 self._make_room(now)
 
     def _make_room(self, now: float) -> None:
-        """End workers that were asked longest ago until the rest fits into the budget; the next question wakes them."""
+        """End workers that were asked longest ago until the rest fits into the budget; the next question wakes them.
+
+        Where that is not enough, the largest is replaced, if it grew while it worked: another answers meanwhile.
+        """
         weights = {key: crew.memory for key, crew in self._processes.items() if crew.pids}
         total = sum(weights.values())
         for key in sorted(weights, key=lambda one: self._processes[one].asked_at):
@@ -351,6 +354,9 @@ class Fleet:
                 task = asyncio.get_running_loop().create_task(crew.sleep())
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
+
+        if total > self._budget and weights:
+            self._processes[max(weights, key=lambda one: weights[one])].relieve()
 
     async def close(self) -> None:
         """End every worker."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import psutil
 
 from everloop.core.errors import StepFailed, Unavailable
 from everloop.serving import wire
@@ -78,6 +79,7 @@ class ModelProcess:
         self.pace = 0.0
         """Seconds between two answers while requests wait, smoothed."""
         self._last = 0.0
+        self._warm_memory = 0
         self._healing: asyncio.Task[None] | None = None
 
     @property
@@ -89,6 +91,25 @@ class ModelProcess:
     def state(self) -> str:
         """`ready`, `starting` or `failed`."""
         return "ready" if self.ready.is_set() else "failed" if self.problem else "starting"
+
+    @property
+    def memory(self) -> int:
+        """Bytes in memory; 0 when it died just now."""
+        try:
+            return int(psutil.Process(self.pid).memory_info().rss)
+        except psutil.Error:
+            return 0
+
+    @property
+    def grown(self) -> bool:
+        """Whether it takes twice the memory that it took when it became warm."""
+        return self.memory > 2 * self._warm_memory
+
+    def replace(self) -> None:
+        """Kill it; who waits for it is answered by others, and another process takes its place."""
+        if self._process is not None:
+            self._not_ready()
+            self._process.kill()
 
     def begin(self) -> None:
         """Start a process; `ready` is set once it is warm."""
@@ -182,6 +203,7 @@ class ModelProcess:
             self.engine = str(hello.get("engine", ""))
             self.problem = ""
             self._ready_at = time.monotonic()
+            self._warm_memory = self.memory
             self.ready.set()
             self._changed(self)
         elif frame.kind == wire.UNFIT:

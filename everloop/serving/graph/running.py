@@ -40,7 +40,7 @@ class Run:
     """Columns that may be null though their datatype cannot say it, by part."""
     deadline: float
     sticky: bytes
-    look_up: Callable[[Mapping[str, Any], int], Mapping[str, Any]]
+    look_up: Callable[[Mapping[str, Any], int], Awaitable[Mapping[str, Any]]]
     call: Callable[[str, Mapping[str, Any], int, float], Awaitable[Outputs]]
     path: dict[str, str] = field(default_factory=dict)
     """What happened that the caller should know: shares taken, defaults, steps left out."""
@@ -97,7 +97,7 @@ class Run:
     async def _once(self, node: Mapping[str, Any], columns: Mapping[str, Any], rows: int) -> Outputs:
         kind = node["node"]
         if kind == "lookup":
-            return dict(self.look_up(columns, rows))
+            return dict(await self.look_up(columns, rows))
         inner = {
             "sequence": self._sequence,
             "switch": self._switch,

@@ -156,11 +156,11 @@ def of_state(state: Rollout) -> Trial | None:
 
 
 def routed(state: Rollout, weights: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Revisions with their weights, challengers among them, who take from the champion."""
+    """Revisions with their weights, and behind them challengers, who take from the champion."""
     trial = of_state(state)
     arms = trial.routed() if trial else []
     taken = sum(share for _, share in arms)
-    return [*arms, *((i, weight - taken if i == state.target else weight) for i, weight in weights)]
+    return [*((i, weight - taken if i == state.target else weight) for i, weight in weights), *arms]
 
 
 def split_of(name: str, endpoint: Mapping[str, Any], state: Rollout) -> Split | None:

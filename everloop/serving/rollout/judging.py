@@ -79,7 +79,7 @@ class Finding:
         """As JSON."""
         return {
             "guard": self.guard,
-            "value": self.value,
+            "value": self.value + 0.0,  # never -0
             "sure": self.sure if self.enough else None,
             "limit": self.limit,
             "rows": self.rows,
@@ -102,7 +102,7 @@ def judge(
     """One guardrail (its manifest) of a revision against the champion."""
     if guard["guard"] == "drift":
         value = apart(its.values, champion.values)
-        sure = value - radius(len(its.values), alpha / 2) - radius(len(champion.values), alpha / 2)
+        sure = max(value - radius(len(its.values), alpha / 2) - radius(len(champion.values), alpha / 2), 0.0)
         limit = float(guard["at_most"])
     else:
         found = harm(guard["better"], champion.sums, its.sums, alpha)

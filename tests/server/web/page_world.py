@@ -28,9 +28,11 @@ from everloop.data.definitions import Files, SourceDef
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, count, mean
 from everloop.serving import log
 from everloop.serving.columns import Layout, Output, pack_answer
-from everloop.serving.definitions import Canary, EndpointDef
+from everloop.serving.definitions import Canary, EndpointDef, Guardrails
 from everloop.serving.graph.nodes import Lookup, Sequence
 from everloop.serving.ingest import ingest
+from everloop.serving.rollout.declared import Business, Drift
+from everloop.serving.rollout.experiments import Arm, Trial
 from everloop.serving.rollout.state import Rollout
 from everloop.watch.definitions import MonitorDef
 from everloop.workspace.initial import initialise
@@ -233,7 +235,9 @@ def _definitions(world, data):
         for n in (1, 4, 6, 7)
     ]
     check = CheckDef("good_enough", good_enough, blocks=("production",))
-    endpoint = EndpointDef("delay", Sequence(Lookup(service), "delay"), Canary([10, 100], hold="10m"))
+    also = [Drift(least=5), Business("revenue", least=5)]
+    rails = Guardrails(also=also)
+    endpoint = EndpointDef("delay", Sequence(Lookup(service), "delay"), Canary([10, 100], "10m"), guardrails=rails)
     monitor = MonitorDef("delay", "delay", window="1d")
     gate = Version("check", check.name, check.manifest())
     shown = Version("endpoint", endpoint.name, endpoint.manifest())
@@ -251,9 +255,13 @@ def _serving(world, entries):
     old, new = (Version("revision", "delay", {**body, "turn": n}, inputs) for n in (1, 2))
     world.put(old, new)
     now = world.workspace.clock.wall()
-    state = Rollout(new.id, old.id, "canary", since=now - 4 * 60_000_000)
+    state = Rollout(new.id, old.id, "canary", since=now - 4 * 60_000_000, entered=now - DAY)
+    course = tuple((now - DAY + n * 3.6e9, 90.0 * n, 10.0 * n, 0.1 - 3 / n, 0.1, 0.1 + 3 / n) for n in range(2, 24))
+    arms = {"deep": Arm(new.id, 20, "running", course=course), "plain": Arm(old.id, 0, "lost", "worse by 0.1 to 0.3")}
+    compared = Rollout(old.id, "", "settled", experiment=Trial(old.id, arms, began=now - DAY).told())
     with world.workspace.catalog.write() as tx:
         rollouts.save(tx, "shop", "production", "delay", state.told(), updated=now)
+        rollouts.save(tx, "shop", "production", "compared", compared.told(), updated=now)
     layout, outputs = (
         Layout.from_pairs([["distance", "FP64"], ["origin_load__count_1h", "FP64"]]),
         (Output("late", "FP64"),),

@@ -42,6 +42,7 @@ def addresses(world):
         "/shop/why?old=code/shop@1&new=code/shop@2",
         "/shop/endpoints",
         "/shop/endpoints/delay",
+        "/shop/endpoints/compared",
         f"/shop/predictions/{world.prediction}",
         "/shop/alarms",
         "/shop/alarms?show=all",

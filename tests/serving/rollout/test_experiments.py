@@ -73,7 +73,7 @@ def test_challengers_get_keys_once_all_are_ready():
     assert trial.slots() == [(2000, "b3:deep"), (3000, "b3:plain"), (PLACES, "b3:champion")]
     state = Rollout("b3:champion", "b3:old", "settled", experiment=trial.told())
     assert routed(state, state.weights(Plan())) == [
-        ("b3:deep", 20), ("b3:plain", 10), ("b3:champion", 70), ("b3:old", 0),
+        ("b3:champion", 70), ("b3:old", 0), ("b3:deep", 20), ("b3:plain", 10),
     ]  # fmt: skip
     assert split_of("delay", ENDPOINT, state).key == "who"
     assert split_of("delay", ENDPOINT, Rollout("b3:next", "b3:champion", "canary", experiment=trial.told())) is None

@@ -15,6 +15,7 @@ from everloop.core.errors import EverloopError, InvalidInput
 from everloop.core.grants import Target
 from everloop.server.web.charts import Chart, bar_chart, line_chart
 from everloop.server.web.dag import Node, svg
+from everloop.server.web.views.rolling.rollouts import rollout
 from everloop.server.web.visit import Visit, data_answer
 from everloop.serving.graph.drawing import ANSWER, QUESTION, Box, flow_of
 from everloop.serving.graph.nodes import numbered
@@ -67,6 +68,7 @@ def show(visit: Visit) -> Response:
         example=json.dumps(example, indent=2),
         python=repr(example),
         graph=_graph(visit, endpoint, held, definitions),
+        rollout=rollout(visit, endpoint),
         host=visit.request.headers.get("host", ""),
     )
 

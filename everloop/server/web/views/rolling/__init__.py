@@ -1,0 +1,1 @@
+"""What an endpoint's page shows of its rollout."""

@@ -1,0 +1,18 @@
+"""The sections of an endpoint's page on its rollout: shares, guardrails, the experiment."""
+
+
+def test_guardrails_are_shown_with_their_limits(http):
+    body = http().get("/shop/endpoints/delay").text
+    assert "Wanted and observed" in body
+    assert "business revenue" in body
+    assert "drift" in body
+    assert "10 %" in body
+    assert "Experiment" not in body
+
+
+def test_an_experiment_is_drawn(http):
+    body = http().get("/shop/endpoints/compared").text
+    assert "worse by 0.1 to 0.3" in body
+    assert "as good as the champion" in body
+    assert "<svg" in body
+    assert "0.1" in body
