@@ -8,6 +8,8 @@ import pytest
 from everloop.catalog import refs, steps, versions
 from everloop.catalog.governance import changes as rows
 from everloop.catalog.governance.changes import ApprovalRow, Change
+from everloop.catalog.making import uses
+from everloop.catalog.making.uses import UseRow
 from everloop.catalog.operation import invoke
 from everloop.checks.card import Card, Row, Section, provided
 from everloop.checks.card_facts import ShowCard, card, show_card
@@ -98,6 +100,34 @@ def test_a_fresh_model_has_a_card_with_gaps(world):
     for fact in ("336,776", "training frame", "holdout", "abc123", "Python 3.12.4", "learning\\_rate", "0.7312"):
         assert fact in text, fact
     assert "## Where it is live\n\n| environment" in text
+
+
+def test_what_a_model_took_is_on_it_alone_and_with_what_it_was_made_from(world):
+    ctx, model, frame = world.ctx, "b3:" + "e" * 64, "b3:" + "f" * 64
+    assert "Compute and cost" not in card(ctx, "model/delay").markdown()
+    made = steps.StepRow(frame, "frame/delay", world.frame, world.code, world.runtime, {}, {}, 4)
+
+    def use(recipe, cost, **more):
+        whole = {"currency": "EUR", "seconds": 2.0, "cpu_seconds": 3.0, "peak_memory": 2**20, **more}
+        return UseRow("any", "ada", 1, 2, recipe=recipe, cost=cost, **whole)
+
+    with ctx.write() as tx:
+        steps.record(tx, ctx.project, made)
+        uses.record(
+            tx,
+            ctx.project,
+            [
+                use(model, 1_500_000, peak_memory=5 * 2**20, gpu_seconds=1.0),
+                use(model, 500_000, state="failed"),
+                use(frame, 250_000),
+                use("b3:another", 9_000_000),
+            ],
+        )
+    found = next(s for s in card(ctx, "model/delay").sections if s.title == "Compute and cost")
+    assert found.table == (
+        ("this model", "2.0000 EUR", "6.0", "1.0", "4.0", "5", "2"),
+        ("with all it was made from", "2.2500 EUR", "9.0", "1.0", "6.0", "5", "3"),
+    )
 
 
 def test_checks_reviews_and_places_are_on_it(world):
