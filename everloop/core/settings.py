@@ -1,6 +1,8 @@
 """Settings of a workspace's processes: flag over environment variable over `everloop.toml`."""
 
+import importlib
 import ipaddress
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -135,3 +137,17 @@ def is_public(text: str) -> bool:
         if inner is not None and not is_public(str(inner)):
             return False
     return address.is_global and not address.is_multicast
+
+
+def use_ray_token(token: str) -> None:
+    """Have Ray in this process use a token, which it takes from the environment, and read once when it is imported."""
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
+    forget_ray_token()
+
+
+def forget_ray_token() -> None:
+    """Have Ray read its settings of authentication again."""
+    compiled: Any = importlib.import_module("ray._raylet")  # there is no public way
+    compiled.Config.initialize("")
+    compiled.AuthenticationTokenLoader.instance().reset_cache()

@@ -5,7 +5,6 @@ gives the same bytes as one machine. Steps on Ray are elsewhere (`flows.executor
 sources' paths.
 """
 
-import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import polars as pl
 import ray
 
 from everloop.core.errors import InvalidInput, Unavailable
+from everloop.core.settings import use_ray_token
 from everloop.features.batch.history import check, history
 from everloop.features.batch.scan import Paths
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
@@ -113,8 +113,8 @@ def _joined(cluster: Cluster) -> Iterator[None]:
     if not cluster.address or cluster.address == "auto":
         raise InvalidInput("a cluster needs an address", hint="host:port of the head node, as `ray start` printed it")
     _reach(cluster.address)
-    if cluster.token:  # Ray takes it from the environment only
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.token}
+    if cluster.token:
+        use_ray_token(cluster.token)
     try:
         ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -24,6 +24,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskCancelle
 from everloop.core.errors import Cancelled, Conflict, EverloopError, InvalidInput, StepFailed, Unavailable
 from everloop.core.ids import manifest_id
 from everloop.core.ports import Blobs, Job, Observer, Outcome, Use
+from everloop.core.settings import use_ray_token
 from everloop.flows import child
 from everloop.flows.executors.forked import ForkedExecutor
 from everloop.flows.executors.process import error_of, given_variables
@@ -64,7 +65,7 @@ class RayExecutor:
         self._blobs, self._files = blobs, dict(files)
         self._closed = threading.Event()
         self._packages: dict[int, str] = {}
-        use_token(token)
+        use_ray_token(token)
         try:
             ray.init(address=address, log_to_driver=False, logging_level="error")
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
@@ -130,20 +131,6 @@ class RayExecutor:
                 hint="is its head up? everloop flows resume goes on with the run",
                 step=job.step,
             ) from error
-
-
-def use_token(token: str) -> None:
-    """Have Ray in this process use a token, which it takes from the environment, and read once when it is imported."""
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
-    forget_token()
-
-
-def forget_token() -> None:
-    """Have Ray read its settings of authentication again."""
-    compiled: Any = importlib.import_module("ray._raylet")  # there is no public way
-    compiled.Config.initialize("")
-    compiled.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _fixed() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A real Ray of two nodes on this machine."""
 
+import secrets
 from dataclasses import replace
 
 import polars as pl
@@ -8,6 +9,7 @@ from feature_cases import START
 
 from everloop.core.clock import HOUR
 from everloop.core.errors import InvalidInput, Unavailable
+from everloop.core.settings import forget_ray_token, use_ray_token
 from everloop.features import definitions as el
 from everloop.features.batch.history import history
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
@@ -47,16 +49,23 @@ def asked(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_nodes_give_the_bytes_of_one_machine(asked):
+def test_two_nodes_give_the_bytes_of_one_machine(asked, monkeypatch):
     spine, sources = asked
+    token = secrets.token_hex(32)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "")  # put back in the end
+    use_ray_token(token)
     nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         nodes.add_node(num_cpus=1)
         nodes.wait_for_nodes()
-        found = history_across(Cluster(nodes.address, parts=5), SERVICE, spine, sources, at="at")
+        use_ray_token("0" * 64)  # of another cluster: the one that is named brings its own
+        found = history_across(Cluster(nodes.address, token, parts=5), SERVICE, spine, sources, at="at")
         assert found.equals(history(SERVICE, spine, sources, at="at"))
     finally:
         nodes.shutdown()
+        monkeypatch.undo()
+        forget_ray_token()
 
 
 def test_a_cluster_is_named_and_answers(asked):

@@ -9,6 +9,7 @@ import pytest
 
 from everloop.catalog import versions
 from everloop.core.errors import InvalidInput, StepFailed
+from everloop.core.settings import forget_ray_token, use_ray_token
 from everloop.flows.identity import project_tree
 from everloop.flows.value import codec
 
@@ -16,7 +17,7 @@ ray = pytest.importorskip("ray")
 
 from ray.cluster_utils import Cluster  # noqa: E402 - only where Ray is installed
 
-from everloop.flows.executors.on_ray import RayExecutor, forget_token, use_token  # noqa: E402
+from everloop.flows.executors.on_ray import RayExecutor  # noqa: E402
 
 STEPS = """
 import time
@@ -81,7 +82,7 @@ def cluster(monkeypatch):
     token = secrets.token_hex(32)
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, "")  # put back in the end
-    use_token(token)
+    use_ray_token(token)
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 10**8})
     try:
         yield nodes, token
@@ -89,7 +90,7 @@ def cluster(monkeypatch):
         ray.shutdown()
         nodes.shutdown()
         monkeypatch.undo()
-        forget_token()
+        forget_ray_token()
 
 
 @pytest.mark.slow
