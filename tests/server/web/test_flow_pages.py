@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from everloop.catalog import tasks
 from everloop.flows.assets import plan
 from everloop.flows.engine import Options, Origin, run
 from everloop.flows.executors.local import LocalExecutor
@@ -96,6 +97,39 @@ def test_a_step_says_what_it_printed(http, flow):
     assert "&lt;b&gt;is it big?&lt;/b&gt;" in text
     assert "three is odd" in http("ada").get(f"/shop/flows/{flow}/steps/value/halved[2]").text
     assert http("ada").get(f"/shop/flows/{flow}/steps/value/none").status_code == 404
+
+
+def test_somebody_else_approves_by_the_form_of_the_page_without_a_script(http, world, tmp_path_factory, site):
+    root = tmp_path_factory.mktemp("approved")
+    (root / "approved_flow.py").write_text(PROJECT)
+    sys.path.insert(0, str(root))
+    try:
+        assets = importlib.import_module("approved_flow").project.assets()
+    finally:
+        sys.path.remove(str(root))
+    ctx = world.by("ada")
+    made = run(
+        ctx,
+        plan(assets, ["published"]),
+        origin=Origin(root, "approved_flow"),
+        executor=LocalExecutor(assets, ctx.store),
+        codecs={"value": "everloop.flows.value:codec"},
+        options=Options(title="to agree", environment="sandbox/ada/main", request={"module": "approved_flow"}),
+    )
+    bob = http("bob", headers={"Origin": site})
+    page = bob.get(f"/shop/flows/{made.flow}").text
+    assert f'action="/shop/flows/{made.flow}/approve"' in page
+    done = bob.post(
+        f"/shop/flows/{made.flow}/approve", data={"step": "value/agreed", "comment": "well"}, follow_redirects=True
+    )
+    assert done.status_code == 200
+    assert "<button>Approve</button>" not in done.text
+    steps = {one.step: one for one in world.ask("ada", "flows.show", flow=made.flow).steps}
+    said = steps["value/agreed"].decision
+    assert (said["approved"], said["by"], said["comment"]) == (True, "bob", "well")
+    assert bob.post(f"/shop/flows/{made.flow}/refuse", data={"step": "value/agreed"}).status_code == 409
+    with ctx.read() as tx:
+        assert {"flow": made.flow} in [dict(one.payload) for one in tasks.list(tx, "shop", kinds=["flow.go_on"])]
 
 
 def test_who_started_a_run_cannot_approve_it_and_cancels_it(http, world, flow, site):
