@@ -204,3 +204,29 @@ ASSETS = [define(here)]
     done = project.run("here", executor=forked)
     assert value(project, done.outputs["value/here"]) == os.getpid()
     assert forked.refused == {"flow"}
+
+
+def test_a_project_of_tables_is_forked_and_its_children_compute(author, forked):
+    text = """
+import pandas
+import polars
+import pyarrow.compute
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+
+def numbers():
+    table = polars.DataFrame({"x": range(3000), "y": [i % 7 for i in range(3000)]})
+    grouped = table.lazy().group_by("y").agg(polars.col("x").sum()).sort("y").collect()
+    model = HistGradientBoostingRegressor(max_iter=5).fit(table.select("x").to_numpy(), table["y"].to_numpy())
+    arrow = pyarrow.compute.sum(table.to_arrow()["x"]).as_py()
+    return [os.getppid(), grouped.height, arrow, int(pandas.Series([1, 2]).sum()), len(model.predict([[1.0]]))]
+
+
+ASSETS = [define(numbers)]
+"""
+    project = author(text)
+    done = project.run("numbers", executor=forked)
+    parent, *rest = value(project, done.outputs["value/numbers"])
+    assert rest == [7, 4498500, 3, 1]
+    assert forked.refused == set()
+    assert parent != os.getpid()
