@@ -55,8 +55,15 @@ def newest_bare(tx: Tx, numbers: Collection[int]) -> dict[int, list[Newest]]:
     return dict(found)
 
 
-def history(tx: Tx, project: str, run: str, key: str, *, limit: int = 25_000, token: str = "") -> Page[Measured]:
-    """A page of a series in the order of time, then step, as bare rows; a series that was never written is empty."""
+def history(tx: Tx, project: str, run: str, key: str, *, limit: int = 25_000, token: str = "") -> Page[Point]:
+    """A page of a series in the order of time, then step; a series that was never written is empty."""
+    found = bare_history(tx, project, run, key, limit=limit, token=token)
+    made = (Point(key, math.nan if nan else value, at, step) for step, at, value, nan in found.rows)
+    return Page(tuple(made), found.token)
+
+
+def bare_history(tx: Tx, project: str, run: str, key: str, *, limit: int = 25_000, token: str = "") -> Page[Measured]:
+    """What `history` gives, but bare: a page may have 25,000 points."""
     statement = (
         select(points.c.step, points.c.at, points.c.value, points.c.nan)
         .join(series, series.c.number == points.c.series)
@@ -69,7 +76,7 @@ def history(tx: Tx, project: str, run: str, key: str, *, limit: int = 25_000, to
 
 
 def whole_history(tx: Tx, run: int, key: str) -> Sequence[Measured]:
-    """Every point of a series of the run with that number, as `history` orders them.
+    """Every point of a series of the run with that number, as `history` orders them, but bare.
 
     They come straight from the driver in the order in which they lie, by step; sorting by time what mostly is sorted
     costs next to nothing, and would cost a database as much as reading.

@@ -312,7 +312,7 @@ def history(ctx: Context, args: Arguments) -> Mapping[str, Any]:
         if not paged:
             return {"metrics": _series_json(run.id, key, points.whole_history(tx, run.number, key))}
         limit = min(args.limit(25_000, _ALL), 25_000)
-        found = points.history(tx, ctx.project, run.id, key, limit=limit, token=args.text("page_token", ""))
+        found = points.bare_history(tx, ctx.project, run.id, key, limit=limit, token=args.text("page_token", ""))
     return page("metrics", _series_json(run.id, key, found.rows), found.token)
 
 
@@ -368,7 +368,7 @@ def history_bulk(ctx: Context, args: Arguments) -> Mapping[str, Any]:
     metrics: list[dict[str, Any]] = []
     with ctx.read() as tx:
         for identity in identities:
-            found = points.history(tx, ctx.project, identity, args.text("metric_key"), limit=max(left, 1))
+            found = points.bare_history(tx, ctx.project, identity, args.text("metric_key"), limit=max(left, 1))
             metrics.extend(_series_json(identity, args.text("metric_key"), found.rows[:left]))
             left -= len(found.rows[:left])
     return {"metrics": metrics}
