@@ -125,10 +125,7 @@ class Api(ls.LitAPI):
     def predict(self, rows):
         return self.model.predict_proba(rows)[:, 1]
     def unbatch(self, output):
-        start = 0
-        for size in self.sizes:
-            yield output[start:start + size]
-            start += size
+        return np.split(output, np.cumsum(self.sizes)[:-1])
     def encode_response(self, output):
         return {"output": np.asarray(output).tolist()}
 

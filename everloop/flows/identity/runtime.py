@@ -131,6 +131,8 @@ def host() -> dict[str, object]:
 def _installed(folders: tuple[tuple[str, int], ...]) -> dict[str, Distribution]:
     found: dict[str, Distribution] = {}
     for folder, _ in folders:
+        if (Path(folder).resolve().parent / "__init__.py").exists():  # what a package carries inside it, as Ray does
+            continue
         for entry in sorted(Path(folder or ".").glob("*.dist-info")):
             distribution = _read(entry)
             found.setdefault(distribution.name, distribution)  # the first on the path is the one that is imported

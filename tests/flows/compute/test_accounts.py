@@ -87,7 +87,8 @@ def test_a_step_is_measured_with_what_it_started(author, where):
     assert (row.step, row.state, row.profile, row.actor, row.currency) == ("value/used", "done", "small", "ada", "EUR")
     assert 0.6 <= row.cpu_seconds < 10, "its own, and that of the process that it started"
     assert row.seconds >= 0.3
-    assert 200_000_000 <= row.peak_memory < 900_000_000
+    assert row.peak_memory >= 200_000_000
+    assert row.peak_memory < 900_000_000 or where == "here", "here it is what the process of all tests holds"
     assert row.written >= 3_000_000 or not row.written, "memory file systems write nothing to storage"
     assert row.cost == pytest.approx(row.seconds * 1e6, abs=2)
     assert row.price == HOUR.json()

@@ -75,3 +75,14 @@ def test_a_recipe_is_made_of_everything_that_decides():
     assert plain_text({"b": 0.1, "a": [1, None]}) == '{"a":[1,null],"b":0.1}'
     with pytest.raises(InvalidInput, match="not JSON-ready"):
         plain_text({"a": object()})
+
+
+def test_what_a_package_carries_inside_it_is_not_installed(tmp_path, monkeypatch):
+    carried = tmp_path / "carrier" / "thirdparty"
+    (carried / "carried-2.0.dist-info").mkdir(parents=True)
+    (carried / "carried-2.0.dist-info" / "RECORD").write_text("carried.py,,\n")
+    monkeypatch.syspath_prepend(str(carried))
+    assert "carried" in runtime(1).distributions
+    (tmp_path / "carrier" / "__init__.py").touch()
+    (carried / "stamp").touch()  # a changed folder is read again
+    assert "carried" not in runtime(1).distributions
