@@ -121,6 +121,16 @@ def test_a_run_that_went_on_is_completed(house, copied):
     assert house.series(house.runs()["base/fine"], "loss/train") == [(7, 0.25), (8, 0.125)]
 
 
+def test_files_of_one_second_are_taken_in_the_order_of_their_count(house, copied):
+    first = event_file(copied, "base/fine")
+    stem, _, _ = first.name.rpartition(".")
+    first.rename(first.with_name(f"{stem}.9"))
+    house.bring("tensorboard", copied)
+    shutil.copy(event_file(copied), copied / "base" / "fine" / f"{stem}.10")
+    assert house.bring("tensorboard", copied)["imported"]["runs completed"] == 1
+    assert set(house.runs()) == {"base", "base/fine", "base/trial"}
+
+
 def test_a_dry_run_tells_the_same_and_writes_nothing(house, logs):
     told = house.bring("tensorboard", logs, plan=Plan(dry_run=True))
     assert not house.runs()

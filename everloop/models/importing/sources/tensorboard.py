@@ -98,6 +98,7 @@ _MESSAGES = declare(
     },
 )
 _EVENTS = re.compile(r".*\.tfevents\..*")
+_DIGITS = re.compile(r"([0-9]+)")
 _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 9: "<i8", 10: "?", 14: "bf16", 19: "<f2"}
 _ENDS = {1: "FINISHED", 2: "FAILED", 3: "RUNNING"}
 _LARGEST_TENSOR = 1 << 20
@@ -375,11 +376,17 @@ def _micros(seconds: float) -> Micros | None:
     return round(seconds * 1_000_000) if math.isfinite(seconds) and 0 < seconds < 253_402_300_799 else None
 
 
+def _in_turn(name: str) -> list[str | int]:
+    """Orders event files as they were begun: names hold a time, a process and a count, none of them padded."""
+    return [int(part) if part.isascii() and part.isdigit() else part for part in _DIGITS.split(name)]
+
+
 def _folders(root: Path) -> Iterator[tuple[Path, list[Path], list[Path]]]:
-    """Every folder below a root, by path: its event files by name, and its links."""
+    """Every folder below a root, by path: its event files in turn, and its links."""
     for name, below, files in os.walk(root, followlinks=False):
         folder = Path(name)
         links = [folder / one for one in (*below, *files) if (folder / one).is_symlink()]
         below[:] = sorted(one for one in below if folder / one not in links)
-        events = sorted(folder / one for one in files if _EVENTS.fullmatch(one) and folder / one not in links)
+        there = [one for one in files if _EVENTS.fullmatch(one) and folder / one not in links]
+        events = [folder / one for one in sorted(there, key=_in_turn)]
         yield folder, events, [link for link in links if _EVENTS.fullmatch(link.name) or link.is_dir()]
