@@ -18,7 +18,7 @@ from everloop.catalog.context import Actor
 from everloop.changes.access import OWNER_ROLES, link
 from everloop.client import connect
 from everloop.core.clock import DAY, HOUR, iso, parse_time
-from everloop.core.errors import EverloopError
+from everloop.core.errors import EverloopError, NotFound
 from everloop.core.settings import load
 from everloop.flows.engine import Origin
 from everloop.project.loading import load_project
@@ -253,10 +253,22 @@ class Shop:
         rows = orders_of(day, **how).with_columns(pl.col("at").dt.epoch("us")).to_dicts()
         with self.http() as http:
             answers = [(self.ask(http, row, row["at"]), row) for row in rows]
+        self._logged(answers)
         self.set_time(BEGIN + (day + 1) * DAY)
         self.waiting += [{**row, "known_at": row["at"] + 6 * HOUR, "reply": reply} for reply, row in answers]
         self.tell(BEGIN + (day + 1) * DAY)
         return answers
+
+    def _logged(self, answers):
+        """Wait until what was answered is read from the log: a monitor looks only at what it finds there."""
+        last = next((reply for reply, _ in reversed(answers) if reply.status_code == 200), None)
+
+        def known():
+            with contextlib.suppress(NotFound):
+                return self.person("ada").call("predictions.get", id=last.json()["prediction_id"])
+
+        if last is not None:
+            wait_for(known, 60, "the prediction log is read")
 
     def tell(self, now):
         """Push the outcomes that are known by now, and label what was answered."""

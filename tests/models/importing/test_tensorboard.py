@@ -113,6 +113,8 @@ def test_again_and_from_elsewhere_adds_nothing(house, logs, tmp_path):
 
 
 def test_a_run_that_went_on_is_completed(house, copied):
+    first = event_file(copied, "base/fine")  # tensorboardX names by the second alone, and would write over it
+    first.rename(first.with_name("events.out.tfevents.1000000000.earlier"))
     house.bring("tensorboard", copied)
     with SummaryWriter(str(copied / "base" / "fine")) as writer:
         writer.add_scalar("loss/train", 0.125, 8, walltime=TIME + 600)
