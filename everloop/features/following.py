@@ -115,7 +115,7 @@ class ViewFollower:
     def _push(self, view: OnlineView, rows: pa.Table, lifted: Lifted = None) -> None:
         try:
             if rows.num_rows and view.view.reads:
-                push_reading(self._store, view, columns_of_table(view, rows))
+                push_reading(self._store, view, columns_of_table(view, rows), list(self._views.values()))
             elif rows.num_rows:
                 facts, columns = lifted or lift(view, columns_of_table(view, rows))
                 done = push_facts(self._store, view, facts, columns)

@@ -49,15 +49,21 @@ def push_all(
         done[view.view.name] = push_facts(store, view, facts, columns)
         note_late(store, views, facts, new=done[view.view.name].new)
     for view in sorted((view for view in views if view.reads), key=lambda v: v.view.depth):
-        done[view.view.name] = push_reading(store, view, rows)
+        done[view.view.name] = push_reading(store, view, rows, views)
     return done
 
 
-def push_reading(store: OnlineStore, view: OnlineView, rows: Rows) -> Pushed:
+def _reads(view: OnlineView, other: OnlineView) -> bool:
+    """Whether a view reads another, itself or through others."""
+    return any(read.space == other.space or _reads(read, other) for read in view.reads)
+
+
+def push_reading(store: OnlineStore, view: OnlineView, rows: Rows, views: Sequence[OnlineView]) -> Pushed:
     """Push rows to a view that reads views, after these. Rows that cannot be looked up are left to the next filling.
 
     These are all rows while something that it reads was never filled or waits for a filling itself, and rows from
-    before what the states of their entities hold. The view waits for a filling, then.
+    before what the states of their entities hold. The view waits for a filling, then. `views`: all of the
+    dataset, of which some may read this one.
     """
     definition = view.view
     columns = columns_of(definition, rows, definition.stored)
@@ -77,7 +83,10 @@ def push_reading(store: OnlineStore, view: OnlineView, rows: Rows) -> Pushed:
     if not there.all():
         store.write(view.space, [(LATE_READS, b"1")])
     whole = {name: column.take(there) for name, column in (whole | given).items()}
-    done = push_facts(store, view, *lift_columns(view, whole))
+    facts, lifted = lift_columns(view, whole)
+    done = push_facts(store, view, facts, lifted)
+    above = [one for one in views if _reads(one, view)]
+    note_late(store, above, facts, new=done.new)  # they may be new here though what is read had them
     return Pushed(len(kept), done.new, done.entities)
 
 

@@ -126,6 +126,26 @@ def test_oracle_batch_and_online_are_equal(case, stores, tmp_path_factory):
         check(case, store, tmp_path_factory.getbasetemp())
 
 
+def test_a_fact_that_is_new_only_in_the_middle_of_a_chain_makes_the_top_late(stores):
+    """Below it is a known one: there rows 0 and 3 are the same fact, which came in time."""
+    below = FeatureViewDef("v", "facts", "place", [el.count(over="1m")], "event", "known")
+    middle = FeatureViewDef(
+        "w", "facts", "id", [el.count(over="1m"), el.mean("v__count_1m", over="1m")], "event", "known", reads=[below]
+    )
+    top = FeatureViewDef("u", "facts", "kind", [el.mean("w__count_1m", over="1m")], "event", "known", reads=[middle])
+    row = {"place": "a", "event": START, "x": None, "y": None, "kind": "a"}
+    first, late = {**row, "id": 0, "known": START}, {**row, "id": 3, "known": START}
+    for store in stores:
+        views = chain_of(top, "middle")
+        for view in views:
+            store.drop(view.space)
+            advance(store, view, -(2**60))
+        push_all(store, views, [first, {**late, "known": START + 1}])
+        assert store.read([(views[-1].space, [LATE_READS])]) == [[None]]
+        push_all(store, views, [late])
+        assert store.read([(view.space, [LATE_READS]) for view in views]) == [[None], [None], [b"1"]]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3 * 60 * 60)
 @settings(max_examples=MANY)
