@@ -5,7 +5,6 @@ in its own environment and prints its CPU seconds.
 """
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from everloop.data.capturing import capture
 from everloop.data.differences import compare
 from everloop.data.editing import edit
 from everloop.data.heads import find_version
+from everloop.flows.observation.using import peak_memory
 from everloop.store import open_store
 
 HERE = "sandbox/bench/x"
@@ -248,14 +248,6 @@ def memory(place: Path, rows: int) -> Record:
     return figure(name, "bytes of memory", max(found["peaks"].values()), limit=MEMORY, **found)
 
 
-def peak() -> int:
-    """The most memory that this process had at once; what `getrusage` tells begins with what its parent had."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
-
-
 def main() -> None:
     """The process whose memory is measured: the highest so far after each piece of work."""
     folder, rows = Path(sys.argv[1]), int(sys.argv[2])
@@ -263,7 +255,7 @@ def main() -> None:
 
     def measured(name: str, work: Callable[[], Any]) -> None:
         spent[name] = round(cpu(work), 1)
-        peaks[name] = peak()
+        peaks[name] = peak_memory()
 
     with tempfile.TemporaryDirectory(dir=folder.parent) as home:
         ctx = workspace(Path(home))

@@ -183,9 +183,9 @@ def _branches(
             statement = select(runs).select_from(
                 runs.join(newest, _forced(newest, key) if walk == "sqlite" else joined)
             )
-            if walk:  # only the metric's row says where its run lies: nothing of the runs is left to start from
-                statement = statement.where(newest.c.project == project, newest.c.experiment == group[0])
-            statement = statement.where(newest.c.nan == stage, *(() if walk else (home,)), *matching)
+            # of a walk only the metric's row says where its run lies: nothing of the runs is left to start from
+            lies = and_(newest.c.project == project, newest.c.experiment == group[0]) if walk else home
+            statement = statement.where(newest.c.nan == stage, lies, *matching)
         else:
             statement = select(runs).where(home, *matching, ~select(literal(1)).where(joined).exists())
         terms = [Term(newest.c.value, orderings[0].descending)] if stage == 0 else []
