@@ -10,10 +10,11 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -109,6 +110,12 @@ class Catalog:
 def insert_into(tx: Tx, table: Table) -> postgresql.Insert:
     """An INSERT that offers `on_conflict_do_nothing` and `on_conflict_do_update`, the same on both databases."""
     return insert_for(tx.dialect.name, table)
+
+
+@lru_cache(maxsize=64)
+def insert_new(dialect: str, table: Table) -> Executable:
+    """An INSERT that lets the rows be that are there; built once, for building costs more than running it."""
+    return insert_for(dialect, table).on_conflict_do_nothing()
 
 
 def insert_for(dialect: str, table: Table) -> postgresql.Insert:

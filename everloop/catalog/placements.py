@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import delete, select, update
 
-from everloop.catalog.engine import Tx, insert_into
+from everloop.catalog.engine import Tx, insert_new
 from everloop.catalog.tables import metadata
 from everloop.catalog.tables.core import placements, rests, versions
 from everloop.core.errors import Conflict
@@ -26,7 +26,7 @@ def put(tx: Tx, project: str, placed: Mapping[str, str]) -> None:
     """Record {logical id: object id}; a part that has a place keeps it."""
     rows = [{"project": project, "logical": checked_id(k), "object": checked_id(v)} for k, v in placed.items()]
     if rows:
-        tx.execute(insert_into(tx, placements).on_conflict_do_nothing(), rows)
+        tx.execute(insert_new(tx.dialect.name, placements), rows)
 
 
 def resolve(tx: Tx, project: str, logicals: Collection[str]) -> dict[str, str]:
@@ -57,7 +57,7 @@ def rest(tx: Tx, project: str, bases: Mapping[str, str]) -> None:
     """Record {object: base}: the object is read together with its base, which a sweep keeps as long as this is so."""
     rows = [{"project": project, "object": checked_id(k), "base": checked_id(v)} for k, v in bases.items()]
     if rows:
-        tx.execute(insert_into(tx, rests).on_conflict_do_nothing(), rows)
+        tx.execute(insert_new(tx.dialect.name, rests), rows)
 
 
 def resting(tx: Tx, project: str, base: str) -> list[str]:

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
+import msgspec
 from sqlalchemy import Row, bindparam, func, insert, select
 
 from everloop.catalog.engine import Tx
@@ -26,6 +28,18 @@ _LOOKUP = (
     .order_by(steps.c.id.desc())
     .limit(1)
 )
+_RANKED = (
+    select(steps, func.row_number().over(partition_by=steps.c.step, order_by=steps.c.id.desc()).label("place"))
+    .where(
+        steps.c.project == bindparam("p"),
+        steps.c.step.in_(bindparam("keys", expanding=True)),
+        steps.c.status == "done",
+        steps.c.cached.is_(False),
+    )
+    .subquery()
+)
+_NEWEST = select(_RANKED).where(_RANKED.c.place <= bindparam("depth"))
+_TEXT = json.JSONEncoder(sort_keys=True).encode  # made once: each row has two of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +100,9 @@ def newest(tx: Tx, project: str, keys: Collection[str], depth: int) -> list[tupl
     """The latest `depth` successful executions of each of these steps, numbered in the order of writing."""
     found: list[tuple[int, StepRow]] = []
     wanted = sorted(set(keys))
-    place = func.row_number().over(partition_by=steps.c.step, order_by=steps.c.id.desc()).label("place")
     for start in range(0, len(wanted), _CHUNK):
-        mine = (steps.c.project == project, steps.c.step.in_(wanted[start : start + _CHUNK]))
-        ranked = select(steps, place).where(*mine, steps.c.status == "done", steps.c.cached.is_(False)).subquery()
-        query = select(ranked).where(ranked.c.place <= depth)
-        found += [(row.id, _row(row)) for row in tx.execute(query)]
+        asked = {"p": project, "keys": wanted[start : start + _CHUNK], "depth": depth}
+        found += [(row.id, _row(row)) for row in tx.execute(_NEWEST, asked)]
     return found
 
 
@@ -160,8 +171,8 @@ def _values(project: str, row: StepRow) -> dict[str, Any]:
         "digest": row.digest,
         "code": row.code,
         "runtime": row.runtime,
-        "params": json.dumps(dict(row.params), sort_keys=True),
-        "inputs": json.dumps(dict(row.inputs), sort_keys=True),
+        "params": _TEXT(dict(row.params)),
+        "inputs": _TEXT(dict(row.inputs)),
         "seconds": row.seconds,
         "cpu_seconds": row.cpu_seconds,
         "peak_memory": row.peak_memory,
@@ -172,21 +183,10 @@ def _values(project: str, row: StepRow) -> dict[str, Any]:
     }
 
 
+_FIELDS = attrgetter(*StepRow.__slots__)
+_LOAD = msgspec.json.Decoder().decode
+
+
 def _row(row: Row[Any]) -> StepRow:
-    return StepRow(
-        recipe=row.recipe,
-        step=row.step,
-        output=row.output,
-        code=row.code,
-        runtime=row.runtime,
-        params=json.loads(row.params),
-        inputs=json.loads(row.inputs),
-        at=row.at,
-        status=row.status,
-        cached=row.cached,
-        digest=row.digest,
-        seconds=row.seconds,
-        cpu_seconds=row.cpu_seconds,
-        peak_memory=row.peak_memory,
-        run=row.run,
-    )
+    recipe, step, output, code, runtime, params, inputs, *rest = _FIELDS(row)
+    return StepRow(recipe, step, output, code, runtime, _LOAD(params), _LOAD(inputs), *rest)

@@ -8,11 +8,25 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Row, Select, and_, bindparam, case, func, insert, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Executable,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    select,
+    update,
+)
 
-from everloop.catalog.engine import Tx, insert_into
+from everloop.catalog.engine import Tx, insert_for, insert_new
 from everloop.catalog.tables.core import edges, numbers, versions
 from everloop.catalog.tables.core import names as name_rows
 from everloop.core.canonical import canonical_json
@@ -43,6 +57,19 @@ _COUNT_UP = (
     .values(incarnation=bindparam("i"), last=bindparam("l"), retired=False)
 )
 _GIVE = insert(numbers)
+_MANIFESTS = select(versions.c.id, versions.c.manifest).where(
+    versions.c.project == bindparam("p"), versions.c.id.in_(bindparam("ids", expanding=True))
+)
+_THERE = _MANIFESTS.with_only_columns(versions.c.id)
+_FIRST = (numbers.c.at, numbers.c.kind, numbers.c.name, numbers.c.incarnation, numbers.c.number)
+_NEWEST = (numbers.c.incarnation.desc(), numbers.c.number.desc())
+_NUMBERS = select(numbers).where(
+    numbers.c.project == bindparam("p"), numbers.c.version.in_(bindparam("ids", expanding=True))
+)
+_LABELS = _NUMBERS.order_by(*_FIRST)
+_NAMES = select(name_rows).where(
+    name_rows.c.project == bindparam("p"), name_rows.c.name.in_(bindparam("names", expanding=True))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +127,7 @@ def put_many(tx: Tx, project: str, many: Iterable[Version], *, actor: str, at: M
     if not listed:
         return []
     tx.execute(
-        insert_into(tx, versions).on_conflict_do_nothing(),
+        insert_new(tx.dialect.name, versions),
         [
             {
                 "project": project,
@@ -153,10 +180,8 @@ def manifests(tx: Tx, project: str, ids: Collection[str]) -> dict[str, Mapping[s
     """The manifests of those of `ids` that the project holds."""
     found: dict[str, Mapping[str, Any]] = {}
     for chunk in _chunks(ids):
-        query = select(versions.c.id, versions.c.manifest).where(
-            versions.c.project == project, versions.c.id.in_(chunk)
-        )
-        found.update((row.id, json.loads(row.manifest)) for row in tx.execute(query))
+        rows = tx.execute(_MANIFESTS, {"p": project, "ids": chunk})
+        found.update((row.id, json.loads(row.manifest)) for row in rows)
     return found
 
 
@@ -200,8 +225,7 @@ def labels(tx: Tx, project: str, ids: Collection[str]) -> dict[str, str]:
     """How people call these versions: `kind/name v7`, by id."""
     found: dict[str, str] = {}
     for chunk in _chunks(ids):
-        query = select(numbers).where(numbers.c.project == project, numbers.c.version.in_(chunk)).order_by(*_FIRST)
-        for row in tx.execute(query):
+        for row in tx.execute(_LABELS, {"p": project, "ids": chunk}):
             found.setdefault(row.version, f"{row.kind}/{row.name} v{row.number}")
     return found
 
@@ -261,15 +285,13 @@ def _connect(tx: Tx, project: str, many: list[Version]) -> None:
     sources = {source for _, _, source in wanted}
     held: set[str] = set()
     for chunk in _chunks(sources):
-        held.update(
-            tx.execute(select(versions.c.id).where(versions.c.project == project, versions.c.id.in_(chunk))).scalars()
-        )
+        held.update(tx.execute(_THERE, {"p": project, "ids": chunk}).scalars())
     if missing := sorted(sources - held):
         raise NotFound(
             f"an input of the version is not in project {project}: {missing[0]}",
             hint="put the inputs first, or together with it; inputs are versions, not objects",
         )
-    tx.execute(insert_into(tx, edges).on_conflict_do_nothing(), list(wanted.values()))
+    tx.execute(insert_new(tx.dialect.name, edges), list(wanted.values()))
 
 
 def _number(tx: Tx, project: str, listed: list[Version], *, actor: str, at: Micros) -> list[Numbered]:
@@ -279,17 +301,15 @@ def _number(tx: Tx, project: str, listed: list[Version], *, actor: str, at: Micr
     does not grow with the number of versions.
     """
     keys = sorted({(version.kind, version.name) for version in listed})
-    made = insert_into(tx, name_rows)
-    locked = made.on_conflict_do_update(index_elements=["project", "kind", "name"], set_={"last": name_rows.c.last})
     first = [{"project": project, "kind": kind, "name": name} for kind, name in keys]
-    tx.execute(locked, [{**key, "incarnation": 1, "last": 0, "retired": False} for key in first])
+    tx.execute(_locking(tx.dialect.name), [{**key, "incarnation": 1, "last": 0, "retired": False} for key in first])
     last: dict[tuple[str, str], tuple[int, int]] = {}
     for chunk in _chunks({name for _, name in keys}):
-        for row in tx.execute(select(name_rows).where(name_rows.c.project == project, name_rows.c.name.in_(chunk))):
+        for row in tx.execute(_NAMES, {"p": project, "names": chunk}):
             last[row.kind, row.name] = (row.incarnation + 1, 0) if row.retired else (row.incarnation, row.last)
     held: dict[tuple[str, str, int, str], int] = {}
     for chunk in _chunks({version.id for version in listed}):
-        for row in tx.execute(select(numbers).where(numbers.c.project == project, numbers.c.version.in_(chunk))):
+        for row in tx.execute(_NUMBERS, {"p": project, "ids": chunk}):
             held[row.kind, row.name, row.incarnation, row.version] = row.number
     given: list[dict[str, Any]] = []
     found: list[Numbered] = []
@@ -311,8 +331,11 @@ def _number(tx: Tx, project: str, listed: list[Version], *, actor: str, at: Micr
     return found
 
 
-_FIRST = (numbers.c.at, numbers.c.kind, numbers.c.name, numbers.c.incarnation, numbers.c.number)
-_NEWEST = (numbers.c.incarnation.desc(), numbers.c.number.desc())
+@lru_cache(maxsize=2)
+def _locking(dialect: str) -> Executable:
+    """Writes the rows of names and locks those that are there."""
+    made = insert_for(dialect, name_rows)
+    return made.on_conflict_do_update(index_elements=["project", "kind", "name"], set_={"last": name_rows.c.last})
 
 
 def _named(project: str) -> Select[Any]:

@@ -7,7 +7,7 @@ Pure: nothing here imports more than `core` and other values.
 import difflib
 import graphlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -141,7 +141,8 @@ def wire(assets: Iterable[Asset]) -> dict[str, Asset]:
                 hint="rename one of them; names are unique in a project",
             )
         by_name[asset.name] = asset
-    wired = {asset.key: _resolved(asset, by_name) for asset in by_name.values()}
+    keys = {asset.key for asset in by_name.values()}
+    wired = {asset.key: _resolved(asset, by_name, keys) for asset in by_name.values()}
     order(wired, wired)
     return wired
 
@@ -152,7 +153,8 @@ def plan(assets: Mapping[str, Asset], targets: Iterable[str]) -> list[Asset]:
     Raises `DefinitionError` for an unknown target, an unknown upstream, or a cycle (shown as a path).
     """
     by_name = {asset.name: asset for asset in assets.values()}
-    wired = {key: _resolved(asset, by_name) for key, asset in assets.items()}
+    known = {asset.key for asset in by_name.values()}
+    wired = {key: _resolved(asset, by_name, known) for key, asset in assets.items()}
     keys: list[str] = []
     for target in targets:
         found = wired.get(target) or (wired.get(by_name[target].key) if target in by_name else None)
@@ -217,9 +219,7 @@ def place_of(function: Callable[..., Any]) -> str:
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else f"{_title(function)}:0"
 
 
-def _resolved(asset: Asset, by_name: Mapping[str, Asset]) -> Asset:
-    keys = {other.key for other in by_name.values()}
-
+def _resolved(asset: Asset, by_name: Mapping[str, Asset], keys: Collection[str]) -> Asset:
     def found(wanted: str, role: str) -> str:
         if wanted in keys or not wanted:
             return wanted

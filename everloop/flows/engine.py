@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from everloop.catalog.context import Context
+from everloop.catalog.engine import Tx
 from everloop.catalog.making import flows
 from everloop.catalog.making.flows import Flow
 from everloop.core.errors import Cancelled, EverloopError, InvalidInput, OverBudget
@@ -115,15 +116,16 @@ def _drive(ctx: Context, driver: Driver, ledger: Ledger, plan: Sequence[Asset], 
         if flow is not None:
             _close(ctx, flow, error)
 
+    def last(tx: Tx) -> None:
+        assert flow is not None
+        held = flows.end(tx, ctx.project, flow, "parked" if driver.parked else "done", now=ctx.wall())
+        if held and driver.parked:
+            remind(tx, ctx, flow)
+
     with ExitStack() as end:
         end.push(ended)
         driver.make(plan, given)
-        ledger.close()
-    if flow is not None:
-        with ctx.write() as tx:
-            held = flows.end(tx, ctx.project, flow, "parked" if driver.parked else "done", now=ctx.wall())
-            if held and driver.parked:
-                remind(tx, ctx, flow)
+        ledger.close(last if flow is not None else None)
 
 
 def _close(ctx: Context, flow: Flow, error: BaseException) -> None:

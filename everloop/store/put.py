@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from everloop.core.errors import DataError, NotFound
 from everloop.core.ids import PREFIX, fresh_id, object_id
-from everloop.store.layout import TEMPORARY, file_of, guarded
+from everloop.store.layout import TEMPORARY, file_of, guarded, place_of
 from everloop.store.sweep import shared
 from everloop.store.verify import digest_file
 
@@ -28,7 +28,7 @@ def put_bytes(root: Path, content: bytes, *, fsync: bool) -> str:
     identity = object_id(content)
     if _renewed(root, identity, len(content)):
         return identity
-    file = file_of(root, identity)
+    file = place_of(root, identity)
     temporary = f"{root}/{TEMPORARY}/{fresh_id('put')}"
     with guarded(root):  # system calls and no more: short steps write many small objects
         with ExitStack() as undo:
@@ -45,7 +45,7 @@ def put_bytes(root: Path, content: bytes, *, fsync: bool) -> str:
             _named(temporary, file)
             undo.pop_all()
         if fsync:
-            _sync(file.parent)
+            _sync(Path(file).parent)
     return identity
 
 
@@ -54,11 +54,11 @@ def _forgotten(temporary: str) -> None:
         os.unlink(temporary)  # noqa: PTH108
 
 
-def _named(temporary: str, file: Path) -> None:
+def _named(temporary: str, file: str) -> None:
     try:
         os.rename(temporary, file)  # noqa: PTH104 - over the same content at most, or over a damaged file
     except FileNotFoundError:  # the first object of its folder
-        file.parent.mkdir(exist_ok=True)
+        Path(file).parent.mkdir(exist_ok=True)
         os.rename(temporary, file)  # noqa: PTH104
 
 
@@ -149,12 +149,12 @@ def _renewed(root: Path, identity: str, size: int) -> bool:
 
     One of another size was cut short by a fall of the machine: it counts as absent, and is written again.
     """
-    file = file_of(root, identity)
-    if not file.exists():
+    file = place_of(root, identity)
+    if not os.path.exists(file):  # noqa: PTH110 - asked of every small object
         return False
     with shared(root):
         try:
-            if file.stat().st_size != size:
+            if os.stat(file).st_size != size:  # noqa: PTH116
                 return False
             os.utime(file)
         except FileNotFoundError:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, delete, select
+from sqlalchemy import Row, bindparam, delete, select
 
 from everloop.catalog.engine import Tx, insert_into
 from everloop.catalog.tables.spending import budgets
@@ -53,11 +53,16 @@ def every(tx: Tx, project: str) -> list[Budget]:
     return [_budget(row) for row in rows]
 
 
+_HOLDING = select(budgets).where(  # built once: every run asks it
+    budgets.c.project == bindparam("p"), budgets.c.scope.in_(bindparam("scopes", expanding=True))
+)
+
+
 def holding(tx: Tx, project: str, scopes: list[str]) -> list[Budget]:
     """The budgets that hold these scopes, each said for the scope itself: its own, or that of each of its kind."""
     anybody = {scope: f"{scope.partition('/')[0]}/*" for scope in scopes if "/" in scope}
     wanted = sorted({*scopes, *anybody.values()})
-    rows = tx.execute(select(budgets).where(budgets.c.project == project, budgets.c.scope.in_(wanted)))
+    rows = tx.execute(_HOLDING, {"p": project, "scopes": wanted})
     found = {row.scope: row for row in rows}
     held = [(scope, found.get(scope) or found.get(anybody.get(scope, ""))) for scope in scopes]
     return [_budget(row, scope) for scope, row in held if row is not None]

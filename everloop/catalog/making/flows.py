@@ -8,11 +8,13 @@ driver, and by none after the run was cancelled.
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Executable, Row, bindparam, func, select, update
 
-from everloop.catalog.engine import Tx, insert_into
+from everloop.catalog.engine import Tx, insert_for
 from everloop.catalog.tables.core import flow_steps, flows
 from everloop.core.clock import SECOND, Micros
 from everloop.core.errors import Cancelled, Conflict, NotFound
@@ -80,7 +82,7 @@ def create(
     now: Micros,
 ) -> Flow:
     """Open a run, driven by `owner` with the token 1."""
-    row = {
+    row: dict[str, Any] = {
         "project": project,
         "id": fresh_id("flow"),
         "title": title,
@@ -97,8 +99,8 @@ def create(
         "ended": None,
         "error": "",
     }
-    made = tx.execute(flows.insert().values(**row).returning(flows)).one()
-    return _flow(made)
+    tx.execute(_CREATE, row)
+    return Flow(**{name: row[name] for name in Flow.__slots__} | {"request": dict(request), "plan": list(plan)})
 
 
 def get(tx: Tx, project: str, identity: str) -> Flow:
@@ -122,9 +124,7 @@ def hold(tx: Tx, project: str, flow: Flow, *, now: Micros) -> None:
 
     Raises `Conflict` when another driver took it over, `Cancelled` when somebody wants it to end.
     """
-    mine = (flows.c.project == project, flows.c.id == flow.id, flows.c.token == flow.token)
-    held = update(flows).where(*mine, flows.c.state == "running", flows.c.wanted == "").values(beat=now)
-    if tx.execute(held).rowcount == 1:
+    if tx.execute(_HOLD, {"p": project, "i": flow.id, "t": flow.token, "beat": now}).rowcount == 1:
         return
     there = get(tx, project, flow.id)
     if there.token == flow.token and (there.wanted == "cancel" or there.state == "cancelled"):
@@ -136,9 +136,8 @@ def hold(tx: Tx, project: str, flow: Flow, *, now: Micros) -> None:
 
 def end(tx: Tx, project: str, flow: Flow, state: State, *, now: Micros, error: str = "") -> bool:
     """Close or park a run; False when this driver does not hold it any more, and nothing changed."""
-    mine = (flows.c.project == project, flows.c.id == flow.id, flows.c.token == flow.token)
     values = {"state": state, "beat": now, "error": error, "ended": None if state == "parked" else now}
-    return tx.execute(update(flows).where(*mine, flows.c.state == "running").values(**values)).rowcount == 1
+    return tx.execute(_END, {"p": project, "i": flow.id, "t": flow.token, **values}).rowcount == 1
 
 
 def take_over(tx: Tx, project: str, flow: Flow, *, owner: str, now: Micros) -> Flow:
@@ -186,11 +185,7 @@ def save(tx: Tx, project: str, flow: str, rows: Collection[FlowStep]) -> None:
     """Write down how far steps are, in the place of what was known; a decision that was taken stays."""
     if not rows:
         return
-    made = insert_into(tx, flow_steps)
-    kept = {"project", "flow", "step", "decision"}
-    new = {column.name: made.excluded[column.name] for column in flow_steps.c if column.name not in kept}
-    whole = made.on_conflict_do_update(index_elements=["project", "flow", "step"], set_=new)
-    tx.execute(whole, [{"project": project, "flow": flow, **_values(row)} for row in rows])
+    tx.execute(_saving(tx.dialect.name), [{"project": project, "flow": flow, **_values(row)} for row in rows])
 
 
 def steps_of(tx: Tx, project: str, flow: str) -> list[FlowStep]:
@@ -219,8 +214,34 @@ def decide(tx: Tx, project: str, flow: str, step: str, decision: Mapping[str, An
         raise Conflict(f"{step} of run {flow} waits for no decision", hint="everloop flows show " + flow)
 
 
+# Built once: building a statement costs more than running it, and every run needs these.
+_CREATE = flows.insert()
+_MINE = (
+    flows.c.project == bindparam("p"),
+    flows.c.id == bindparam("i"),
+    flows.c.token == bindparam("t"),
+    flows.c.state == "running",
+)
+_HOLD = update(flows).where(*_MINE, flows.c.wanted == "").values(beat=bindparam("beat"))
+_ENDING: dict[str, Any] = {name: bindparam(name) for name in ("state", "beat", "error", "ended")}
+_END = update(flows).where(*_MINE).values(**_ENDING)
+_STEP = tuple(FlowStep.__slots__)
+_FIELDS = attrgetter(*_STEP)
+
+
+@lru_cache(maxsize=2)
+def _saving(dialect: str) -> Executable:
+    """Writes steps in the place of what was known of them, their decisions aside."""
+    made = insert_for(dialect, flow_steps)
+    kept = {"project", "flow", "step", "decision"}
+    new = {column.name: made.excluded[column.name] for column in flow_steps.c if column.name not in kept}
+    return made.on_conflict_do_update(index_elements=["project", "flow", "step"], set_=new)
+
+
 def _values(row: FlowStep) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in FlowStep.__slots__} | {"decision": json.dumps(dict(row.decision))}
+    values = dict(zip(_STEP, _FIELDS(row), strict=True))
+    values["decision"] = json.dumps(dict(row.decision)) if row.decision else "{}"
+    return values
 
 
 def _flow(row: Row[Any]) -> Flow:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from everloop.catalog.engine import Tx, insert_into
 from everloop.catalog.tables.core import leaks, recipes
@@ -13,6 +13,12 @@ from everloop.core.clock import Micros
 from everloop.core.ids import object_id
 
 _MOST = 50
+_OF_STEPS = (  # built once: every run asks it
+    select(leaks)
+    .select_from(leaks.join(recipes, (recipes.c.project == leaks.c.project) & (recipes.c.recipe == leaks.c.recipe)))
+    .where(leaks.c.project == bindparam("p"), recipes.c.step.in_(bindparam("steps", expanding=True)))
+    .order_by(leaks.c.at.desc(), leaks.c.reads)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +55,6 @@ def of(tx: Tx, project: str, recipe: str) -> list[Leak]:
 def of_steps(tx: Tx, project: str, steps: Collection[str]) -> dict[str, list[Leak]]:
     """What executions of these steps read, by recipe, newest first."""
     found: dict[str, list[Leak]] = {}
-    joined = leaks.join(recipes, (recipes.c.project == leaks.c.project) & (recipes.c.recipe == leaks.c.recipe))
-    query = select(leaks).select_from(joined).where(leaks.c.project == project, recipes.c.step.in_(sorted(steps)))
-    for row in tx.execute(query.order_by(leaks.c.at.desc(), leaks.c.reads)):
+    for row in tx.execute(_OF_STEPS, {"p": project, "steps": sorted(steps)}):
         found.setdefault(row.recipe, []).append(Leak(json.loads(row.content), row.output))
     return found

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, select
 
-from everloop.catalog.engine import Tx, insert_into
+from everloop.catalog.engine import Tx, insert_new
 from everloop.catalog.tables.core import ingredients, recipes, steps
 from everloop.core.canonical import canonical_json
 from everloop.core.ids import object_id
@@ -61,8 +61,8 @@ def put_many(tx: Tx, project: str, many: Mapping[str, Ingredients]) -> None:
         )
     if rows:
         kept = [{"project": project, "id": identity, "content": shared[identity]} for identity in sorted(shared)]
-        tx.execute(insert_into(tx, ingredients).on_conflict_do_nothing(), kept)
-        tx.execute(insert_into(tx, recipes).on_conflict_do_nothing(), sorted(rows, key=lambda row: row["recipe"]))
+        tx.execute(insert_new(tx.dialect.name, ingredients), kept)
+        tx.execute(insert_new(tx.dialect.name, recipes), sorted(rows, key=lambda row: row["recipe"]))
 
 
 def several(tx: Tx, project: str, wanted: Collection[str]) -> dict[str, Ingredients]:

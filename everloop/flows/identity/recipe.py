@@ -28,18 +28,20 @@ def recipe(
         {
             "recipe": 1,
             "closure": closure,
-            "packages": dict(packages),
-            "host": dict(host),
+            "packages": packages,
+            "host": host,
             "params": plain_text(params),
-            "inputs": dict(inputs),
+            "inputs": inputs,
             "facts": plain_text(facts),
-            "how": dict(how),
+            "how": how,
         }
     )
 
 
 def plain_text(value: Any) -> str:
     """JSON with sorted keys and exact floats, for values that a manifest cannot hold; raises `InvalidInput`."""
+    if value == {}:  # most steps have no parameters and no facts
+        return "{}"
     try:
         return msgspec.json.encode(value, order="deterministic").decode()
     except (TypeError, msgspec.MsgspecError) as error:

@@ -40,6 +40,7 @@ class _Held:
 
 
 _MISSING = object()
+_IMPORT = dis.opmap["IMPORT_NAME"]
 _held: WeakKeyDictionary[Callable[..., Any], _Held] = WeakKeyDictionary()
 
 
@@ -91,6 +92,6 @@ def _names(code: types.CodeType) -> set[str]:
 
 
 def _imports(code: types.CodeType) -> bool:
-    return any(one.opname == "IMPORT_NAME" for one in dis.get_instructions(code)) or any(
+    return _IMPORT in code.co_code[::2] or any(  # an instruction is two bytes, its number the first
         _imports(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)
     )

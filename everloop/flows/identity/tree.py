@@ -6,10 +6,12 @@ out. The commit and the diff are kept beside the version, for people: they are n
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from everloop.core.errors import InvalidInput
 from everloop.core.ports import Blobs
@@ -18,6 +20,10 @@ from everloop.core.version import Version
 LARGEST = 5_000_000
 """Bytes; a larger file is data, not code."""
 
+_GOOD = 600.0
+"""Seconds after which a file is put again though it is unchanged, so that no sweep takes it for forgotten."""
+_TICK = 50_000_000
+"""Nanoseconds within which two edits may get the same time."""
 _LEFT_OUT = frozenset({"__pycache__", "node_modules", "build", "dist", "venv", "env", "site-packages", "mlruns"})
 
 
@@ -32,13 +38,17 @@ class Tree:
     """`git diff HEAD`, at most 1 MB of it; empty when clean or without git. Untracked files are in `version`."""
 
 
+_Seen = dict[str, tuple[tuple[int, int, int], str, float]]
+"""Files by path: how they were found, their object, and when it was put."""
+
+
 class TreeReader:
     """Reads working trees into a store; remembers unchanged files, so that a second look costs one `stat` each."""
 
-    def __init__(self, blobs: Blobs) -> None:
-        """Store files into `blobs`."""
+    def __init__(self, blobs: Blobs, seen: _Seen | None = None) -> None:
+        """Store files into `blobs`, of which those of `seen` are there."""
         self._blobs = blobs
-        self._seen: dict[str, tuple[tuple[int, int, int], str]] = {}
+        self._seen: _Seen = {} if seen is None else seen
 
     def read(self, root: Path, name: str = "project", leave_out: Sequence[str] = ()) -> Tree:
         """Record the tree under `root` as version `code/<name>`; raises `InvalidInput` for a file over 5 MB.
@@ -46,7 +56,7 @@ class TreeReader:
         `leave_out` are globs, relative to the root, of files that are data: sources read and version those.
         """
         root = root.resolve()
-        inside_git = _git(root, "rev-parse", "--is-inside-work-tree").strip() == "true"
+        inside_git = _in_git(root) and _git(root, "rev-parse", "--is-inside-work-tree").strip() == "true"
         files: dict[str, str] = {}
         for path in sorted(_tracked(root) if inside_git else _walked(root)):
             if any(fnmatchcase(path, pattern) for pattern in leave_out):
@@ -73,15 +83,28 @@ class TreeReader:
             )
         stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
         known = self._seen.get(str(whole))
-        if known is None or known[0] != stamp:
-            known = (stamp, self._blobs.put(whole.read_bytes()))
-            self._seen[str(whole)] = known
-        return known[1]
+        if known is not None and known[0] == stamp and time.monotonic() - known[2] < _GOOD:
+            return known[1]
+        settled = time.time_ns() - state.st_mtime_ns > _TICK
+        identity = self._blobs.put(whole.read_bytes())
+        if settled:  # else another edit could leave the same time
+            self._seen[str(whole)] = (stamp, identity, time.monotonic())
+        return identity
+
+
+_seen: WeakKeyDictionary[Blobs, _Seen] = WeakKeyDictionary()
 
 
 def project_tree(root: Path, blobs: Blobs, name: str = "project", leave_out: Sequence[str] = ()) -> Tree:
-    """Record the working tree under `root` once; keep a `TreeReader` to do it often."""
-    return TreeReader(blobs).read(root, name, leave_out)
+    """Record the working tree under `root`; what one process recorded in one store is remembered."""
+    return TreeReader(blobs, _seen.setdefault(blobs, {})).read(root, name, leave_out)
+
+
+def _in_git(root: Path) -> bool:
+    """Whether git could know of this folder: asking it costs a process, looking for its folder next to nothing."""
+    if any(name in os.environ for name in ("GIT_DIR", "GIT_WORK_TREE")):
+        return True
+    return any((folder / ".git").exists() for folder in (root, *root.parents))
 
 
 def _tracked(root: Path) -> list[str]:

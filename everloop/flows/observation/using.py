@@ -159,19 +159,25 @@ def _written() -> int:
 def _told(path: str, name: bytes) -> int:
     """A number that the kernel tells of this process; 0 where it does not."""
     with suppress(OSError, ValueError, IndexError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            return int(os.read(descriptor, 4096).split(name)[1].split(None, 1)[0])
-        finally:
-            os.close(descriptor)
+        return int(os.pread(_opened(path, os.O_RDONLY), 4096, 0).split(name)[1].split(None, 1)[0])
     return 0
 
 
 def _forget_most() -> None:
     """Let the kernel count the most memory held anew, from what is held now."""
     with suppress(OSError):
-        descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY)
-        try:
-            os.write(descriptor, b"5")
-        finally:
-            os.close(descriptor)
+        os.write(_opened("/proc/self/clear_refs", os.O_WRONLY), b"5")
+
+
+_files: dict[tuple[int, str], int] = {}
+
+
+def _opened(path: str, flags: int) -> int:
+    """A file of the kernel about this process, open once: several are read for every step, and opening costs most.
+
+    What a fork inherits is still about its parent, so each process has its own.
+    """
+    key = (os.getpid(), path)
+    if key not in _files:
+        _files[key] = os.open(path, flags)
+    return _files[key]

@@ -30,7 +30,7 @@ class Approvals:
         """Of the run that `ledger` writes for."""
         self._ctx, self._ledger, self._keys, self._code = ctx, ledger, keys, code
         self._asked: dict[str, FlowStep] = {}
-        if ledger.flow is not None:
+        if ledger.flow is not None and ledger.flow.token > 1:  # nobody was asked before a run's first driver
             with ctx.read() as tx:
                 rows = flows.steps_of(tx, ctx.project, ledger.flow.id)
             self._asked = {row.step: row for row in rows if row.state == "parked" or row.decision}

@@ -18,6 +18,7 @@ from everloop.catalog.making.leaks import Leak
 from everloop.catalog.making.recipes import Ingredients
 from everloop.catalog.steps import StepRow
 from everloop.catalog.versions import Numbered
+from everloop.core.clock import Micros
 from everloop.core.errors import Cancelled, EverloopError, OverBudget
 from everloop.core.ports import Executor, Job, Outcome, RunSink
 from everloop.core.version import Version
@@ -113,7 +114,7 @@ class Attempts:
             return None
         now = self._ctx.now()
         self._base(unit.asset)
-        self._ledger.row(replace(self._row(unit, key, run), output=output, cached=True, at=now))
+        self._ledger.row(self._row(unit, key, run, output=output, cached=True, at=now))
         wall = self._ctx.wall()
         why = "cached" if leak is None else "cached: what it read is the same"
         self._ledger.state(FlowStep(unit.step, unit.place, "reused", key, output, run, why=why, began=wall, ended=wall))
@@ -264,16 +265,19 @@ class Attempts:
         """Code and runtime must be in the catalog before a row names them."""
         self._ledger.base(self._code, self._keys.runtime_of(asset).version)
 
-    def _row(self, unit: Unit, key: str, run: str) -> StepRow:
+    def _row(
+        self, unit: Unit, key: str, run: str, *, output: str | None = None, cached: bool = False, at: Micros = 0
+    ) -> StepRow:
         return StepRow(
             recipe=key,
             step=unit.asset.key,
-            output=None,
+            output=output,
+            cached=cached,
             code=self._code.id,
             runtime=self._keys.runtime_of(unit.asset).version.id,
             params=self._keys.params(unit.asset),
             inputs=unit.lineage,
-            at=0,
+            at=at,
             run=run,
         )
 

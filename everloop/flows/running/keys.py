@@ -22,6 +22,9 @@ class Keys:
         self._origin, self._executor, self._codecs, self._options = origin, executor, codecs, options
         self._runtimes: dict[int | None, Runtime] = {}
         self._closures: dict[str, tuple[object, Closure]] = {}
+        self._seen: dict[str, Runtime] = {}
+        self._hosts: dict[int, dict[str, Any]] = {}
+        self._needed: dict[tuple[int, frozenset[str]], dict[str, str]] = {}
         self._lock = threading.Lock()
         self.isolated = bool(getattr(executor, "isolated", True))
 
@@ -32,7 +35,10 @@ class Keys:
 
     def runtime_of(self, asset: Asset) -> Runtime:
         """The runtime that a step sees: of its own threads in a process of its own, else of this process."""
-        return self.runtime(asset.resources.cores, isolated=self.isolates(asset))
+        held = self._seen.get(asset.key)
+        if held is None:
+            held = self._seen[asset.key] = self.runtime(asset.resources.cores, isolated=self.isolates(asset))
+        return held
 
     def runtime(self, cores: float, *, isolated: bool) -> Runtime:
         """A runtime; read once a run."""
@@ -46,6 +52,8 @@ class Keys:
     def params(self, asset: Asset) -> dict[str, Any]:
         """The asset's parameters with what the run sets."""
         chosen = self._options.params
+        if not chosen:
+            return dict(asset.params)
         return {**asset.params, **chosen.get(asset.name, {}), **chosen.get(asset.key, {})}
 
     def seed(self) -> dict[str, int]:
@@ -58,12 +66,12 @@ class Keys:
         closure = self._closure(asset)
         runner = runner_identity(asset.runner)
         environment = self.runtime_of(asset)
-        manifest = environment.version.manifest
+        host, packages = self._surrounded(environment, frozenset((*closure.packages, *runner.packages)))
         made_of = Ingredients(
             asset.key,
             closure.parts,
-            environment.restricted({*closure.packages, *runner.packages}),
-            {name: manifest[name] for name in HOST},
+            packages,
+            host,
             {**asset.facts, **self._options.bound.get(asset.key, {}), **self.seed()},
             {
                 "step": asset.key,
@@ -83,6 +91,17 @@ class Keys:
             how=made_of.how,
         )
         return key, made_of
+
+    def _surrounded(self, environment: Runtime, imports: frozenset[str]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Host and packages, which most steps of a run share; the runtimes live as long as this."""
+        place = id(environment)
+        host = self._hosts.get(place)
+        if host is None:
+            host = self._hosts[place] = {name: environment.version.manifest[name] for name in HOST}
+        needed = self._needed.get((place, imports))
+        if needed is None:
+            needed = self._needed[place, imports] = environment.restricted(imports)
+        return host, needed
 
     def _closure(self, asset: Asset) -> Closure:
         """The closure of a step; of one that runs for many items, or in many trials, it is read once."""

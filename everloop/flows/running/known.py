@@ -98,7 +98,7 @@ class Known:
             if self._until == 0.0:
                 found = steps.newest(tx, self._ctx.project, self._keys, _DEPTH)
                 self._leaks = leaks.of_steps(tx, self._ctx.project, self._keys)
-                self._last = max((number for number, _ in found), default=steps.last(tx))
+                self._last = max(number for number, _ in found) if found else steps.last(tx)
                 held: dict[str, int] = {}
                 for _, row in found:
                     held[row.step] = held.get(row.step, 0) + 1

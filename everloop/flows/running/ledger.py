@@ -72,7 +72,7 @@ class Ledger:
         if self.flow is not None:
             with self._lock:
                 self._states.update((one.step, one) for one in changed)
-            self._wake.set()
+            self._stir()
 
     def base(self, *many: Version) -> None:
         """Code and runtimes, which must be in the catalog before a row names them."""
@@ -99,8 +99,8 @@ class Ledger:
         self._whole()
         self.accounts.check()
 
-    def flush(self) -> None:
-        """Write all that waits, in one transaction; raises what went wrong while writing.
+    def flush(self, last: Callable[[Tx], None] | None = None) -> None:
+        """Write all that waits, in one transaction, of which `last` is the end; raises what went wrong while writing.
 
         What a budget ends is no such thing: what was finished before is kept.
         """
@@ -111,20 +111,20 @@ class Ledger:
                 records, rows, states = self._records, self._rows, list(self._states.values())
                 self._records, self._rows, self._states, self._after = [], [], {}, []
             self._whole()
-            if records or rows or states:
+            if records or rows or states or last:
                 try:
-                    self._write(records, rows, states)
+                    self._write(records, rows, states, last)
                 except EverloopError as error:
                     self._broken = error
                     raise
 
-    def close(self) -> None:
-        """Write what is left and stop the beat."""
+    def close(self, last: Callable[[Tx], None] | None = None) -> None:
+        """Write what is left and stop the beat; `last` is done in the same transaction."""
         self._closed.set()
         self._wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
-        self.flush()
+        self.flush(last)
         self.accounts.settle()
 
     def abort(self) -> None:
@@ -144,7 +144,13 @@ class Ledger:
         if now:
             self.flush()
         else:
-            self._begin()
+            if self._thread is None:
+                self._begin()
+            self._stir()
+
+    def _stir(self) -> None:
+        """Tell the thread that something waits; most of the time it was told already."""
+        if not self._wake.is_set():
             self._wake.set()
 
     def _begin(self) -> None:
@@ -181,7 +187,13 @@ class Ledger:
         if before is None and self.accounts.over is not None:
             self.stop()
 
-    def _write(self, records: list[Record], rows: list[StepRow], states: list[FlowStep]) -> None:
+    def _write(
+        self,
+        records: list[Record],
+        rows: list[StepRow],
+        states: list[FlowStep],
+        last: Callable[[Tx], None] | None = None,
+    ) -> None:
         ctx, project = self._ctx, self._ctx.project
         with self._lock:
             base = dict(self._base)
@@ -197,6 +209,8 @@ class Ledger:
             if self.flow is not None:
                 flows.save(tx, project, self.flow.id, states)
             used = self.accounts.write(tx)
+            if last is not None:
+                last(tx)
         self.accounts.written(used)
         if records or rows:
             with self._lock:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 
 import pytest
@@ -5,11 +6,17 @@ import pytest
 from everloop.core.errors import InvalidInput
 from everloop.flows.identity import project_tree
 from everloop.flows.identity.tree import TreeReader
+from everloop.store import DirectoryStore
 
 
 def git(folder, *arguments):
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
+
+
+def aged(*files):
+    for file in files:
+        os.utime(file, (1_700_000_000, 1_700_000_000))
 
 
 @pytest.fixture
@@ -71,6 +78,7 @@ def test_a_large_file_is_refused_loudly(project, store):
 
 def test_a_reader_puts_only_what_changed(project, store):
     (project / "data" / "big.csv").unlink()
+    aged(project / "flow.py", project / "deep" / "part.py")
     reader = TreeReader(store)
     first = reader.read(project)
     for identity in first.version.manifest["files"].values():
@@ -79,3 +87,33 @@ def test_a_reader_puts_only_what_changed(project, store):
     second = reader.read(project)
     assert store.has(second.version.manifest["files"]["flow.py"])
     assert not store.has(second.version.manifest["files"]["deep/part.py"])
+
+
+def test_a_file_that_was_just_written_is_read_again_for_another_edit_may_get_the_same_time(project, store):
+    (project / "data" / "big.csv").unlink()
+    flow = project / "flow.py"
+    first = project_tree(project, store)
+    state = flow.stat()
+    flow.write_text("x = 9\n")
+    os.utime(flow, ns=(state.st_atime_ns, state.st_mtime_ns))  # as a coarse clock would have it
+    second = project_tree(project, store)
+    assert second.version.id != first.version.id
+
+
+def test_what_one_store_was_given_is_not_taken_for_given_to_another(project, store, tmp_path):
+    (project / "data" / "big.csv").unlink()
+    aged(project / "flow.py", project / "deep" / "part.py")
+    first = project_tree(project, store)
+    other = DirectoryStore(tmp_path / "other")
+    assert project_tree(project, other).version == first.version
+    assert other.get(first.version.manifest["files"]["flow.py"]) == b"x = 1\n"
+
+
+def test_a_repository_that_only_the_environment_names_is_asked(project, store, tmp_path, monkeypatch):
+    git(project, "init", "-q", "--separate-git-dir", str(tmp_path / "elsewhere"))
+    (project / ".git").unlink()
+    (project / "data" / "big.csv").unlink()
+    assert ".gitignore" not in project_tree(project, store).version.manifest["files"]
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(project))
+    assert ".gitignore" in project_tree(project, store).version.manifest["files"]
