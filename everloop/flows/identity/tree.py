@@ -22,8 +22,8 @@ LARGEST = 5_000_000
 
 _GOOD = 600.0
 """Seconds after which a file is put again though it is unchanged, so that no sweep takes it for forgotten."""
-_TICK = 50_000_000
-"""Nanoseconds within which two edits may get the same time."""
+_TICK = 2_000_000_000
+"""Nanoseconds within which two edits may get the same time, on the coarsest file systems."""
 _LEFT_OUT = frozenset({"__pycache__", "node_modules", "build", "dist", "venv", "env", "site-packages", "mlruns"})
 
 
