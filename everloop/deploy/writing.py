@@ -1,0 +1,52 @@
+"""Manifests as YAML."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from everloop.core.errors import InvalidInput
+from everloop.deploy.objects import Manifest
+
+
+class _Writer(yaml.SafeDumper):  # type: ignore[misc]
+    """Texts of several lines as blocks, and no references: a reader sees each value where it is."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Write what stands in two places twice."""
+        del data
+        return True
+
+
+def _text(writer: Any, value: str) -> Any:
+    style = "|" if "\n" in value else None
+    return writer.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Writer.add_representer(str, _text)
+
+
+def text(manifests: Sequence[Manifest], secrets: Mapping[str, Sequence[str]]) -> str:
+    """One stream of documents; the beginning says which secrets must be there."""
+    lines = ["# Before this is applied these secrets must be in the namespace:"]
+    for name, keys in secrets.items():
+        held = ", ".join(keys) or "the variables that open the object store, if it needs any"
+        lines.append(f"#   {name}: {held}")
+    documents = (yaml.dump(one, Dumper=_Writer, sort_keys=False, width=120) for one in manifests)
+    return "\n".join(lines) + "\n---\n" + "---\n".join(documents)
+
+
+def files(manifests: Sequence[Manifest], folder: Path) -> list[Path]:
+    """A file for each, in the order in which they are applied; raises `InvalidInput` where others are there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = [
+        (folder / f"{place:02d}-{one['kind'].lower()}-{one['metadata']['name']}.yaml", one)
+        for place, one in enumerate(manifests)
+    ]
+    strange = sorted({path.name for path in folder.iterdir()} - {path.name for path, _ in made})
+    if strange:
+        raise InvalidInput(f"{folder} holds {strange[0]} already", hint="an empty folder, or the one of last time")
+    for path, one in made:
+        path.write_text(yaml.dump(one, Dumper=_Writer, sort_keys=False, width=120), encoding="utf-8")
+    return [path for path, _ in made]
