@@ -98,6 +98,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "track": "Run a program as a tracking run: its output and measures are kept; an mlflow client in it writes to "
         "that run."
     },
+    "deploy": {"deploy": "Everloop on Kubernetes, steps on Ray."},
     "access": {"access": "Users, roles and tokens."},
     "importing": {
         "import": "Bring experiments, runs, files and models over from another tracker. Doing it again adds what is "

@@ -3,6 +3,7 @@
 import math
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 from trial import FACTOR, PLANTED, World, planted, strength
@@ -20,8 +21,11 @@ from everloop.workspace.codecs import CODECS
 
 
 def judge(context, folder, number, what):
-    """Run one trial; whether it was decided rightly, None when the effect is under four standard deviations."""
-    world = World(context, folder, number, what)
+    """Run one trial; whether it was decided rightly, None when the effect is under four standard deviations.
+
+    Each is a project of its own: two trials may give the very same accuracy, which would be one version of one.
+    """
+    world = World(replace(context, project=f"trial{number}"), folder, number, what)
     try:
         found, players, runs, values = world.explain()
     finally:
