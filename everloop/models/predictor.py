@@ -21,7 +21,7 @@ import numpy as np
 from everloop.core.errors import CorruptObject, InvalidInput, NotFound
 from everloop.core.ports import Blobs
 from everloop.models.flavours import asked, torch_module
-from everloop.models.signature import Columns, Field, conform, whole
+from everloop.models.signature import Columns, Field, conform, doubles, matrix_of, whole
 
 CARD = "everloop.json"
 """The file in a model's folder that says how to load and ask it."""
@@ -37,6 +37,7 @@ class Predictor:
         self.estimator = estimator
         self.inputs = tuple(Field(field["name"], field["type"]) for field in card["inputs"])
         """The columns it takes, in order."""
+        self._doubles = None if card.get("frame") else doubles(self.inputs)
         self.output: str = card["output"]
         """`probability`, `probabilities`, `class` or `value`."""
         self.classes: list[Any] | None = card.get("classes")
@@ -85,6 +86,8 @@ class Predictor:
 
     def arranged(self, columns: Columns) -> Any:
         """The matrix or frame that the estimator gets."""
+        if (matrix := matrix_of(self._doubles, columns)) is not None:
+            return matrix.copy()  # which the estimator may write to
         arrays = conform(self.inputs, columns if isinstance(columns, Mapping) else _columns_of(columns))
         return as_frame(arrays, self.frame) if self.frame else as_matrix(arrays)
 

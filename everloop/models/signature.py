@@ -11,6 +11,18 @@ from everloop.core.errors import InvalidInput
 Columns = Mapping[str, Any]
 """Column name -> one-dimensional array or list, all of one length; None and NaN mean missing."""
 
+
+class Matrix(dict[str, Any]):
+    """Columns that are views of one row-major matrix, in its order; nobody changes them."""
+
+    __slots__ = ("matrix",)
+
+    def __init__(self, names: Sequence[str], matrix: np.ndarray[Any, Any]) -> None:
+        """Name the matrix's columns."""
+        super().__init__(zip(names, matrix.T, strict=True))
+        self.matrix = matrix
+
+
 _DTYPES: dict[str, np.dtype[Any]] = {
     "boolean": np.dtype("?"),
     "integer": np.dtype("i4"),
@@ -49,6 +61,18 @@ def field_of(name: str, array: np.ndarray[Any, Any]) -> Field:
         f"column {name!r} holds {array.dtype}, which a model's signature cannot say",
         hint="turn it into numbers, booleans or text in a dataset or feature view",
     )
+
+
+def doubles(fields: Sequence[Field]) -> tuple[str, ...] | None:
+    """The names of the fields where all of them are doubles: what `matrix_of` asks for; None otherwise."""
+    return tuple(field.name for field in fields) if all(field.type == "double" for field in fields) else None
+
+
+def matrix_of(names: tuple[str, ...] | None, columns: Columns) -> np.ndarray[Any, Any] | None:
+    """The matrix of columns that are all and only `names` as doubles, which then conform; None otherwise."""
+    if type(columns) is Matrix and columns.matrix.dtype == np.float64 and tuple(columns) == names:
+        return columns.matrix
+    return None
 
 
 def conform(fields: Sequence[Field], columns: Columns) -> dict[str, np.ndarray[Any, Any]]:

@@ -5,7 +5,9 @@ and worker: columns of one numeric type lie together as one row-major little-end
 batch is the concatenation of its requests' bytes; text travels as MessagePack.
 """
 
+import math
 import struct
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +16,7 @@ import msgspec
 import numpy as np
 
 from everloop.core.errors import InvalidInput
+from everloop.models.signature import Matrix
 
 Columns = dict[str, Any]
 """Column name -> list of JSON values, or one-dimensional array; all of one length."""
@@ -72,7 +75,8 @@ class _Group:
     one_row: struct.Struct | None
 
 
-_STRUCT = {"FP64": "d", "FP32": "f"}
+_STRUCT = {"FP64": "d", "FP32": "f"} | dict(zip(("INT8", "INT16", "INT32", "INT64"), "bhiq", strict=True))
+_STRUCT |= dict(zip(("UINT8", "UINT16", "UINT32", "UINT64"), "BHIQ", strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,8 @@ class Layout:
     groups: tuple[_Group, ...] = field(init=False)
     text: tuple[str, ...] = field(init=False)
     row_bytes: int = field(init=False)
+    matrix: np.dtype[Any] | None = field(init=False)
+    """The type of all columns, where they lie as one matrix and nothing else."""
 
     def __post_init__(self) -> None:
         """Group the columns by datatype, in the order of first use."""
@@ -99,6 +105,8 @@ class Layout:
         object.__setattr__(self, "groups", tuple(groups))
         object.__setattr__(self, "text", tuple(text))
         object.__setattr__(self, "row_bytes", sum(NUMPY[g.datatype].itemsize * len(g.names) for g in groups))
+        alone = NUMPY[groups[0].datatype] if len(groups) == 1 and not text else None
+        object.__setattr__(self, "matrix", alone)
         if len(set(self.names)) != len(self.names):
             raise InvalidInput("two columns have one name")
 
@@ -113,6 +121,8 @@ class Layout:
 
     def pack(self, columns: Mapping[str, Any], rows: int) -> bytes:
         """The bytes of `rows` rows; raises `InvalidInput` naming a column that is missing or of a wrong type."""
+        if type(columns) is Matrix and columns.matrix.dtype == self.matrix and tuple(columns) == self.names:
+            return columns.matrix.tobytes()
         missing = [name for name in self.names if name not in columns]
         if missing:
             raise InvalidInput(
@@ -129,6 +139,9 @@ class Layout:
 
     def unpack_batch(self, payloads: Sequence[tuple[bytes | memoryview, int]]) -> Columns:
         """Columns of several payloads, one after the other."""
+        if self.matrix is not None:
+            joined = payloads[0][0] if len(payloads) == 1 else b"".join(payload for payload, _ in payloads)
+            return Matrix(self.names, np.frombuffer(joined, self.matrix).reshape(-1, len(self.names)))
         columns: Columns = {}
         offsets = [0] * len(payloads)
         total = sum(rows for _, rows in payloads)
@@ -158,11 +171,25 @@ def _pack_group(group: _Group, columns: Mapping[str, Any], rows: int) -> bytes:
             return group.one_row.pack(*values)
         except (struct.error, OverflowError):
             pass  # a missing value, or a wrong one: the general way handles or names it
+    if group.datatype == "FP64" and (packed := _pack_lists(group.names, columns, rows)) is not None:
+        return packed
     dtype = NUMPY[group.datatype]
     matrix = np.empty((rows, len(group.names)), dtype)
     for index, name in enumerate(group.names):
         matrix[:, index] = fixed_column(name, columns[name], group.datatype)
     return matrix.tobytes()
+
+
+def _pack_lists(names: Sequence[str], columns: Mapping[str, Any], rows: int) -> bytes | None:
+    """The bytes of columns that are lists of numbers, none missing, as doubles; None where some are not."""
+    listed = [columns[name] for name in names]
+    try:
+        flat = b"".join([array("d", values) for values in listed if type(values) is list and len(values) == rows])
+    except (TypeError, OverflowError):
+        return None  # a missing value, or a wrong one
+    if len(flat) != 8 * rows * len(names):
+        return None
+    return np.frombuffer(flat, np.float64).reshape(len(names), rows).T.tobytes()
 
 
 def fixed_column(name: str, values: Any, datatype: str) -> np.ndarray[Any, Any]:
@@ -260,6 +287,12 @@ def pack_answer(outputs: Outputs, answer: Mapping[str, np.ndarray[Any, Any]]) ->
     if texts:
         parts.append(_pack_text(texts))
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def width_of(output: Output) -> int:
+    """Bytes of one row of an output; 0 for text."""
+    fixed = NUMPY.get(output.datatype)
+    return 0 if fixed is None else fixed.itemsize * math.prod(output.tail)
 
 
 def unpack_answer(outputs: Outputs, payload: bytes | memoryview, rows: int) -> dict[str, np.ndarray[Any, Any]]:

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -24,7 +24,7 @@ import numpy as np
 from everloop.core.errors import DataError
 from everloop.flows.executors.parent import die_with_parent
 from everloop.serving import wire
-from everloop.serving.columns import Columns, Layout, Outputs, describe, pack_answer
+from everloop.serving.columns import Columns, Layout, Outputs, describe, pack_answer, width_of
 from everloop.serving.fusing.derived import PREFIX
 from everloop.serving.streaming.working import Streams, said
 
@@ -87,29 +87,37 @@ class Answerer:
     def __init__(self, predictor: Predictor, layout: Layout, outputs: Outputs) -> None:
         """Answer with exactly these outputs."""
         self._predictor, self._layout, self._outputs = predictor, layout, outputs
+        self._shapes = {output.name: output.tail for output in outputs}
+        self._row_bytes = width_of(outputs[0]) if len(outputs) == 1 else 0
 
-    def answer(self, frames: list[wire.Frame]) -> Iterable[bytes]:
+    def answer(self, frames: list[wire.Frame]) -> list[wire.Frame]:
         """The reply to each frame, in order."""
         try:
             return self._together(frames)
         except Exception as error:  # noqa: BLE001 - the edge of a user's model: whatever it raises is its answer
             if len(frames) == 1:
-                return [wire.encode(wire.FAILED, frames[0].id, 0, said(error))]
+                return [wire.Frame(wire.FAILED, frames[0].id, 0, said(error))]
         return [reply for frame in frames for reply in self.answer([frame])]
 
-    def _together(self, frames: list[wire.Frame]) -> list[bytes]:
+    def _together(self, frames: list[wire.Frame]) -> list[wire.Frame]:
         rows = sum(frame.rows for frame in frames)
         columns = self._layout.unpack_batch([(frame.payload, frame.rows) for frame in frames])
         answer = named(self._predictor.predict(columns), rows)
-        shapes = {output.name: output.tail for output in self._outputs}
-        if {name: array.shape[1:] for name, array in answer.items()} != shapes:
+        if {name: array.shape[1:] for name, array in answer.items()} != self._shapes:
             raise DataError("the outputs differ in name or shape from those of the example")
         if len(frames) == 1:
-            return [wire.encode(wire.ANSWER, frames[0].id, rows, pack_answer(self._outputs, answer))]
+            return [wire.Frame(wire.ANSWER, frames[0].id, rows, pack_answer(self._outputs, answer))]
         replies, start = [], 0
+        if width := self._row_bytes:  # one output of numbers: its bytes are cut, not its array
+            packed = pack_answer(self._outputs, answer)
+            for frame in frames:
+                end = start + frame.rows * width
+                replies.append(wire.Frame(wire.ANSWER, frame.id, frame.rows, packed[start:end]))
+                start = end
+            return replies
         for frame in frames:
             part = {name: array[start : start + frame.rows] for name, array in answer.items()}
-            replies.append(wire.encode(wire.ANSWER, frame.id, frame.rows, pack_answer(self._outputs, part)))
+            replies.append(wire.Frame(wire.ANSWER, frame.id, frame.rows, pack_answer(self._outputs, part)))
             start += frame.rows
         return replies
 
@@ -183,7 +191,7 @@ def serve(connection: socket.socket) -> int:
         if waiting:
             batch = _batch(waiting, pace.limit)
             began = time.monotonic()
-            answers = b"".join(answerer.answer(batch))
+            answers = wire.joined(answerer.answer(batch))
             pace.learn(sum(frame.rows for frame in batch), time.monotonic() - began)
             connection.sendall(answers)
 

@@ -7,7 +7,7 @@
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 HEADER = struct.Struct("<IBQI")
@@ -47,6 +47,15 @@ class Frame:
 def encode(kind: int, identity: int, rows: int, payload: bytes) -> bytes:
     """The bytes of a frame."""
     return HEADER.pack(HEADER.size - 4 + len(payload), kind, identity, rows) + payload
+
+
+def joined(frames: Iterable[Frame]) -> bytes:
+    """The bytes of frames, one after the other."""
+    parts = []
+    for frame in frames:
+        parts.append(HEADER.pack(HEADER.size - 4 + len(frame.payload), frame.kind, frame.id, frame.rows))
+        parts.append(frame.payload)
+    return b"".join(parts)
 
 
 class Reader:

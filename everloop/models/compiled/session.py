@@ -10,7 +10,7 @@ import onnxruntime
 
 from everloop.core.errors import InvalidInput
 from everloop.models.predictor import Predictor, as_matrix
-from everloop.models.signature import Columns, Field, conform
+from everloop.models.signature import Columns, Field, conform, doubles, matrix_of
 
 Array = np.ndarray[Any, Any]
 _TYPES = {"tensor(double)": np.float64, "tensor(float)": np.float32, "tensor(int64)": np.int64}
@@ -41,6 +41,7 @@ class Compiled:
         self._dtype = np.dtype(said["dtype"])
         self._refuses_missing = said["missing"] == "refused"
         self._frame = bool(card.get("frame"))
+        self._doubles = None if self._frame else doubles(self.inputs)
         # a classifier gives its label first and then what it is made of
         self._wanted = outputs[:1] if self.output == "class" and len(outputs) > 1 else outputs[-1:]
         self.native = native
@@ -56,13 +57,14 @@ class Compiled:
 
     def answer(self, columns: Columns) -> Array:
         """What the estimator's method gives; raises `InvalidInput` as `conform` does, and for what it refused too."""
-        arrays = conform(self.inputs, columns)
+        matrix = matrix_of(self._doubles, columns)
+        arrays = conform(self.inputs, columns) if matrix is None else {}
         if self._frame:
             typed = [(name, arrays[name] if kind is None else arrays[name].astype(kind)) for name, kind in self._inputs]
             asked = {name: array[:, None] for name, array in typed}
             numbers: Any = [array for array in arrays.values() if array.dtype.kind == "f"]
         else:
-            matrix = as_matrix(arrays)
+            matrix = as_matrix(arrays) if matrix is None else matrix
             ((name, kind),) = self._inputs
             asked, numbers = {name: matrix.astype(kind, copy=False)}, (matrix,)
         if self._refuses_missing and any(np.isnan(array).any() for array in numbers):

@@ -15,7 +15,7 @@ import psutil
 from everloop.core.errors import Overloaded, Unavailable
 from everloop.serving import wire
 from everloop.serving.columns import Layout, Outputs
-from everloop.serving.gateway.workers import LOST, ModelProcess
+from everloop.serving.gateway.workers import LOST, ModelProcess, Waiter
 from everloop.serving.streaming.parts import Parts
 from everloop.serving.table import Part
 
@@ -139,6 +139,13 @@ class Crew:
 
         Raises `Overloaded` when what waits will hardly be answered by the deadline.
         """
+        return self._chosen(deadline).ask(payload, rows, deadline, parts)
+
+    def send(self, payload: bytes, rows: int, deadline: float, waiter: Waiter) -> None:
+        """As `ask`; `waiter` is told instead."""
+        self._chosen(deadline).send(payload, rows, deadline, waiter)
+
+    def _chosen(self, deadline: float) -> ModelProcess:
         able = [process for process in self._processes if process.ready.is_set()]
         if not able:
             raise Unavailable(self.problem or LOST, hint="it is being restarted; try again")
@@ -148,7 +155,7 @@ class Crew:
             raise Overloaded(
                 f"{process.waiting} requests wait for this model, some {wait:.1f} s", hint="come later", seconds=wait
             )
-        return process.ask(payload, rows, deadline, parts)
+        return process
 
     def tend(self, now: float) -> None:
         """Give up on what is late, start a process where work piles up, end one that has nothing to do."""

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import psutil
 
-from everloop.core.errors import StepFailed, Unavailable
+from everloop.core.errors import EverloopError, StepFailed, Unavailable
 from everloop.serving import wire
 from everloop.serving.columns import Layout, Outputs, outputs_from
 from everloop.serving.fusing.derived import shown
@@ -27,6 +27,32 @@ _FIRST_DELAY, _MOST_DELAY, _HEALTHY_SECONDS = 0.05, 5.0, 10.0
 _SILENT_SECONDS = 1.0
 _PACE_SMOOTHING = 0.02
 LOST = "the model worker died"
+
+
+class Waiter(Protocol):
+    """Who waits for an answer: a future, or what is as good as one."""
+
+    def done(self) -> bool:
+        """Whether it was told already, or left."""
+        ...
+
+    def set_result(self, frame: wire.Frame, /) -> None:
+        """Take the answer."""
+        ...
+
+    def set_exception(self, error: EverloopError, /) -> None:
+        """Take the reason why there is none."""
+        ...
+
+
+def tell(waiter: Waiter, frame: wire.Frame) -> None:
+    """Tell who waits what a model answered: the answer, or that it failed."""
+    if waiter.done():
+        return
+    if frame.kind == wire.ANSWER:
+        waiter.set_result(frame)
+    else:
+        waiter.set_exception(StepFailed("the model failed: " + frame.payload.decode(errors="replace")))
 
 
 class _Link(asyncio.Protocol):
@@ -68,7 +94,7 @@ class ModelProcess:
         self.pid = 0
         self._link: _Link | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._asked: dict[int, tuple[asyncio.Future[wire.Frame], float]] = {}
+        self._asked: dict[int, tuple[Waiter, float]] = {}
         self._streams: dict[int, tuple[Parts, float]] = {}
         """Of answers that come in parts: who takes them, and how long each may take."""
         self._next = 0
@@ -142,21 +168,29 @@ class ModelProcess:
 
         With `parts` a model that yields fills them meanwhile, and each of them may take as long as the first.
         """
-        link = self._link
         future: asyncio.Future[wire.Frame] = asyncio.get_running_loop().create_future()
-        if link is None or not self.ready.is_set():
-            future.set_exception(Unavailable(self.problem or LOST, hint="it is being restarted; try again"))
-            return future
+        if parts is None:
+            self.send(payload, rows, deadline, future)
+        elif (identity := self._noted(deadline, future)) and self._link is not None:
+            self._stream(identity, parts, future, deadline)
+            self._link.transport.write(wire.encode(wire.STREAM, identity, rows, payload))
+        return future
+
+    def send(self, payload: bytes, rows: int, deadline: float, waiter: "Waiter") -> None:
+        """Send one request; `waiter` is told the answer, `StepFailed` or `Unavailable`, maybe at once."""
+        if (identity := self._noted(deadline, waiter)) and self._link is not None:
+            self._link.transport.write(wire.encode(wire.ASK, identity, rows, payload))
+
+    def _noted(self, deadline: float, waiter: "Waiter") -> int:
+        """The number of a request that `waiter` waits for; 0, and it was told so, when nobody can be asked."""
+        if self._link is None or not self.ready.is_set():
+            waiter.set_exception(Unavailable(self.problem or LOST, hint="it is being restarted; try again"))
+            return 0
         self._next += 1
-        identity = self._next
         if not self._asked:
             self._last = time.monotonic()
-        self._asked[identity] = (future, deadline)
-        if parts is not None:
-            self._stream(identity, parts, future, deadline)
-        kind = wire.ASK if parts is None else wire.STREAM
-        link.transport.write(wire.encode(kind, identity, rows, payload))
-        return future
+        self._asked[self._next] = (waiter, deadline)
+        return self._next
 
     def _stream(self, identity: int, parts: Parts, future: "asyncio.Future[wire.Frame]", deadline: float) -> None:
         self._streams[identity] = (parts, max(deadline - time.monotonic(), 0.0))
@@ -215,12 +249,8 @@ class ModelProcess:
             now = self._heard
             self.pace += _PACE_SMOOTHING * (now - self._last - self.pace)
             self._last = now
-            if asked is None or asked[0].done() or link is not self._link:
-                return
-            if frame.kind == wire.ANSWER:
-                asked[0].set_result(frame)
-            else:
-                asked[0].set_exception(StepFailed("the model failed: " + frame.payload.decode(errors="replace")))
+            if asked is not None and link is self._link:
+                tell(asked[0], frame)
 
     def _on_part(self, frame: wire.Frame) -> None:
         streamed = self._streams.get(frame.id)

@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from everloop.core.errors import InvalidInput
+from everloop.models.signature import Matrix
 from everloop.serving.columns import NUMPY, Columns, Layout
 
 MAX_ROWS = 100_000
@@ -74,7 +75,9 @@ def columns_of_matrix(values: Any, layout: Layout) -> tuple[Columns, int]:
     """Spread rows (lists of values, or a two-dimensional array) over all columns in order; raises `InvalidInput`."""
     if isinstance(values, np.ndarray):
         rows, width = values.shape
-        columns: list[Any] = [values[:, j] for j in range(width)]
+        if width == len(layout.names):
+            return Matrix(layout.names, values), rows
+        columns: list[Any] = []
     else:
         if not all(isinstance(row, list) and len(row) == len(layout.names) for row in values):
             raise InvalidInput(f"not every row has {len(layout.names)} values", hint=", ".join(layout.names))

@@ -1,29 +1,33 @@
 """A compiled model inside the gateway, with the face of a crew of workers.
 
-Only compiled models are asked here: loading one runs no code of its author's. A few rows are answered at once, on the
-event loop, which costs less than handing them to a thread; many rows go to a thread, where the runtime lets go of the
-interpreter. A worker is the safer place: what ends the process here ends the gateway.
+Only compiled models are asked here: loading one runs no code of its author's. Requests of few rows are answered on the
+event loop, which costs less than handing them to a thread: all that came in one of its turns together, in the next.
+Many rows go to a thread, where the runtime lets go of the interpreter. A worker is the safer place: what ends the
+process here ends the gateway.
 """
 
 import asyncio
 import time
+from collections import deque
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from everloop.core.errors import EverloopError, StepFailed, Unavailable
+from everloop.core.errors import Unavailable
 from everloop.serving import wire
-from everloop.serving.columns import Layout, Outputs, pack_answer
+from everloop.serving.columns import Layout, Outputs
 from everloop.serving.gateway.crew import Crew, Size
-from everloop.serving.modelworker import named, warm
+from everloop.serving.gateway.workers import Waiter, tell
+from everloop.serving.modelworker import Answerer, warm
 from everloop.serving.table import INLINE, Part
 
 _AT_ONCE = 16
-"""Rows that are answered on the event loop; compiled trees take some 2 microseconds a row."""
+"""Rows of a request that is answered on the event loop; compiled trees take some 2 microseconds a row."""
+_TOGETHER = 256
+"""Rows from which those that came in one turn are answered in several."""
 
 
 class Inline:
@@ -44,9 +48,10 @@ class Inline:
         self.ready = asyncio.Event()
         self.asked_at = time.monotonic()
         self.problem = ""
-        self.waiting = 0
         self.pids: list[int] = []
-        self._model: Any = None
+        self._answerer: Answerer | None = None
+        self._queue: deque[tuple[wire.Frame, Waiter]] = deque()
+        self._threads: set[asyncio.Task[None]] = set()
         self._loading: asyncio.Task[None] | None = None
 
     @property
@@ -56,6 +61,11 @@ class Inline:
             return "ready"
         return "failed" if self.problem else "asleep" if self._loading is None else "starting"
 
+    @property
+    def waiting(self) -> int:
+        """Requests that have no answer yet."""
+        return len(self._queue) + len(self._threads)
+
     def wake(self) -> None:
         """Load the model, in a thread."""
         self.asked_at = time.monotonic()
@@ -64,11 +74,12 @@ class Inline:
 
     async def _load(self) -> None:
         try:
-            self._model, self.outputs = await asyncio.to_thread(self._loaded)
+            model, self.outputs = await asyncio.to_thread(self._loaded)
         except Exception as error:  # noqa: BLE001 - the edge of the runtime: whatever it raises is why it does not serve
             self.problem = f"{type(error).__name__}: {error}"[:500]
             return
-        self.shown, self.engine = self.outputs, f"{self._model.engine}, in the gateway"
+        self._answerer = Answerer(model, self.model_inputs, self.outputs)
+        self.shown, self.engine = self.outputs, f"{model.engine}, in the gateway"
         self.outputs_raw = msgspec.Raw(msgspec.msgpack.encode([output.listed() for output in self.outputs]))
         self.ready.set()
 
@@ -88,32 +99,41 @@ class Inline:
         return self.ready.is_set()
 
     def ask(self, payload: bytes, rows: int, deadline: float, parts: Any = None) -> "asyncio.Future[wire.Frame]":  # noqa: ARG002 - a crew's shape
-        """Answer now, or from a thread when there are many rows; the future ends with the answer or `StepFailed`."""
-        loop = asyncio.get_running_loop()
-        self.asked_at = time.monotonic()
-        if rows > _AT_ONCE:
-            return loop.create_task(self._in_thread(payload, rows))
-        future: asyncio.Future[wire.Frame] = loop.create_future()
-        try:
-            future.set_result(self._answer(payload, rows))
-        except EverloopError as error:
-            future.set_exception(error)
+        """Answer in the loop's next turn, or from a thread; the future ends with the answer or `StepFailed`."""
+        future: asyncio.Future[wire.Frame] = asyncio.get_running_loop().create_future()
+        self.send(payload, rows, deadline, future)
         return future
 
-    async def _in_thread(self, payload: bytes, rows: int) -> wire.Frame:
-        self.waiting += 1
-        try:
-            return await asyncio.to_thread(self._answer, payload, rows)
-        finally:
-            self.waiting -= 1
+    def send(self, payload: bytes, rows: int, deadline: float, waiter: Waiter) -> None:  # noqa: ARG002 - a crew's shape
+        """As `ask`; `waiter` is told instead."""
+        self.asked_at = time.monotonic()
+        frame = wire.Frame(wire.ASK, 0, rows, payload)
+        if self._answerer is None:
+            waiter.set_exception(Unavailable("the model is not loaded", hint="try again"))
+        elif rows > _AT_ONCE:
+            task = asyncio.get_running_loop().create_task(self._in_thread(self._answerer, frame, waiter))
+            self._threads.add(task)
+            task.add_done_callback(self._threads.discard)
+        else:
+            if not self._queue:
+                asyncio.get_running_loop().call_soon(self._answer, self._answerer)
+            self._queue.append((frame, waiter))
 
-    def _answer(self, payload: bytes, rows: int) -> wire.Frame:
-        try:
-            answer = named(self._model.predict(self.model_inputs.unpack(payload, rows)), rows)
-            packed = pack_answer(self.outputs, {name: np.asarray(values) for name, values in answer.items()})
-        except Exception as error:  # noqa: BLE001 - the edge of a model: whatever it raises is its answer
-            raise StepFailed(f"the model failed: {type(error).__name__}: {error}"[:500]) from None
-        return wire.Frame(wire.ANSWER, 0, rows, packed)
+    @staticmethod
+    async def _in_thread(answerer: Answerer, frame: wire.Frame, waiter: Waiter) -> None:
+        (reply,) = await asyncio.to_thread(answerer.answer, [frame])
+        tell(waiter, reply)
+
+    def _answer(self, answerer: Answerer) -> None:
+        """Answer what came in the turn before; of very much the first of it, and the rest in the next turn."""
+        batch, rows = [], 0
+        while self._queue and rows < _TOGETHER:
+            batch.append(self._queue.popleft())
+            rows += batch[-1][0].rows
+        if self._queue:
+            asyncio.get_running_loop().call_soon(self._answer, answerer)
+        for (_, waiter), reply in zip(batch, answerer.answer([frame for frame, _ in batch]), strict=True):
+            tell(waiter, reply)
 
     def tend(self, now: float) -> None:
         """Nothing to look after."""
@@ -121,7 +141,7 @@ class Inline:
     async def sleep(self) -> None:
         """Let go of the model."""
         self.ready.clear()
-        self._model, self._loading = None, None
+        self._answerer, self._loading = None, None
 
     async def retire(self) -> None:
         """End for good."""
