@@ -39,7 +39,8 @@ NUMPY: dict[str, np.dtype[Any]] = {
 
 DATATYPES: frozenset[str] = frozenset(NUMPY) | {"BYTES"}
 _OF_NUMPY = {str(dtype): name for name, dtype in NUMPY.items()}
-_pack_text = msgspec.msgpack.Encoder().encode
+pack_text = msgspec.msgpack.Encoder().encode
+"""The bytes of text columns: a list of lists, one a column."""
 _unpack_text = msgspec.msgpack.Decoder(list[list[str | None]]).decode
 
 
@@ -130,7 +131,7 @@ class Layout:
             )
         parts = [_pack_group(group, columns, rows) for group in self.groups]
         if self.text:
-            parts.append(_pack_text([text_column(name, columns[name]) for name in self.text]))
+            parts.append(pack_text([text_column(name, columns[name]) for name in self.text]))
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def unpack(self, payload: bytes | memoryview, rows: int) -> Columns:
@@ -285,7 +286,7 @@ def pack_answer(outputs: Outputs, answer: Mapping[str, np.ndarray[Any, Any]]) ->
         else:
             parts.append(array.astype(NUMPY[output.datatype], copy=False).tobytes())
     if texts:
-        parts.append(_pack_text(texts))
+        parts.append(pack_text(texts))
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

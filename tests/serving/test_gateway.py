@@ -35,7 +35,7 @@ def moody(tmp_path_factory):
     from serving_house import Place
 
     place = Place(tmp_path_factory.mktemp("moody"))
-    place.serve(route(revision(folder_of(place.home, "m1", serving_models.Moody()), 1), deadline_micros=1_500_000))
+    place.serve(route(revision(folder_of(place.home, "m1", serving_models.Moody()), 1), deadline_micros=5_000_000))
     yield place.gateway().ready()
     place.close()
 

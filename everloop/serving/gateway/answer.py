@@ -24,13 +24,23 @@ from everloop.serving.graph.nodes import literal
 from everloop.serving.graph.running import Run, filled
 from everloop.serving.protocol.question import Question
 from everloop.serving.streaming.parts import Parts
-from everloop.serving.table import Instead, Lookup
+from everloop.serving.table import Instead, Lookup, Route
 from everloop.serving.tracing.recording import Trace
 
 _DEEPEST = 4
 """Endpoints that may call each other in one question."""
 FeatureReader = Callable[[Lookup, Columns, int, Micros], Awaitable[Looked]]
 """(look-up, caller's columns, rows, event time) -> feature columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What the first try of a question came to, which was made before it got here."""
+
+    live: Live
+    error: Exception
+    started: float
+    """`time.monotonic()` at the request's arrival."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,8 @@ class Asked:
     """How many endpoints called each other before."""
     patience: float = 0.0
     """`time.monotonic()` at which this try is given up, for another; 0: with the deadline."""
+    failed: Failed | None = None
+    """The first try, where it was made and did not succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +170,10 @@ class Predictions:
         return told.said, live.shown if live.graph is None else told.outputs, told.answer
 
     async def _answered(self, asked: Asked) -> Answered:
-        first = self._choose(asked)
+        first = asked.failed.live if asked.failed else self._choose(asked)
         try:
+            if asked.failed is not None:
+                raise asked.failed.error
             return await self._by(self._patient(asked, asked.route.ways), first, "")
         except InvalidInput:
             # a question that the champion takes and the canary does not is the canary's failure
@@ -376,9 +390,8 @@ class Predictions:
         """Append the frame and return the id; empty when the log is full and the endpoint serves unlogged."""
         route = asked.route.route
         wall = time.time_ns() // 1000
-        identity = self._fresh_id(wall)
         entry = log.Entry(
-            identity,
+            self._fresh_id(wall),
             at,
             wall,
             route.project,
@@ -395,6 +408,26 @@ class Predictions:
             dict(told.path),
             told.explanation.logged if told.explanation else None,
         )
+        return self._appended(route, live, entry)
+
+    def log_line(
+        self,
+        route: Route,
+        live: Live,
+        asked: tuple[int, bytes],
+        said: tuple[msgspec.Raw, bytes],
+        *,
+        took: int,
+        protocol: str,
+    ) -> str:
+        """Log what a model alone answered to `asked`, rows and their bytes; the id, or "" as `answer` has it."""
+        wall = time.time_ns() // 1000
+        names, (rows, payload), by = (route.project, route.name), asked, live.revision.id
+        inputs = (live.logged_raw, payload)
+        entry = log.Entry(self._fresh_id(wall), wall, wall, *names, by, rows, *inputs, *said, {}, took, "", protocol)
+        return self._appended(route, live, entry)
+
+    def _appended(self, route: Route, live: Live, entry: log.Entry) -> str:
         try:
             self._appender.append(entry)
         except StorageFull:
@@ -402,7 +435,7 @@ class Predictions:
             if route.full_disk == "refuse":
                 raise
             return ""
-        return identity
+        return entry.id
 
 
 def _count(live: Live, number: int, rows: int, seconds: float) -> None:

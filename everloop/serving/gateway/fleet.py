@@ -172,6 +172,12 @@ class LiveRoute:
         """Whether every live revision takes the same columns from a caller."""
         return all(live.revision.caller == self.live[0].revision.caller for live in self.live)
 
+    @property
+    def sure(self) -> Live | None:
+        """The revision that every key gets; None where it depends on the key."""
+        able = self.live if len(self.live) == 1 else [live for live in self.live if live.revision.weight]
+        return able[0] if len(able) == 1 and self.route.split is None else None
+
     def chosen(self, sticky: bytes) -> Live:
         """The revision for a key: always the same one while the weights stay, and only keys that must move do."""
         if len(self.live) == 1:

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import uvicorn
@@ -25,6 +26,7 @@ from everloop.serving import log
 from everloop.serving.gateway.access import Door
 from everloop.serving.gateway.answer import Predictions
 from everloop.serving.gateway.app import Gateway
+from everloop.serving.gateway.express.passage import Express, express
 from everloop.serving.gateway.features import Features
 from everloop.serving.gateway.fleet import Fleet
 from everloop.serving.gateway.instead.cache import Cache
@@ -39,6 +41,8 @@ from everloop.serving.tracing.exporting import Exporter
 
 _TELL_SECONDS = 0.5
 _TELL_SHARE, _TELL_MOST = 40, 2.0
+_GARBAGE = (20_000, 20, 20)
+"""Objects until the collector looks: a question leaves no cycles, so it mostly looks in vain."""
 
 
 def listener(arguments: argparse.Namespace) -> socket.socket:
@@ -78,10 +82,10 @@ async def tell(fleet: Fleet, lookups: Lookups, cache: Cache, path: Path, started
         await asyncio.sleep(min(max(_TELL_SECONDS, _TELL_SHARE * took), _TELL_MOST))
 
 
-def _config(app: Gateway, carrier: Carrier, switchboard: Switchboard) -> uvicorn.Config:
+def _config(app: Gateway, protocol: type[Any]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=switched(carrier.protocol(), switchboard.take),
+        http=protocol,
         ws="none",
         lifespan="off",
         log_level="error",
@@ -111,7 +115,8 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     switchboard.desk = desk = Desk(fleet, predictions, door)
     exporter = Exporter(desk.tracer, home / "traces" / arguments.name, os.environ)
     app = Gateway(desk, lookups, carrier if arguments.server else None)
-    server = Server(_config(app, carrier, switchboard))
+    protocol = express(switched(carrier.protocol(), switchboard.take), Express(desk, app))
+    server = Server(_config(app, protocol))
     loop = asyncio.get_running_loop()
 
     def end() -> None:
@@ -137,6 +142,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
         task.add_done_callback(stop)
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_GARBAGE)
     try:
         await fleet.looked.wait()
         await server.serve(sockets=[listening])
@@ -147,10 +153,8 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
         await switchboard.close()
         await fleet.close()
         stats.unlink(missing_ok=True)
-        appender.close()
-        shadows.close()
-        features.close()
-        carrier.close()
+        for closing in (appender, shadows, features, carrier):
+            closing.close()
 
 
 def main(argv: list[str] | None = None) -> int:

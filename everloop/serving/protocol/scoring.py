@@ -135,7 +135,11 @@ def _csv_value(text: str, name: str, datatype: str) -> Any:
 
 def parse_plain(body: bytes, layout: Layout) -> Question:
     """Read `{column: value}`, `{column: [values]}` or a list of objects; raises `InvalidInput`."""
-    request = parse_json(body)
+    return of_plain(parse_json(body), layout)
+
+
+def of_plain(request: Any, layout: Layout) -> Question:
+    """The same of parsed JSON."""
     if isinstance(request, list):
         columns = columns_of_rows(request, layout.names)
     elif isinstance(request, dict):

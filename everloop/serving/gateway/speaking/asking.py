@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 from everloop.core.clock import Micros, parse_time
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.serving.gateway.access import Door
-from everloop.serving.gateway.answer import Answered, Asked, Predictions
+from everloop.serving.gateway.answer import Answered, Asked, Failed, Predictions
 from everloop.serving.gateway.fleet import Fleet, Live, LiveRoute
 from everloop.serving.gateway.passing.relay import Scope
 from everloop.serving.gateway.speaking.limits import Limits, wall
@@ -16,6 +16,9 @@ from everloop.serving.gateway.speaking.replies import Header
 from everloop.serving.protocol.question import Question
 from everloop.serving.streaming.parts import Parts
 from everloop.serving.tracing.recording import HEADER, Trace, Tracer
+
+FAILED = "everloop.failed"
+"""Where a scope has the `Failed` of a question that was tried before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Desk:
         pinned: str,
         explain: bool = False,
         parts: Parts | None = None,
+        failed: Failed | None = None,
     ) -> Answered:
         """Predict and log; raises what `Predictions.answer` raises."""
         at: Micros = 0
@@ -51,7 +55,7 @@ class Desk:
             self.limits.take(route, self.door.caller(headers, self.fleet.table), wall())
         sticky = headers.get(b"everloop-sticky", b"")
         trace = self.tracer.begun(headers, route.route.project, route.route.traced_ppm)
-        asked = Asked(route, question, at, sticky, pinned, protocol, started, explain, parts, trace)
+        asked = Asked(route, question, at, sticky, pinned, protocol, started, explain, parts, trace, failed=failed)
         if trace is None:
             return await self.predictions.answer(asked)
         return await self._traced(asked, trace)

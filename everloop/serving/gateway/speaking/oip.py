@@ -6,10 +6,11 @@ from typing import Any
 
 from everloop import __version__
 from everloop.core.errors import EverloopError, NotFound, Unavailable
+from everloop.serving.gateway.answer import Failed
 from everloop.serving.gateway.faults import told
 from everloop.serving.gateway.passing.relay import Receive, Scope
 from everloop.serving.gateway.speaking import repository
-from everloop.serving.gateway.speaking.asking import Desk, explains, marks, pinned_by, taking
+from everloop.serving.gateway.speaking.asking import FAILED, Desk, explains, marks, pinned_by, taking
 from everloop.serving.gateway.speaking.replies import (
     JSON,
     Header,
@@ -35,7 +36,7 @@ async def reply(desk: Desk, scope: Scope, receive: Receive) -> Reply:
         desk.door.check(headers, desk.fleet.table, name.partition(".")[0])
         if parts[:1] == ["models"] and len(parts) in (3, 5) and parts[-1] == "infer":
             need_method(scope, "POST")
-            return await _infer(desk, headers, parts, receive, explain=explains(scope))
+            return await _infer(desk, (headers, scope.get(FAILED)), parts, receive, explain=explains(scope))
         if parts[:1] == ["repository"]:
             need_method(scope, "POST")
             return await _repository(desk, headers, parts[1:], receive)
@@ -99,9 +100,10 @@ async def _repository(desk: Desk, headers: Mapping[bytes, bytes], parts: list[st
 
 
 async def _infer(
-    desk: Desk, headers: Mapping[bytes, bytes], parts: list[str], receive: Receive, *, explain: bool
+    desk: Desk, asked: tuple[Mapping[bytes, bytes], Failed | None], parts: list[str], receive: Receive, *, explain: bool
 ) -> Reply:
-    started = time.monotonic()
+    headers, failed = asked
+    started = failed.started if failed else time.monotonic()
     route = desk.fleet.route(parts[1])
     if len(parts) == 5 and parts[2] != "versions":
         raise NotFound("there is no such path in the protocol", hint="/v2/models/<model>/versions/<version>/infer")
@@ -114,7 +116,7 @@ async def _infer(
         oip.chosen(question, live.shown)  # refuse before the model is asked
     explain = explain or question.parameters.get("explain") is True
     answered = await desk.answer(
-        route, question, headers, protocol="oip", started=started, pinned=pinned, explain=explain
+        route, question, headers, protocol="oip", started=started, pinned=pinned, explain=explain, failed=failed
     )
     model = (parts[1], str(answered.live.revision.number))
     content, header = oip.answer_body(question, answered.outputs, answered.answer, model, answered.parameters())

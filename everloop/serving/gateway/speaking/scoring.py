@@ -9,16 +9,17 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from everloop.core.errors import EverloopError, Unavailable
 from everloop.serving import protocol
-from everloop.serving.gateway.answer import Answered
+from everloop.serving.gateway.answer import Answered, Failed
 from everloop.serving.gateway.faults import told
 from everloop.serving.gateway.fleet import Live
 from everloop.serving.gateway.passing.relay import Receive, Scope
-from everloop.serving.gateway.speaking.asking import Desk, explains, marks, pinned_by, taking
+from everloop.serving.gateway.speaking.asking import FAILED, Desk, explains, marks, pinned_by, taking
 from everloop.serving.gateway.speaking.replies import JSON, Reply, as_json, body_of, error_headers, need_method, said
 from everloop.serving.protocol import openapi, scoring
 from everloop.serving.protocol.question import Question
@@ -50,7 +51,8 @@ async def reply(desk: Desk, scope: Scope, receive: Receive, address: str, leaf: 
             need_method(scope, "GET", "HEAD")
             return _told(desk, address, leaf)
         need_method(scope, "POST")
-        return await _answer(desk, headers, receive, address, leaf, explain=explains(scope))
+        asked = _Asked(headers, address, leaf, explains(scope), scope.get(FAILED))
+        return await _answer(desk, asked, receive)
     except EverloopError as error:
         content = scoring.error_body(said(error, address[:200]), error.status)
         return Reply(error.status, content, error_headers(error))
@@ -98,11 +100,19 @@ def _told(desk: Desk, address: str, leaf: str) -> Reply:
     return Reply(200, b"\n", plain)
 
 
-async def _answer(
-    desk: Desk, headers: Mapping[bytes, bytes], receive: Receive, address: str, leaf: str, *, explain: bool
-) -> Reply:
-    started = time.monotonic()
-    route = desk.fleet.route(address)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    headers: Mapping[bytes, bytes]
+    address: str
+    leaf: str
+    explain: bool
+    failed: Failed | None
+
+
+async def _answer(desk: Desk, asked: _Asked, receive: Receive) -> Reply:
+    headers, leaf = asked.headers, asked.leaf
+    started = asked.failed.started if asked.failed else time.monotonic()
+    route = desk.fleet.route(asked.address)
     pinned = pinned_by(headers)
     layout = taking(route, pinned).caller
     body = await body_of(headers, receive)
@@ -114,7 +124,14 @@ async def _answer(
     else:
         question = scoring.parse_plain(body, layout)
     answered = await desk.answer(
-        route, question, headers, protocol=leaf, started=started, pinned=pinned, explain=explain
+        route,
+        question,
+        headers,
+        protocol=leaf,
+        started=started,
+        pinned=pinned,
+        explain=asked.explain,
+        failed=asked.failed,
     )
     if leaf == "predict" and _ARROW in headers.get(b"accept", b"").decode("latin-1"):
         return _table(answered)

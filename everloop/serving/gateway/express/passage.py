@@ -1,0 +1,252 @@
+"""The short way itself: uvicorn's protocol, which answers ordinary questions before it makes an ASGI request of them.
+
+What is particular is handed to uvicorn as it came. A question whose model failed goes on the ordinary way, as one whose
+first try came to that: the endpoint's fallbacks answer it.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from everloop.core.errors import EverloopError
+from everloop.serving import wire
+from everloop.serving.columns import unpack_answer
+from everloop.serving.gateway.answer import Failed
+from everloop.serving.gateway.app import Gateway
+from everloop.serving.gateway.express.lines import Line, line_of, ordinary
+from everloop.serving.gateway.fleet import LiveRoute
+from everloop.serving.gateway.speaking.asking import FAILED, Desk
+from everloop.serving.gateway.speaking.replies import Reply, compressed
+from everloop.serving.protocol import oip, scoring
+from everloop.serving.protocol.question import Question
+
+_MOST_BYTES = 1 << 20
+"""Of a body that is held until it is whole; a larger one goes the ordinary way, which reads no faster than it works."""
+_COMPRESSIBLE = 1024
+_BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
+
+
+class Express:
+    """The short ways of one gateway."""
+
+    def __init__(self, desk: Desk, app: Gateway) -> None:
+        """Answer as `desk` does; what fails goes on in `app`."""
+        self.desk, self.app = desk, app
+        self._routes: Mapping[str, LiveRoute] = {}
+        self._lines: dict[bytes, Line | None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def line(self, url: bytes) -> Line | None:
+        """The line of an address, if its questions go the short way."""
+        routes = self.desk.fleet.routes
+        if routes is not self._routes:
+            self._routes, self._lines = routes, {}
+        try:
+            return self._lines[url]
+        except KeyError:
+            line = line_of(routes, url)
+            if line is not None:
+                self._lines[url] = line
+            return line
+
+    def take(self, protocol: Any, line: Line, body: bytes) -> bool:
+        """Ask the model for a whole request; False, and nothing was done, for one that is particular."""
+        headers = dict(protocol.headers)
+        crew, desk = line.crew, self.desk
+        if not ordinary(headers) or not crew.ready.is_set() or crew.waiting >= line.route.route.max_queue:
+            return False
+        try:
+            desk.door.check(headers, desk.fleet.table, line.route.route.project)
+            read = line.read(headers, body)
+        except Exception:  # noqa: BLE001 - nothing was done yet: the ordinary way comes to the same, and tells it
+            return False
+        if read is None:
+            return False
+        passage = Passage(self, protocol, line, read, (headers, body))
+        try:
+            crew.send(read[0], read[1], passage.started + line.seconds, passage)
+        except EverloopError:
+            return False
+        protocol.cycle = passage  # not before: it would have to wait behind itself
+        return True
+
+    def later(self, passage: "Passage", error: Exception) -> None:
+        """Have the ordinary way answer a question whose first try came to `error`."""
+        task = asyncio.get_running_loop().create_task(passage.otherwise(error))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class Passage:
+    """A question on its way; who waits for its answer, and what uvicorn asks of a request that is under way."""
+
+    __slots__ = (
+        "_asked", "_express", "_line", "_protocol", "_read", "_scope", "_url", "disconnected", "keep_alive",
+        "message_event", "response_complete", "started",
+    )  # fmt: skip
+
+    def __init__(self, express: Express, protocol: Any, line: Line, read: Any, asked: tuple[Any, bytes]) -> None:
+        """`read` is what `line` read of `asked`, headers and body."""
+        self.started = time.monotonic()
+        self._express, self._protocol, self._line, self._read, self._asked = express, protocol, line, read, asked
+        self._scope, self._url = protocol.scope, protocol.url
+        self.keep_alive = protocol.parser.should_keep_alive()
+        self.disconnected = self.response_complete = False
+        self.message_event = self
+        """uvicorn sets it when the caller leaves; nobody waits for that here."""
+
+    def set(self) -> None:
+        """Nothing to wake."""
+
+    def done(self) -> bool:
+        """Whether it was answered."""
+        return self.response_complete
+
+    def set_exception(self, error: Exception) -> None:
+        """The model did not answer."""
+        self._express.later(self, error)
+
+    def set_result(self, frame: wire.Frame) -> None:
+        """Log the answer and write the reply."""
+        try:
+            content, head = self._answered(frame)
+        except Exception as error:  # noqa: BLE001 - the ordinary way is the edge: it says so and writes it to the log
+            self._express.later(self, error)
+            return
+        self._write(200, head, content)
+
+    def _answered(self, frame: wire.Frame) -> tuple[bytes, bytes]:
+        line = self._line
+        payload, rows, question = self._read
+        live, crew = line.live, line.crew
+        took = int((time.monotonic() - self.started) * 1e6)
+        answer = unpack_answer(crew.outputs, frame.payload, rows)
+        said = (crew.outputs_raw, frame.payload)
+        predictions = self._express.desk.predictions
+        identity = predictions.log_line(line.route.route, live, (rows, payload), said, took=took, protocol=line.leaf)
+        if line.node >= 0:
+            live.nodes[line.node].answered(rows, took)
+        live.counters.answered(rows, took)
+        revision = live.revision.id
+        parameters = {"revision": revision, "prediction_id": identity} if identity else {"revision": revision}
+        head = b"everloop-revision: %b\r\n" % revision.encode()
+        if identity:
+            head += b"everloop-prediction-id: %b\r\n" % identity.encode()
+        return self._content(question, answer, parameters, head)
+
+    def _content(
+        self, question: Question | None, answer: Any, parameters: dict[str, Any], head: bytes
+    ) -> tuple[bytes, bytes]:
+        line = self._line
+        binary = None
+        if question is None:
+            content = scoring.answer_body(line.crew.shown, answer, parameters)
+        else:
+            model = (line.address, str(line.live.revision.number))
+            content, binary = oip.answer_body(question, line.crew.shown, answer, model, parameters)
+        if binary is not None:
+            head += _BINARY % binary
+        else:
+            head += b"content-type: application/json\r\n"
+        if len(content) > _COMPRESSIBLE and b"accept-encoding" in self._asked[0]:
+            reply = compressed(Reply(200, content, ()), self._asked[0])
+            content = reply.body
+            head += b"".join(b"%b: %b\r\n" % header for header in reply.headers)
+        return content, head
+
+    def _write(self, status: int, head: bytes, content: bytes) -> None:
+        """The reply in one write; then the connection is free for the next question."""
+        self.response_complete = True
+        protocol = self._protocol
+        if self.disconnected or protocol.transport.is_closing():
+            return
+        parts = [STATUS_LINE[status], *(b"%b: %b\r\n" % pair for pair in protocol.server_state.default_headers), head]
+        if not self.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts += (b"content-length: %d\r\n\r\n" % len(content), content)
+        protocol.transport.write(b"".join(parts))
+        if not self.keep_alive:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+    async def otherwise(self, error: Exception) -> None:
+        """Go on the ordinary way, with what the first try came to."""
+        url = self._url
+        scope = {**self._scope, "method": "POST", "path": url.decode("ascii"), "raw_path": url, "query_string": b""}
+        scope[FAILED] = Failed(self._line.live, error, self.started)
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": self._asked[1], "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        try:
+            await self._express.app(scope, receive, send)
+            start, body = sent
+            headers = [pair for pair in start["headers"] if pair[0] != b"content-length"]
+            self._write(start["status"], b"".join(b"%b: %b\r\n" % pair for pair in headers), body["body"])
+        finally:
+            if not self.response_complete:
+                self._protocol.transport.close()
+
+
+class Expressing(HttpToolsProtocol):
+    """uvicorn's protocol, which takes the short way with ordinary questions."""
+
+    ways: ClassVar[Express]
+    line: Line | None = None
+    """Of the request whose body is held."""
+    held: list[bytes]
+    size: int
+
+    def on_headers_complete(self) -> None:
+        """Hold a request that may go the short way."""
+        if self._free() and (line := self.ways.line(self.url)) is not None:
+            self.line, self.held, self.size = line, [], 0
+        else:
+            super().on_headers_complete()
+
+    def _free(self) -> bool:
+        """Whether it is a request that may go the short way, and no other is under way on this connection."""
+        parser, cycle = self.parser, self.cycle
+        if parser.get_method() != b"POST" or self.expect_100_continue or parser.should_upgrade():
+            return False
+        return (cycle is None or cycle.response_complete) and bool(parser.get_http_version() == "1.1")
+
+    def on_body(self, body: bytes) -> None:
+        """Hold a part of its body."""
+        if self.line is None:
+            super().on_body(body)
+            return
+        self.held.append(body)
+        self.size += len(body)
+        if self.size > _MOST_BYTES:
+            self._ordinary()
+
+    def on_message_complete(self) -> None:
+        """Take it, or give it to uvicorn."""
+        line = self.line
+        if line is not None:
+            body = self.held[0] if len(self.held) == 1 else b"".join(self.held)
+            if self.ways.take(self, line, body):
+                self.line, self.held = None, []
+                return
+            self._ordinary()
+        super().on_message_complete()
+
+    def _ordinary(self) -> None:
+        """Give uvicorn what was held."""
+        held, self.line, self.held = self.held, None, []
+        super().on_headers_complete()
+        for part in held:
+            super().on_body(part)
+
+
+def express(protocol: type[Any], ways: Express) -> type[Any]:
+    """The HTTP protocol with the short way."""
+    return type("Expressed", (Expressing, protocol), {"ways": ways})
