@@ -60,13 +60,14 @@ class Visit:
         """A value of the query."""
         return self.request.query_params.get(name, default)
 
-    def whole(self, name: str, default: int | None = None) -> int | None:
-        """A whole number of the query; raises `InvalidInput`."""
-        text = self.query(name)
+    def whole(self, name: str, default: int | None = None, *, posted: bool = False) -> int | None:
+        """A whole number of the query, or of the form; raises `InvalidInput`."""
+        text = self.form.get(name, "") if posted else self.query(name)
         if not text:
             return default
         if not (text.isascii() and text.isdigit() and len(text) < 16):
-            raise InvalidInput(f"{name}={text!r} is no whole number", hint="correct the address")
+            where = "the form" if posted else "the address"
+            raise InvalidInput(f"{name}={text!r} is no whole number", hint=f"correct {where}")
         return int(text)
 
     def zoom(self, name: str, *, read: bool = True) -> Zoom:

@@ -242,6 +242,15 @@ def test_parallel_lines_are_interrupted_where_a_value_is_missing():
     assert chart.rows == (("whole", 1.0, 2.0, 3.0), ("torn", 2.0, None, 1.0))
 
 
+def test_a_range_that_reaches_beyond_its_axis_ends_with_it():
+    rows = [Row(str(value), {"a": value, "b": 1.0}) for value in (1.0, 100.0, 10_000.0)]
+    for span in ((-1.0, 100.0), (-math.inf, 100.0), (0.0, 100.0)):
+        chart = parallel_chart(rows, ("a", "b"), title="three runs", brushes={"a": span})
+        assert chart.data["axes"][0]["kind"] == "log"
+        (brush,) = classed(drawn(chart), "brush")
+        assert (brush.get("y"), brush.get("height")) == ("50%", "50%")
+
+
 def test_values_as_people_read_them():
     assert number(1234567) == "1,234,567"
     assert number(0.123456) == "0.1235"

@@ -77,7 +77,8 @@ def parallel_chart(
 
 def _wide(values: Sequence[Any]) -> bool:
     """Whether numbers reach over so many powers of ten that only a logarithmic axis tells them apart."""
-    held = [value for value in values if value is not None]
+    probe = Scale("linear", 0.0, 1.0, ())
+    held = [value for value in values if isinstance(value, str) or probe.holds(value)]
     if not held or not all(isinstance(value, int | float) and value > 0 for value in held):
         return False
     return bool(max(held) / min(held) >= _RATIO)
@@ -101,6 +102,13 @@ def _path(places: Sequence[tuple[float, float | None]]) -> str:
     return "".join(parts)
 
 
+def _edge(scale: Scale, value: float) -> float:
+    """Where the edge of a range lies; one beyond the axis, which may have no place on it, at the axis's end."""
+    if scale.low < value < scale.high:
+        return scale.at(value)
+    return 0.0 if value <= scale.low else 1.0
+
+
 def _axis(name: str, scale: Scale, at: float, brush: tuple[float, float] | None) -> str:
     where = percent(at)
     side = "end" if at >= 0.999 else ""
@@ -112,8 +120,7 @@ def _axis(name: str, scale: Scale, at: float, brush: tuple[float, float] | None)
     )
     shown = ""
     if brush is not None and scale.kind != "band":
-        low, high = sorted((scale.at(brush[0]), scale.at(brush[1])))
-        low, high = max(low, 0.0), min(high, 1.0)
+        low, high = sorted(_edge(scale, edge) for edge in brush)
         shown = (
             f'<svg x="{where}" overflow="visible"><rect class="brush" x="-7" width="14" y="{percent(1 - high)}" '
             f'height="{percent(max(high - low, 0.0))}"/></svg>'

@@ -150,7 +150,7 @@ def compare(visit: Visit) -> Response:
 def act(visit: Visit) -> Response:
     """Description, tags and aliases."""
     name, wanted, form = visit.part("name"), visit.part("act"), visit.form
-    number = int(form.get("number") or 0)
+    number = visit.whole("number", posted=True) or 0
     if wanted == "describe":
         visit.ask("models.describe", name=name, number=number, description=form.get("description", "").strip())
     elif wanted == "tag":

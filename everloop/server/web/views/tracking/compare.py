@@ -1,5 +1,6 @@
 """Runs side by side: what differs, curves over each other, parallel coordinates, scatter; each view is an address."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from starlette.responses import Response
 
 from everloop.core.errors import InvalidInput
 from everloop.server.web.charts import Chart, Row, Thing, histogram_chart, parallel_chart, scatter_chart
+from everloop.server.web.charts.scale import LARGEST
 from everloop.server.web.views.tracking import curves
 from everloop.server.web.visit import Visit
 
@@ -167,7 +169,7 @@ def _numeric(compared: Compared) -> list[str]:
 def _shades(compared: Compared, column: str) -> dict[str, float]:
     """For each run the rank of its value in a column, from 0 to 1; runs without one are left out."""
     values = compared.columns[column]
-    ordered = sorted({value for value in values if isinstance(value, float)})
+    ordered = sorted({value for value in values if isinstance(value, float) and not math.isnan(value)})
     place = {value: index / max(len(ordered) - 1, 1) for index, value in enumerate(ordered)}
     return {name: place[value] for name, value in zip(compared.names, values, strict=True) if value in place}
 
@@ -223,6 +225,8 @@ def brushes_of(visit: Visit, columns: Sequence[str]) -> dict[str, tuple[float, f
         except ValueError as error:
             hint = "write brush=metrics.loss:0.1..0.5"
             raise InvalidInput(f"brush={text!r} is no range of a column", hint=hint) from error
+        if math.isnan(low) or math.isnan(high):
+            raise InvalidInput(f"brush={text!r} is no range of a column", hint="write brush=metrics.loss:0.1..0.5")
         if column in columns:
             found[column] = (low, high)
     return found
@@ -257,11 +261,11 @@ def _scatter(compared: Compared) -> dict[str, Any]:
 
 
 def _bins(values: Sequence[Any]) -> list[tuple[float, float, float]]:
-    """How many runs lie in each of some bins of equal width."""
-    held = sorted(value for value in values if isinstance(value, float))
-    if not held or held[0] == held[-1]:
+    """How many runs lie in each of some bins of equal width; values that no axis can show are left out."""
+    held = sorted(value for value in values if isinstance(value, float) and abs(value) <= LARGEST)
+    width = (held[-1] - held[0]) / _BINS if held else 0.0
+    if not width:  # one value, or values too near to divide by what lies between them
         return [(held[0], held[0], float(len(held)))] if held else []
-    width = (held[-1] - held[0]) / _BINS
     counts = [0.0] * _BINS
     for value in held:
         counts[min(int((value - held[0]) / width), _BINS - 1)] += 1
