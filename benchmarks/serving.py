@@ -1,16 +1,14 @@
 """The gateway against a bare uvicorn application that runs the same model; one JSON object a line (see `figure`).
 
-    python benchmarks/serving.py [--quick] [--peers [NAME …]]
+    python benchmarks/serving.py [--quick] [--peers [NAME …]] [--kept FOLDER]
 
 Model: HistGradientBoostingClassifier, 100 trees, 20 features, one row a request. Ours goes through the gateway, the
 feature-less route, a model worker and the prediction log; the peer parses JSON and calls `predict_proba` in the one
 process that answers. Both listen on a pre-bound socket, use uvloop and httptools, and one thread. Answers are compared
-first. The load generator is a closed loop over keep-alive connections in this process; it takes CPU from both alike,
-so CPU per request is the steadiest figure.
+first. The load is `wrk`, which is light: the servers have the machine.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import pickle
@@ -22,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +29,9 @@ import msgspec
 import numpy as np
 import polars as pl
 import psutil
-import uvloop
 from figure import Record, figure, tell
+from serving_graph import graph_revision
+from serving_load import Cell, cpu_of, loaded
 from serving_peers import PEERS, ended, installed, last_words, started
 from serving_peers import encoded as peer_question
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -51,6 +50,8 @@ from everloop.serving.graph.nodes import Switch, node_of
 from everloop.serving.table import INLINE, Revision, Route, Table
 from everloop.store import open_store
 
+Wanted = tuple[Sequence[str], Path | None]
+"""Names of peers, and where their environments are kept."""
 FEATURES = [f"f{n}" for n in range(20)]
 IDENTITY = f"b3:{1:064x}"
 PEER = """
@@ -77,90 +78,6 @@ uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
 
 
 @dataclass
-class Cell:
-    """What one closed loop measured."""
-
-    seconds: list[float] = field(default_factory=list)
-    cpu: float = 0.0
-    wall: float = 0.0
-
-    def quantile(self, share: float) -> float:
-        """Milliseconds."""
-        return float(np.quantile(self.seconds, share)) * 1e3
-
-    @property
-    def rate(self) -> float:
-        """Requests a second."""
-        return len(self.seconds) / self.wall
-
-    @property
-    def cpu_each(self) -> float:
-        """CPU milliseconds of all server processes per request."""
-        return self.cpu / len(self.seconds) * 1e3
-
-
-class Connection(asyncio.Protocol):
-    """One keep-alive connection that asks again as soon as it is answered."""
-
-    def __init__(self, request: bytes, cell: Cell, until: float) -> None:
-        self.request, self.cell, self.until = request, cell, until
-        self.rest, self.started = b"", 0.0
-        self.ended = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: Any) -> None:
-        """Ask for the first time."""
-        self.transport = transport
-        self.ask()
-
-    def ask(self) -> None:
-        """Ask once."""
-        self.started = time.perf_counter()
-        self.transport.write(self.request)
-
-    def data_received(self, data: bytes) -> None:
-        """Take a piece of an answer."""
-        self.rest += data
-        head, found, body = self.rest.partition(b"\r\n\r\n")
-        if not found:
-            return
-        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-        whole = len(body) >= int(length) if length else body.endswith(b"0\r\n\r\n")  # else it is chunked
-        if not whole:
-            return
-        assert head.startswith(b"HTTP/1.1 200"), self.rest
-        now = time.perf_counter()
-        self.cell.seconds.append(now - self.started)
-        self.rest = b""
-        if now < self.until:
-            self.ask()
-        else:
-            self.transport.close()
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        """Say that it ended."""
-        self.ended.set_result(None)
-
-
-async def closed_loop(port: int, request: bytes, connections: int, seconds: float) -> Cell:
-    """Ask from `connections` connections for `seconds`."""
-    cell, loop = Cell(), asyncio.get_running_loop()
-    started = time.perf_counter()
-    made = [
-        (await loop.create_connection(lambda: Connection(request, cell, started + seconds), "127.0.0.1", port))[1]
-        for _ in range(connections)
-    ]
-    await asyncio.gather(*(connection.ended for connection in made))
-    cell.wall = time.perf_counter() - started
-    return cell
-
-
-def cpu_of(pid: int) -> float:
-    """CPU seconds of a process tree."""
-    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
-
-
-@dataclass
 class Server:
     """A running server."""
 
@@ -170,17 +87,11 @@ class Server:
     began: float = 0.0
 
 
-def measure(server: Server, body: bytes, connections: int, seconds: float, kind: str = "") -> Cell:
-    """Warm up, then measure one cell; `kind` are the headers that say what the body is, JSON if empty."""
-    path, port, pid = server.path, server.port, server.process.pid
-    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\n{kind or 'content-type: application/json'}\r\n"
-    request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(closed_loop(port, request, connections, min(1.0, seconds / 2)))
-        before = cpu_of(pid)
-        cell = runner.run(closed_loop(port, request, connections, seconds))
-    cell.cpu = cpu_of(pid) - before
-    return cell
+def measure(server: Server, body: bytes, connections: int, seconds: float, kind: dict[str, str] | None = None) -> Cell:
+    """Warm up, then measure one cell; `kind` are the headers that say what the body is, JSON if None."""
+    url = f"http://127.0.0.1:{server.port}{server.path}"
+    headers = kind or {"content-type": "application/json"}
+    return loaded((url, server.process.pid), body, headers, connections, max(int(seconds), 1))
 
 
 def listening() -> socket.socket:
@@ -217,6 +128,8 @@ def start_ours(home: Path, model: Any, rows: Any) -> Server:
     parts = {"model champion": revision.workers[""]}  # the same worker
     switched = msgspec.structs.replace(revision, graph=graph, parts=parts)
     routes = [Route("b", "m", [revision]), Route("b", "g", [switched])]
+    looked = graph_revision(home, revision, FEATURES, float(rows[0, -1]))
+    routes += [Route("b", "whole", [looked], least=0)]
     routes += [Route("b", "onnx", [beside], least=0), Route("b", "inline", [within], least=0)]
     tables.write(home / "serving" / "routes.json", Table(1, "production", routes), key)
     bound = listening()
@@ -247,16 +160,19 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one second a cell instead of four")
     names = [peer.name for peer in PEERS]
     parser.add_argument("--peers", nargs="*", default=names, choices=names, help="installed by uv; none: without")
+    parser.add_argument("--kept", type=Path, help="a folder where the peers' environments are kept for the next run")
     arguments = parser.parse_args()
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is not installed (apt install wrk)")
     seconds = 1.0 if arguments.quick else 4.0
     rng = np.random.default_rng(11)
     table = rng.normal(size=(4000, 20))
     model = HistGradientBoostingClassifier(max_iter=100, early_stopping=False, random_state=1)
     model.fit(table, table[:, 0] + rng.normal(size=4000) > 0)
-    return 0 if tell(figures(model, table[:100], seconds, arguments.peers)) else 1
+    return 0 if tell(figures(model, table[:100], seconds, (arguments.peers, arguments.kept))) else 1
 
 
-def figures(model: Any, rows: Any, seconds: float, names: Sequence[str]) -> Iterator[Record]:
+def figures(model: Any, rows: Any, seconds: float, peers: Wanted) -> Iterator[Record]:
     """Start both, compare their answers, and tell everything."""
     body = encoded(rows[:1])
     with tempfile.TemporaryDirectory() as folder:
@@ -269,9 +185,10 @@ def figures(model: Any, rows: Any, seconds: float, names: Sequence[str]) -> Iter
             yield figure("idle memory, gateway and worker", "MB", idle_memory(ours.process.pid), limit=220.0)
             servers.append(start_peer(Path(folder), model))
             checked(servers[1], body, model, rows)
+            checked(replace(ours, path=GRAPH), looked_up(rows[:1]), model, rows)
             bare = yield from compare(ours, servers[1], rows, seconds, in_process(model, rows[:1]))
             yield logging_cost(rows)
-            yield from against_peers(bare, (model, rows, seconds), names, Path(folder))
+            yield from against_peers(bare, (model, rows, seconds), peers, Path(folder))
         finally:
             for server in servers:
                 server.process.send_signal(signal.SIGTERM)
@@ -300,12 +217,12 @@ def compare(ours: Server, theirs: Server, rows: Any, seconds: float, floor: floa
     one, many = (encoded(rows[:count]) for count in (1, 100))
     a1, b1 = (measure(server, one, 1, seconds) for server in (ours, theirs))
     a32, b32 = (measure(server, one, 32, seconds) for server in (ours, theirs))
-    added = a1.quantile(0.5) - b1.quantile(0.5)
+    added = a1.p50 - b1.p50
     at_one, at_32 = "one row, 1 connection", "one row, 32 connections"
-    yield figure(f"{at_one}, p50", "ms", a1.quantile(0.5), peer=PEER_NAME, theirs=b1.quantile(0.5), floor=floor)
+    yield figure(f"{at_one}, p50", "ms", a1.p50, peer=PEER_NAME, theirs=b1.p50, floor=floor)
     yield figure(f"{at_one}, p50 over the peer's", "ms", added, limit=0.6)
-    yield against(f"{at_one}, p99", a1.quantile(0.99), b1.quantile(0.99), 1 / 2.5)
-    yield against(f"{at_32}, p99", a32.quantile(0.99), b32.quantile(0.99), 1 / 1.3)
+    yield against(f"{at_one}, p99", a1.p99, b1.p99, 1 / 2.5)
+    yield against(f"{at_32}, p99", a32.p99, b32.p99, 1 / 1.3)
     yield against(f"{at_32}, CPU a request", a32.cpu_each, b32.cpu_each, None)
     yield figure(
         f"{at_32}, requests over the peer's",
@@ -326,10 +243,14 @@ def compare(ours: Server, theirs: Server, rows: Any, seconds: float, floor: floa
     )
     yield from compiled(ours, (b1, b32, b100), rows, seconds)
     # last and in turns: what machines do meanwhile must not fall on one of them
-    turns = [measure(replace(ours, path=path), one, 1, seconds / 2) for path in (*(ours.path, SWITCHED) * 2,)]
-    plain, switched = ([s for turn in turns[place::2] for s in turn.seconds] for place in (0, 1))
-    added = (float(np.median(switched)) - float(np.median(plain))) * 1e3
-    yield figure("a switch in front of the model, p50 over the model's", "ms", added, limit=0.25)
+    questions = {ours.path: one, SWITCHED: one, GRAPH: looked_up(rows[:1])}
+    places = [replace(ours, path=path) for path in questions]
+    turns = [[measure(place, questions[place.path], 1, seconds).p50 for place in places] for _ in range(3)]
+    plain, switched, whole = (float(np.median(told)) for told in zip(*turns, strict=True))
+    yield figure("a switch in front of the model, p50 over the model's", "ms", switched - plain, limit=0.25)
+    yield figure(
+        "look-up, transform, model and switch, p50 over the model's", "ms", whole - plain, limit=0.25, p50=whole
+    )
     return a32.rate
 
 
@@ -343,9 +264,7 @@ def compiled(ours: Server, theirs: tuple[Cell, Cell, Cell], rows: Any, seconds: 
         alone, many = measure(there, one, 1, seconds), measure(there, one, 32, seconds)
         where = "in the gateway" if name == "inline" else "in a worker"
         goal = {"limit": 0.35} if name == "inline" else {}
-        yield figure(
-            f"compiled, {where}, 1 connection, p50", "ms", alone.quantile(0.5), theirs=bare1.quantile(0.5), **goal
-        )
+        yield figure(f"compiled, {where}, 1 connection, p50", "ms", alone.p50, theirs=bare1.p50, **goal)
         times = {"limit": 7.0} if name == "inline" else {}
         rate = {"requests_per_second": round(many.rate)}
         yield figure(
@@ -358,7 +277,7 @@ def compiled(ours: Server, theirs: tuple[Cell, Cell, Cell], rows: Any, seconds: 
         )
     raw = np.ascontiguousarray(rows, np.float64).tobytes()
     there = replace(ours, path="/v2/models/b.m/infer")
-    kind = "content-type: application/octet-stream\r\ninference-header-content-length: 0"
+    kind = {"content-type": "application/octet-stream", "inference-header-content-length": "0"}
     binary = measure(there, raw, 32, seconds, kind)
     yield figure(
         "100 rows as a binary tensor, 32 connections, requests over the bare application's",
@@ -387,14 +306,15 @@ def logging_cost(rows: Any) -> Record:
     return figure("prediction log, median of a request", "µs", float(np.median(taken)) * 1e6, limit=5.0)
 
 
-def against_peers(rate: float, what: tuple[Any, Any, float], names: Sequence[str], folder: Path) -> Iterator[Record]:
+def against_peers(rate: float, what: tuple[Any, Any, float], peers: Wanted, folder: Path) -> Iterator[Record]:
     """Each peer in turn: its latency, rate, start and memory, and how many times more we serve."""
     model, rows, seconds = what
+    names, kept = peers
     best = 0.0
     for peer in (one for one in PEERS if one.name in names):
         home = folder / peer.name.replace(" ", "-")
         home.mkdir()
-        env, reason = installed(peer, home)
+        env, reason = installed(peer, home if kept is None else kept.resolve() / home.name)
         if env is None:
             sys.stderr.write(f"{peer.name}: not installed: {reason}\n")
             continue
@@ -426,8 +346,8 @@ def against_peers(rate: float, what: tuple[Any, Any, float], names: Sequence[str
             more_is_better=True,
             peer=peer.name,
             theirs=round(together.rate),
-            p50_ms=round(alone.quantile(0.5), 2),
-            p99_at_32_ms=round(together.quantile(0.99), 1),
+            p50_ms=round(alone.p50, 2),
+            p99_at_32_ms=round(together.p99, 1),
             hundred_rows_per_second=round(wide.rate),
             start_seconds=round(took, 1),
             memory_mb=round(memory),
@@ -439,7 +359,7 @@ def against_peers(rate: float, what: tuple[Any, Any, float], names: Sequence[str
         )
 
 
-SWITCHED = "/endpoints/b/g/predict"
+SWITCHED, GRAPH = "/endpoints/b/g/predict", "/endpoints/b/whole/predict"
 PEER_NAME = "bare uvicorn"
 
 
@@ -453,6 +373,12 @@ def encoded(rows: Any) -> bytes:
     """The question for these rows: values for one, lists for several."""
     columns = {name: rows[:, place].tolist() for place, name in enumerate(FEATURES)}
     return json.dumps({n: v[0] for n, v in columns.items()} if len(rows) == 1 else columns).encode()
+
+
+def looked_up(row: Any) -> bytes:
+    """The question for the same row where the last feature is looked up."""
+    values = {name: row[0, place] for place, name in enumerate(FEATURES[:-1])}
+    return json.dumps({**values, "place": "7"}).encode()
 
 
 def idle_memory(pid: int) -> float:

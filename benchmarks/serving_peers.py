@@ -207,6 +207,8 @@ def installed(peer: Peer, folder: Path) -> tuple[Path | None, str]:
     if uv is None:
         return None, "uv is not on the PATH"
     home = folder / "env"
+    if (home / "whole").exists():
+        return home, ""
     same = [f"{name}=={version(name)}" for name in ("scikit-learn", "orjson")]
     more = ["numpy"] if peer.packages else []
     for command in (
@@ -220,6 +222,7 @@ def installed(peer: Peer, folder: Path) -> tuple[Path | None, str]:
             return None, f"not installed within {INSTALL_SECONDS} s"
         if done.returncode:
             return None, (done.stderr.strip().splitlines() or ["uv failed"])[-1][:200]
+    (home / "whole").touch()
     return home, ""
 
 
