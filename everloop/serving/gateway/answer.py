@@ -153,7 +153,10 @@ class Predictions:
 
     async def answer(self, asked: Asked) -> Answered:
         """Predict and log. Raises `InvalidInput`, `NotFound`, `StepFailed`, `Unavailable`, `StorageFull`."""
-        answered = await self._answered(asked)
+        try:
+            answered = await self._answered(asked)
+        finally:
+            asked.route.said = None
         cached = asked.route.cached
         if cached is not None and not answered.fallback and not asked.pinned and asked.parts is None:
             self.cache.put(_question(asked), answered.outputs, answered.answer, answered.rows, cached.most)

@@ -37,6 +37,8 @@ class Looked(NamedTuple):
 _SLOW_SECONDS = 0.005
 _SUSPECT_SECONDS = 30.0
 """A store that took longer than that, or did not answer, is asked from threads for so long."""
+_UNKNOWN_SECONDS = 1.0
+"""A server that was never asked is asked from threads for so long: connections are made, each by several questions."""
 
 
 class Features:
@@ -56,7 +58,11 @@ class Features:
         While it is quick it is asked at once, for a thread would cost more than the answer.
         """
         now = time.monotonic()
-        if now < self._suspect.get(wanted.scope, 0.0):
+        suspect = self._suspect.get(wanted.scope)
+        if suspect is None:
+            served = is_served(place_of(self._home, wanted.scope.partition("/")[2]))
+            suspect = self._suspect[wanted.scope] = now + _UNKNOWN_SECONDS if served else 0.0
+        if now < suspect:
             return await asyncio.to_thread(self.read, wanted, columns, rows, at)
         try:
             return self.read(wanted, columns, rows, at)

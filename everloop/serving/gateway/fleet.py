@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import orjson
 
 from everloop.core.coherence import walk
 from everloop.core.errors import EverloopError, InvalidInput, NotFound
@@ -134,6 +135,8 @@ class LiveRoute:
     """Ways to answer when the chosen revision did not, in their order."""
     cached: Instead | None = field(init=False)
     """The one among them that keeps answers."""
+    said: bytes | None = field(init=False, default=None)
+    """What the gateway tells of it, as JSON; None when something changed since."""
     _hash: Any = field(init=False)
     _limits: list[int] = field(init=False)
     _dealt: list[Live] = field(init=False)
@@ -216,6 +219,10 @@ class Fleet:
         self._processes: dict[bytes, Crew] = {}
         self._counters: dict[tuple[str, str], tuple[Counters, dict[int, NodeCounters], ShadowCounters]] = {}
         self._awake: set[Any] = set()
+        self._users: dict[Any, list[str]] = {}
+        """The addresses of those who ask a crew."""
+        self._seen_of: dict[Any, tuple[Any, ...]] = {}
+        """How crews that were not asleep were when it was told last."""
         self._retiring: set[asyncio.Task[None]] = set()
         self.looked = asyncio.Event()
         """Set once the first table was looked for: before that nobody should be told that an endpoint is not there."""
@@ -307,6 +314,10 @@ class Fleet:
             routes[route.address] = LiveRoute(route, [self._live(route, revision) for revision in route.revisions])
         self.routes = routes
         self.table = table
+        self._users = {}
+        for address, live in ((address, live) for address, one in routes.items() for live in one.live):
+            for crew in (*live.workers.values(), *([live.explainer] if live.explainer else [])):
+                self._users.setdefault(crew, []).append(address)
 
     def _live(self, route: Route, revision: Revision) -> Live:
         workers = {name: self._processes[_key(part)] for name, part in revision.workers.items()}
@@ -373,17 +384,33 @@ class Fleet:
         """Whether every endpoint can answer."""
         return all(route.champion.state in ("ready", "asleep") for route in self.routes.values() if route.live)
 
-    def told(self) -> dict[str, Any]:
-        """What is live and what was counted, as JSON."""
+    def standing(self) -> dict[str, Any]:
+        """Which table is live, and what is wrong with newer ones, as JSON."""
         return {
             "sequence": self.table.sequence if self.table else -1,
             "environment": self.table.environment if self.table else "",
             "problems": dict(self.problems),
-            "endpoints": {
-                address: {live.revision.id: _told(live) for live in route.live}
-                for address, route in self.routes.items()
-            },
         }
+
+    def told(self) -> tuple[bool, list[bytes]]:
+        """What is live and what was counted, a member of a JSON object each; whether something changed since."""
+        self._look_at_crews()
+        changed = [(address, route) for address, route in self.routes.items() if route.said is None]
+        for address, route in changed:
+            told = {address: {live.revision.id: _told(live) for live in route.live}}
+            route.said = orjson.dumps(told)[1:-1]
+        return bool(changed), [route.said for route in self.routes.values() if route.said is not None]
+
+    def _look_at_crews(self) -> None:
+        """Whoever asks a crew that is not as it was, has changed."""
+        now = {
+            crew: (crew.state, crew.waiting, crew.restarts, tuple(crew.pids), crew.engine, crew.problem)
+            for crew in (*self._awake, *self._seen_of)
+        }
+        for crew in [crew for crew, state in now.items() if state != self._seen_of.get(crew)]:
+            for address in self._users.get(crew, ()):
+                self.routes[address].said = None
+        self._seen_of = {crew: state for crew, state in now.items() if state[0] != "asleep" and crew in self._users}
 
 
 def _key(part: Part) -> bytes:

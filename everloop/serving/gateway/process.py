@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
 import uvicorn
 import uvloop
 
@@ -36,7 +35,7 @@ from everloop.serving.gateway.passing.carry import Carrier
 from everloop.serving.gateway.rpc.splice import Switchboard, switched
 from everloop.serving.gateway.shadows import Shadows
 from everloop.serving.gateway.speaking.asking import Desk
-from everloop.serving.table import write_atomically
+from everloop.serving.gateway.telling.sheet import Sheet
 from everloop.serving.tracing.exporting import Exporter
 
 _TELL_SECONDS = 0.5
@@ -69,15 +68,12 @@ class Server(uvicorn.Server):
         yield
 
 
-async def tell(fleet: Fleet, lookups: Lookups, cache: Cache, path: Path, started: str) -> None:
-    """Write the counters to `path` twice a second, for ever; before, forget answers of somebody who was erased."""
+async def tell(fleet: Fleet, lookups: Lookups, cache: Cache, sheet: Sheet) -> None:
+    """Write the counters twice a second, for ever; before, forget answers of somebody who was erased."""
     while True:
         began = time.monotonic()
         cache.follow()
-        told = {"gateway": path.stem, "pid": os.getpid(), "started": started, "wall": time.time_ns() // 1000}
-        with contextlib.suppress(OSError):  # a full disk must not end the gateway
-            said = {**told, **fleet.told(), "features": lookups.told(), "kept": cache.rows, "forgot": cache.epoch}
-            write_atomically(path, orjson.dumps(said), fsync=False)
+        sheet.write(fleet, {"features": lookups.told(), "kept": cache.rows, "forgot": cache.epoch})
         took = time.monotonic() - began  # thousands of endpoints take tens of milliseconds: then it tells less often
         await asyncio.sleep(min(max(_TELL_SECONDS, _TELL_SHARE * took), _TELL_MOST))
 
@@ -102,7 +98,8 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     home: Path = arguments.home / "serving"
     appender = log.Appender(home / "log" / arguments.name, fsync=arguments.fsync)
     shadows = Shadows(log.Appender(home / "shadow" / arguments.name))
-    nonce, stats = secrets.randbits(32), home / "stats" / f"{arguments.name}.json"
+    nonce = secrets.randbits(32)
+    sheet = Sheet(home / "stats" / f"{arguments.name}.json", f"{nonce:08x}")
     fleet = Fleet(home / "routes.json", key, arguments.memory * 1024 * 1024)
     listening = listener(arguments)
     features = Features(arguments.home)
@@ -129,7 +126,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
         loop.create_task(fleet.follow()),
         loop.create_task(fleet.tend()),
         loop.create_task(exporter.run()),
-        loop.create_task(tell(fleet, lookups, predictions.cache, stats, f"{nonce:08x}")),
+        loop.create_task(tell(fleet, lookups, predictions.cache, sheet)),
     ]
 
     def stop(task: asyncio.Task[None]) -> None:
@@ -152,7 +149,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
         await asyncio.gather(*background, return_exceptions=True)
         await switchboard.close()
         await fleet.close()
-        stats.unlink(missing_ok=True)
+        sheet.remove()
         for closing in (appender, shadows, features, carrier):
             closing.close()
 

@@ -50,7 +50,12 @@ class Shadows:
             return
         task = asyncio.get_running_loop().create_task(self._answer(route, shadow, (identity, rows, answer), ask))
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+
+        def ended(_task: object) -> None:
+            self._running.discard(task)
+            route.said = None
+
+        task.add_done_callback(ended)
 
     async def _answer(
         self,

@@ -130,6 +130,7 @@ class Passage:
         if line.node >= 0:
             live.nodes[line.node].answered(rows, took)
         live.counters.answered(rows, took)
+        line.route.said = None
         revision = live.revision.id
         parameters = {"revision": revision, "prediction_id": identity} if identity else {"revision": revision}
         head = b"everloop-revision: %b\r\n" % revision.encode()

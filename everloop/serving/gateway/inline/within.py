@@ -38,9 +38,9 @@ class Inline:
     memory = 0
     """None of its own: it is within the gateway's."""
 
-    def __init__(self, part: Part, size: Size) -> None:
-        """Nothing is loaded yet; `wake` does."""
-        self.part, self.size = part, size
+    def __init__(self, part: Part, size: Size, awake: set[Any]) -> None:
+        """Nothing is loaded yet; `wake` does, and notes it in `awake`."""
+        self.part, self.size, self._awake = part, size, awake
         self.model_inputs = Layout.from_pairs(part.inputs)
         self.outputs: Outputs = ()
         self.shown: Outputs = ()
@@ -69,6 +69,7 @@ class Inline:
     def wake(self) -> None:
         """Load the model, in a thread."""
         self.asked_at = time.monotonic()
+        self._awake.add(self)
         if self._loading is None:
             self._loading = asyncio.get_running_loop().create_task(self._load())
 
@@ -151,5 +152,5 @@ class Inline:
 def crew_for(part: Part, size: Size, awake: set[Any]) -> Any:
     """Who answers for a part: the gateway itself where the table says so and it can, else worker processes."""
     if part.loader == INLINE and find_spec("onnxruntime") is not None:
-        return Inline(part, size)
+        return Inline(part, size, awake)
     return Crew(part, size, awake)

@@ -46,6 +46,7 @@ class Desk:
     ) -> Answered:
         """Predict and log; raises what `Predictions.answer` raises."""
         at: Micros = 0
+        route.said = None
         stamp = headers.get(b"everloop-time")
         if stamp is not None:
             at = self._event_time(stamp.decode("latin-1"))

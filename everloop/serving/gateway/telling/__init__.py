@@ -1,0 +1,1 @@
+"""How a gateway tells what it counts."""
