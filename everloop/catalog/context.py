@@ -11,7 +11,7 @@ from everloop.catalog.engine import Catalog, Tx
 from everloop.catalog.facts import Fact
 from everloop.core.clock import Clock, Micros
 from everloop.core.errors import PermissionDenied
-from everloop.core.grants import Grant, Target, allowing, role_grants
+from everloop.core.grants import ROLES, SYSTEM_ROLES, Grant, Target, allowing, role_grants
 from everloop.core.ports import Blobs
 from everloop.core.signing import SigningKey
 
@@ -47,13 +47,20 @@ class Actor:
         if grant is None:
             raise PermissionDenied(
                 f"{self.name} may not {verb} {target}",
-                hint="sign in, or present a token"
-                if self.anonymous
-                else f"ask an admin for the grant: {verb} {target}",
+                hint=_way_in(verb, target) if self.anonymous else f"ask an admin for the grant: {verb} {target}",
                 verb=verb,
                 target=str(target),
             )
         return grant
+
+
+def _way_in(verb: str, target: Target) -> str:
+    """What somebody without a credential can do: the roles that may, and where a token of theirs comes from."""
+    may = [role for role in sorted(set(ROLES) - SYSTEM_ROLES) if allowing(role_grants(role), verb, target)]
+    of_whom = f" of somebody with the role {' or '.join(may)}" if may else ""
+    return (
+        f"sign in, or present a token{of_whom}: `everloop access create-token` makes it, MLFLOW_TRACKING_TOKEN holds it"
+    )
 
 
 @dataclass(slots=True)

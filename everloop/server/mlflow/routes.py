@@ -47,6 +47,7 @@ OpenContext = Callable[[Request], Context]
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _PREFIXES = ("/api", "/ajax-api")
+_SLASHLESS = "experiments/search-datasets"
 _LARGEST = 64 << 20
 _LARGEST_BATCH = 1_000_000
 _INFO = {
@@ -93,6 +94,8 @@ def mlflow_routes(open_context: OpenContext, hand: str = "") -> list[BaseRoute]:
     ]
     for prefix in _PREFIXES:
         found += [served.route(prefix, endpoint) for endpoint in ENDPOINTS]
+        # the protocol's own definition of this one lacks a slash, and clients made from it ask so
+        found += [served.route(prefix, one, home="mlflow") for one in ENDPOINTS if one.path == _SLASHLESS]
         proxy = f"{prefix}/2.0/mlflow-artifacts/artifacts"
         found += [
             Route(f"{prefix}/3.0/mlflow/server-info", _server_info, methods=["GET"]),
@@ -125,7 +128,7 @@ class _Served:
         self._ready: set[str] = set()
         """Projects whose Default experiment is known to exist."""
 
-    def route(self, prefix: str, endpoint: Endpoint) -> Route:
+    def route(self, prefix: str, endpoint: Endpoint, home: str = "/mlflow") -> Route:
         """The route of one endpoint."""
         operation, largest = endpoint.operation, _LARGEST
         if endpoint.path == "runs/log-batch":
@@ -140,7 +143,7 @@ class _Served:
                 return await run_in_threadpool(self._at_once, request, operation, body, largest)
             return await self._guarded(request, lambda ctx: self._json(ctx, request, operation, largest))
 
-        return Route(f"{prefix}/{endpoint.api}/mlflow/{endpoint.path}", answer, methods=[endpoint.method])
+        return Route(f"{prefix}/{endpoint.api}{home}/{endpoint.path}", answer, methods=[endpoint.method])
 
     async def proxy(self, request: Request) -> Response:
         """The artifact proxy."""

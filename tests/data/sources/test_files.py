@@ -144,6 +144,36 @@ def test_links_out_of_the_folder_are_refused(context, tmp_path):
     assert data.capture(context, SourceDef("ok", Files("linked/*.csv")), root=tmp_path).rows == 6
 
 
+WHOLE = ("x", '"x"', '"a ""x"""', '""', '5" pipe', "'cut", '"a,"""', '"one\ntwo"', '"1"', "2", '"a"b"c', "''")
+CUT = ('"cut in the mid', '"', '"a ""x""', '"a, b', '"a,""', '"a\nb', '"a\r\n', '"12', '"2026-01-02', '"é', '"a "" b')
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_that_ends_within_quotes_is_refused(context, tmp_path, packed):
+    """Whatever kind of column is last, whichever fields hold quotes, also where the end can be read only once."""
+    name = "x.csv.gz" if packed else "x.csv"
+
+    def write(text, encoding="utf-8"):
+        content = text.encode(encoding)
+        (tmp_path / name).write_bytes(gzip.compress(content) if packed else content)
+
+    for number, field in enumerate(WHOLE):
+        for end in ("", "\n", "\r\n"):
+            write(f'a,b,c\n1,1,"ok"\n2,2,{field}{end}')
+            found = data.capture(context, SourceDef(f"whole{number}", Files(name)), root=tmp_path)
+            assert found.rows == 2, (field, end)
+    for field in CUT:
+        write(f'a,b,c\n1,1,"ok"\n2,2,{field}')
+        refused(context, Files(name), DataError, name, "ends within a quoted field", root=tmp_path)
+    for last in ('1,2\n2,"3', '1,true\n2,"false', '1,2026-01-01\n2,"2026-01-02'):  # columns that are no text
+        write(f"a,b\n{last}")
+        refused(context, Files(name), DataError, name, "ends within a quoted field", root=tmp_path)
+    write('a,b\n1,é\n2,"é', "latin-1")
+    refused(context, Files(name, encoding="latin-1"), DataError, name, "ends within a quoted field", root=tmp_path)
+    (tmp_path / "x.tsv").write_text('a\tb\n1\t"x, y"\n2\t"x, y')
+    refused(context, Files("x.tsv"), DataError, "x.tsv", "ends within a quoted field", root=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

@@ -1,22 +1,28 @@
 """A real server around the MLflow routes, and the real client set to it."""
 
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import uvicorn
 from starlette.applications import Starlette
+from starlette.routing import Mount, Route
 
 from everloop.catalog.context import Context
 from everloop.catalog.engine import Catalog
 from everloop.catalog.governance import access
 from everloop.core.clock import SystemClock
+from everloop.core.settings import Settings
 from everloop.models.webhooks.reach import Reach
+from everloop.server.app import build_app
 from everloop.server.auth import Authenticator, Limit, login_routes
 from everloop.server.mlflow import mlflow_routes, workspace_of
 from everloop.store import DirectoryStore
+from everloop.workspace.initial import initialise
+from everloop.workspace.opened import Workspace
+from everloop.workspace.operations import load_operations
 
 
 @dataclass
@@ -44,6 +50,16 @@ def serving(home, url, *, host="127.0.0.1", **more):
         return Context(auth.actor(request, project), project, clock, catalog, store, home=home, **more)
 
     app = Starlette(routes=[*login_routes(auth), *mlflow_routes(open_context)])
+    try:
+        with listening(app) as address:
+            yield Running(address, catalog, store, home)
+    finally:
+        catalog.close()
+
+
+@contextmanager
+def listening(app):
+    """Serve an application on a free port; its address."""
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -52,11 +68,32 @@ def serving(home, url, *, host="127.0.0.1", **more):
         assert thread.is_alive()
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Running(f"http://127.0.0.1:{port}", catalog, store, home)
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join()
-        catalog.close()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The whole server, and method and path of each of its routes."""
+    load_operations()
+    folder = tmp_path_factory.mktemp("whole")
+    settings = Settings(home=folder / ".everloop", project="default")
+    initialise(settings, "ada", "solo", folder)
+    with closing(Workspace.open(settings)) as workspace:
+        app = build_app(workspace)
+        with listening(app) as address:
+            yield address, tuple(_routes(app.routes))
+
+
+def _routes(routes, before=""):
+    for route in routes:
+        path = before + getattr(route, "path", "")
+        if isinstance(route, Mount):
+            yield from _routes(getattr(route.app, "routes", [Route("/x", print)]), path)
+        elif isinstance(route, Route):
+            yield from ((method, path) for method in sorted((route.methods or {"GET"}) - {"HEAD"}))
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +101,13 @@ def served(tmp_path_factory):
     """One server over SQLite for all stories; each story uses names of its own."""
     home = tmp_path_factory.mktemp("served")
     with serving(home, f"sqlite:///{home / 'catalog.db'}") as running:
+        yield running
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A server of one test, of which that test may take something away."""
+    with serving(tmp_path / "bare", f"sqlite:///{tmp_path / 'bare.db'}") as running:
         yield running
 
 

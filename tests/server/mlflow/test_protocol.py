@@ -56,6 +56,21 @@ def test_both_prefixes_serve_the_same(web):
         assert isinstance(found["creation_time"], int)
 
 
+def test_the_path_without_its_slash_is_served_too(web):
+    body = {"experiment_ids": ["0"]}
+    wanted = web.post(f"{API}/experiments/search-datasets", json=body)
+    assert wanted.status_code == 200
+    for prefix in ("/api", "/ajax-api"):
+        assert web.post(f"{prefix}/2.0mlflow/experiments/search-datasets", json=body).json() == wanted.json()
+
+
+def test_who_may_not_is_told_who_may_and_how(web):
+    refused = web.post(f"{API}/webhooks", json={"name": "hook", "url": "https://example.com"})
+    assert refused.status_code == 403
+    assert "role admin: `everloop access create-token`" in refused.json()["message"]
+    assert "MLFLOW_TRACKING_TOKEN" in refused.json()["message"]
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [

@@ -288,6 +288,13 @@ def test_console_code_and_machine(visitor, rich):
     assert page.locator("svg.plot").count() == 1  # what the machine did has its own place
 
 
+def test_a_run_of_a_plain_script_says_how_to_get_what_it_lacks(http, world):
+    for tab in ("system", "console"):
+        said = http().get(f"/shop/runs/{world.run}/{tab}").text
+        assert "everloop track python train.py" in said, tab
+    assert "mlflow.enable_system_metrics_logging()" in http().get(f"/shop/runs/{world.run}/system").text
+
+
 def test_a_model_is_described_pointed_to_and_compared(visitor, http, registered):
     page = visitor("ada").new_page()
     page.goto("/shop/models")

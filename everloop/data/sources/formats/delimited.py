@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 
 from everloop.core.errors import DataError
+from everloop.data.sources.formats.cut import Remembered, refuse_cut
 from everloop.data.sources.formats.telling import not_text, unreadable, wider
 from everloop.data.sources.formats.unpacking import is_compressed, opened
 from everloop.data.sources.places.place import Here
@@ -43,19 +44,23 @@ def csv_types(found: Sequence[Here], encoding: str) -> dict[str, pa.DataType]:
 
 def csv(here: Here, types: Mapping[str, pa.DataType], encoding: str) -> Iterator[pa.RecordBatch]:
     """Record batches of a file, by the types as far as they are given. Raises `DataError`, or Arrow's errors."""
-    with opened(here) as file:
+    with opened(here) as inner:
+        # what is packed cannot be asked for its end again
+        file = Remembered(inner, 2 * BLOCK_BYTES) if is_compressed(here.path) else inner
         try:
             reader = pc.open_csv(file, *_options(types, here, encoding))
-            none = True
+            last = None
             for batch in reader:
-                none = False
+                last = batch if batch.num_rows else last
                 if any(pa.types.is_binary(field.type) for field in batch.schema):  # Arrow's type for what is no text
                     raise not_text(here, lambda: _lines(here), encoding)
                 yield batch
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             raise _told(here, error, encoding) from error
-        if none:
+        if last is None:
             yield pa.RecordBatch.from_pylist([], schema=reader.schema)
+        else:
+            refuse_cut(here, file, last, _delimiter(here), encoding)
 
 
 def _told(here: Here, error: Exception, encoding: str) -> Exception:
@@ -88,11 +93,14 @@ def _widen(types: dict[str, pa.DataType], here: Here, message: str, encoding: st
     return not now.equals(types[name])
 
 
+def _delimiter(here: Here) -> str:
+    return "\t" if ".tsv" in here.path.suffixes else ","
+
+
 def _options(types: Mapping[str, pa.DataType], here: Here, encoding: str) -> tuple[Any, Any, Any]:
-    delimiter = "\t" if ".tsv" in here.path.suffixes else ","
     return (
         pc.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, encoding=encoding),
-        pc.ParseOptions(delimiter=delimiter),
+        pc.ParseOptions(delimiter=_delimiter(here)),
         pc.ConvertOptions(
             null_values=list(NULLS), strings_can_be_null=True, quoted_strings_can_be_null=False, column_types=types
         ),
