@@ -62,9 +62,20 @@ class _Link(asyncio.Protocol):
         self._reader = wire.Reader()
         self._on_frame, self._on_lost = on_frame, on_lost
         self.transport: Any = None
+        self._sending: list[bytes] = []
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
+
+    def send(self, frame: bytes) -> None:
+        """Send with what is sent in this turn of the loop: they are the worker's next batch, not one and the rest."""
+        if not self._sending:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._sending.append(frame)
+
+    def _flush(self) -> None:
+        frames, self._sending = self._sending, []
+        self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def data_received(self, data: bytes) -> None:
         for frame in self._reader.feed(data):
@@ -173,13 +184,13 @@ class ModelProcess:
             self.send(payload, rows, deadline, future)
         elif (identity := self._noted(deadline, future)) and self._link is not None:
             self._stream(identity, parts, future, deadline)
-            self._link.transport.write(wire.encode(wire.STREAM, identity, rows, payload))
+            self._link.send(wire.encode(wire.STREAM, identity, rows, payload))
         return future
 
     def send(self, payload: bytes, rows: int, deadline: float, waiter: "Waiter") -> None:
         """Send one request; `waiter` is told the answer, `StepFailed` or `Unavailable`, maybe at once."""
         if (identity := self._noted(deadline, waiter)) and self._link is not None:
-            self._link.transport.write(wire.encode(wire.ASK, identity, rows, payload))
+            self._link.send(wire.encode(wire.ASK, identity, rows, payload))
 
     def _noted(self, deadline: float, waiter: "Waiter") -> int:
         """The number of a request that `waiter` waits for; 0, and it was told so, when nobody can be asked."""
@@ -205,7 +216,7 @@ class ModelProcess:
 
     def _tell(self, kind: int, identity: int, count: int) -> None:
         if self._link is not None:
-            self._link.transport.write(wire.encode(kind, identity, count, b""))
+            self._link.send(wire.encode(kind, identity, count, b""))
 
     def expire(self, now: float) -> None:
         """Give up on requests past their deadline; a worker that has been silent meanwhile hangs, and is replaced."""
@@ -216,7 +227,7 @@ class ModelProcess:
             if not future.done():
                 future.set_exception(Unavailable("the model did not answer in time", hint="ask for less at once"))
             if self._link is not None:  # nobody waits for it: a worker that has not begun it leaves it
-                self._link.transport.write(wire.encode(wire.FORGET, identity, 0, b""))
+                self._link.send(wire.encode(wire.FORGET, identity, 0, b""))
         silent = now - self._heard > _SILENT_SECONDS
         expired = [identity for identity in expired if identity not in held]
         if expired and silent and self._process is not None and self.ready.is_set():

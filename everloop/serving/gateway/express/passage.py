@@ -26,6 +26,8 @@ from everloop.serving.protocol.question import Question
 _MOST_BYTES = 1 << 20
 """Of a body that is held until it is whole; a larger one goes the ordinary way, which reads no faster than it works."""
 _COMPRESSIBLE = 1024
+_PREDICTIONS = (b"/endpoints/", b"/v2/")
+"""Where replies are made here: what is relayed may go on below the transport (`passing.carry`)."""
 _BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 
 
@@ -196,6 +198,43 @@ class Passage:
                 self._protocol.transport.close()
 
 
+class Joined:
+    """A transport whose first piece waits for the second, at most until the loop's next turn."""
+
+    __slots__ = ("_held", "_passing", "_transport")
+
+    def __init__(self, transport: Any) -> None:
+        """Write to `transport`."""
+        self._transport = transport
+        self._held, self._passing = b"", False
+
+    def write(self, data: bytes) -> None:
+        """Hold the first piece; write all others."""
+        if self._passing:
+            self._transport.write(data)
+        elif self._held:
+            self._passing = True
+            self._transport.write(self._held + data)
+        else:
+            self._held = data
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if not self._passing:
+            self._passing = True
+            self._transport.write(self._held)
+
+    def is_closing(self) -> bool:
+        """Whether it is closed already."""
+        return bool(self._transport.is_closing())
+
+    def close(self) -> None:
+        """Close it, after what is held."""
+        if self._held:
+            self._flush()
+        self._transport.close()
+
+
 class Expressing(HttpToolsProtocol):
     """uvicorn's protocol, which takes the short way with ordinary questions."""
 
@@ -211,6 +250,12 @@ class Expressing(HttpToolsProtocol):
             self.line, self.held, self.size = line, [], 0
         else:
             super().on_headers_complete()
+            self._join()
+
+    def _join(self) -> None:
+        """Have the head of a prediction's reply leave with its body, as one packet."""
+        if self.url.startswith(_PREDICTIONS):
+            self.cycle.transport = Joined(self.transport)  # type: ignore[assignment]  # all of one that a cycle asks for
 
     def _free(self) -> bool:
         """Whether it is a request that may go the short way, and no other is under way on this connection."""
@@ -244,6 +289,7 @@ class Expressing(HttpToolsProtocol):
         """Give uvicorn what was held."""
         held, self.line, self.held = self.held, None, []
         super().on_headers_complete()
+        self._join()
         for part in held:
             super().on_body(part)
 
