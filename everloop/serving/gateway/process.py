@@ -112,7 +112,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     switchboard.desk = desk = Desk(fleet, predictions, door)
     exporter = Exporter(desk.tracer, home / "traces" / arguments.name, os.environ)
     app = Gateway(desk, lookups, carrier if arguments.server else None)
-    protocol = express(switched(carrier.protocol(), switchboard.take), Express(desk, app))
+    protocol = express(switched(carrier.protocol(), switchboard.take), Express(desk))
     server = Server(_config(app, protocol))
     loop = asyncio.get_running_loop()
 

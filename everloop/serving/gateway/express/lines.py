@@ -1,8 +1,8 @@
 """Which questions go the short way, and how their bodies are read.
 
-Those of endpoints where one revision answers all, by one model alone, and where nothing is looked up, copied, kept,
-traced or limited. Whatever is particular about a question sends it the ordinary way, which also says what is wrong
-with it: here nothing is refused.
+The shortest is for endpoints where one revision answers all, by one model alone, and where nothing is looked up,
+copied, kept, traced or limited. Whatever is particular about a question sends it the ordinary way, which also says what
+is wrong with it: here nothing is refused.
 """
 
 import struct
@@ -22,7 +22,7 @@ _PARTICULAR = frozenset(
     b"everloop-time everloop-revision traceparent content-encoding origin expect upgrade transfer-encoding".split()
 )
 """Headers that the ordinary way knows what to do with."""
-_INFER = "oip"
+OIP = "oip"
 """As the log calls the protocol."""
 
 
@@ -30,12 +30,13 @@ _INFER = "oip"
 class Line:
     """A path of an endpoint whose ordinary questions go the short way."""
 
+    path: str
     address: str
     leaf: str
     route: LiveRoute
     live: Live
     crew: Any
-    """Of the model."""
+    """Of the model; None where more than a model answers, and the protocol's module is asked."""
     node: int
     """The number of the model in the graph, as it is counted."""
     seconds: float
@@ -48,7 +49,7 @@ class Line:
         kind = headers.get(b"content-type", b"")
         question: Question | None
         try:
-            if self.leaf == _INFER:
+            if self.leaf == OIP:
                 length = headers.get(b"inference-header-content-length")
                 question = oip.parse(body, None if length is None else length.decode("latin-1"), self.live.caller)
                 if question.parameters.get("explain"):
@@ -109,18 +110,20 @@ def line_of(routes: Mapping[str, LiveRoute], url: bytes) -> Line | None:
     except UnicodeDecodeError:
         return None
     if path.startswith("/v2/models/") and path.endswith("/infer") and path.count("/") == 4:
-        address, leaf = path.split("/")[3], _INFER
+        address, leaf = path.split("/")[3], OIP
     elif (found := speaking.address_of(path)) is not None and found[1] in ("predict", "invocations"):
         address, leaf = found
     else:
         return None
     route = routes.get(address)
-    live = None if route is None else route.sure
-    if route is None or live is None or not _plain(route, live):
+    if route is None or not route.live:
         return None
+    live = route.sure
+    if live is None or not _plain(route, live):
+        return Line(path, address, leaf, route, route.champion, None, -1, 0.0, Row(Layout(())))
     crew: Any = live.process
     seconds = route.route.deadline_micros / 1e6 / (2 if route.ways else 1)  # others may answer in the rest
-    return Line(address, leaf, route, live, crew, len(live.nodes) - 1, seconds, Row(crew.model_inputs))
+    return Line(path, address, leaf, route, live, crew, len(live.nodes) - 1, seconds, Row(crew.model_inputs))
 
 
 def ordinary(headers: Mapping[bytes, bytes]) -> bool:

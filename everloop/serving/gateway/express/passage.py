@@ -1,7 +1,8 @@
 """The short way itself: uvicorn's protocol, which answers ordinary questions before it makes an ASGI request of them.
 
-What is particular is handed to uvicorn as it came. A question whose model failed goes on the ordinary way, as one whose
-first try came to that: the endpoint's fallbacks answer it.
+What is particular is handed to uvicorn as it came. A question whose model failed goes on as one whose first try came to
+that: the endpoint's fallbacks answer it. Questions to graphs, canaries and the like are answered by the protocols' own
+modules in a task, and are spared ASGI alone.
 """
 
 import asyncio
@@ -15,9 +16,10 @@ from everloop.core.errors import EverloopError
 from everloop.serving import wire
 from everloop.serving.columns import unpack_answer
 from everloop.serving.gateway.answer import Failed
-from everloop.serving.gateway.app import Gateway
-from everloop.serving.gateway.express.lines import Line, line_of, ordinary
+from everloop.serving.gateway.express.lines import OIP, Line, line_of, ordinary
 from everloop.serving.gateway.fleet import LiveRoute
+from everloop.serving.gateway.speaking import oip as speaking_oip
+from everloop.serving.gateway.speaking import scoring as speaking_scoring
 from everloop.serving.gateway.speaking.asking import FAILED, Desk
 from everloop.serving.gateway.speaking.replies import Reply, compressed
 from everloop.serving.protocol import oip, scoring
@@ -34,9 +36,9 @@ _BINARY = b"content-type: application/octet-stream\r\ninference-header-content-l
 class Express:
     """The short ways of one gateway."""
 
-    def __init__(self, desk: Desk, app: Gateway) -> None:
-        """Answer as `desk` does; what fails goes on in `app`."""
-        self.desk, self.app = desk, app
+    def __init__(self, desk: Desk) -> None:
+        """Answer as `desk` does."""
+        self.desk = desk
         self._routes: Mapping[str, LiveRoute] = {}
         self._lines: dict[bytes, Line | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -55,10 +57,20 @@ class Express:
             return line
 
     def take(self, protocol: Any, line: Line, body: bytes) -> bool:
-        """Ask the model for a whole request; False, and nothing was done, for one that is particular."""
+        """Answer a whole request; False, and nothing was done, for one that is particular."""
         headers = dict(protocol.headers)
+        if not ordinary(headers):
+            return False
+        if line.crew is None:
+            protocol.cycle = passage = Passage(self, protocol, line, None, (headers, body))
+            self.later(passage, None)
+            return True
+        return self._asked(protocol, line, headers, body)
+
+    def _asked(self, protocol: Any, line: Line, headers: dict[bytes, bytes], body: bytes) -> bool:
+        """Ask the model."""
         crew, desk = line.crew, self.desk
-        if not ordinary(headers) or not crew.ready.is_set() or crew.waiting >= line.route.route.max_queue:
+        if not crew.ready.is_set() or crew.waiting >= line.route.route.max_queue:
             return False
         try:
             desk.door.check(headers, desk.fleet.table, line.route.route.project)
@@ -75,9 +87,9 @@ class Express:
         protocol.cycle = passage  # not before: it would have to wait behind itself
         return True
 
-    def later(self, passage: "Passage", error: Exception) -> None:
-        """Have the ordinary way answer a question whose first try came to `error`."""
-        task = asyncio.get_running_loop().create_task(passage.otherwise(error))
+    def later(self, passage: "Passage", error: Exception | None) -> None:
+        """Have the protocol's module answer a question, in a task; one whose first try came to `error`, if any."""
+        task = asyncio.get_running_loop().create_task(passage.on(error))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -86,7 +98,7 @@ class Passage:
     """A question on its way; who waits for its answer, and what uvicorn asks of a request that is under way."""
 
     __slots__ = (
-        "_asked", "_express", "_line", "_protocol", "_read", "_scope", "_url", "disconnected", "keep_alive",
+        "_asked", "_express", "_line", "_protocol", "_read", "_scope", "disconnected", "keep_alive",
         "message_event", "response_complete", "started",
     )  # fmt: skip
 
@@ -94,7 +106,7 @@ class Passage:
         """`read` is what `line` read of `asked`, headers and body."""
         self.started = time.monotonic()
         self._express, self._protocol, self._line, self._read, self._asked = express, protocol, line, read, asked
-        self._scope, self._url = protocol.scope, protocol.url
+        self._scope = protocol.scope
         self.keep_alive = protocol.parser.should_keep_alive()
         self.disconnected = self.response_complete = False
         self.message_event = self
@@ -175,24 +187,25 @@ class Passage:
             protocol.transport.close()
         protocol.on_response_complete()
 
-    async def otherwise(self, error: Exception) -> None:
-        """Go on the ordinary way, with what the first try came to."""
-        url = self._url
-        scope = {**self._scope, "method": "POST", "path": url.decode("ascii"), "raw_path": url, "query_string": b""}
-        scope[FAILED] = Failed(self._line.live, error, self.started)
-        sent: list[Any] = []
+    async def on(self, error: Exception | None = None) -> None:
+        """Have the protocol's own module answer; `error` is what a first try came to."""
+        headers, body = self._asked
+        scope: dict[str, Any] = {**self._scope, "method": "POST", "path": self._line.path, "query_string": b""}
+        if error is not None:
+            scope[FAILED] = Failed(self._line.live, error, self.started)
 
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": self._asked[1], "more_body": False}
+            return {"type": "http.request", "body": body, "more_body": False}
 
-        async def send(message: Any) -> None:
-            sent.append(message)
-
+        desk, line = self._express.desk, self._line
         try:
-            await self._express.app(scope, receive, send)
-            start, body = sent
-            headers = [pair for pair in start["headers"] if pair[0] != b"content-length"]
-            self._write(start["status"], b"".join(b"%b: %b\r\n" % pair for pair in headers), body["body"])
+            if line.leaf == OIP:
+                reply = await speaking_oip.reply(desk, scope, receive)
+            else:
+                reply = await speaking_scoring.reply(desk, scope, receive, line.address, line.leaf)
+            if len(reply.body) > _COMPRESSIBLE:
+                reply = compressed(reply, headers)
+            self._write(reply.status, b"".join(b"%b: %b\r\n" % pair for pair in reply.headers), reply.body)
         finally:
             if not self.response_complete:
                 self._protocol.transport.close()
