@@ -47,7 +47,17 @@ from everloop.features import definitions as el
 from everloop.features.batch.filling import materialize
 from everloop.features.definitions import Feature, FeatureServiceDef, FeatureViewDef
 from everloop.features.following import ViewFollower, columns_of_table
-from everloop.features.online import OnlineService, OnlineView, advance, find, lift, push, push_facts, scope_of
+from everloop.features.online import (
+    OnlineService,
+    OnlineView,
+    advance,
+    find,
+    find_columns,
+    lift,
+    push,
+    push_facts,
+    scope_of,
+)
 from everloop.features.stores.lmdb import LmdbStore
 from everloop.features.stores.places import store_of
 from everloop.features.stores.redis import RedisStore
@@ -174,8 +184,16 @@ def lookups(store: Any, place: str, arrived: pl.DataFrame, asked: int) -> float:
             f"look-up of one entity of two views, {kind}, {place}, p50", "us", p50, None, at_most=bounds[place, kind]
         )
         frames.report(f"look-up of one entity of two views, {kind}, {place}, p99", "us", p99, None)
-        p50, _ = measure(many, max(50, asked // 20))
-        frames.report(f"look-up of 100 entities of two views, {kind}, {place}, p50", "us", p50, None, at_most=500)
+
+        def columns(i: int, service: OnlineService = service) -> None:
+            numbers = range(i, i + 100)
+            entities = {"place": [n % 1000 for n in numbers], "other": [(i * 6 + n) % 1000 for n in numbers]}
+            find_columns(store, service, entities, at)
+
+        for form, act in (("by column", columns), ("by row", many)):
+            p50, _ = measure(act, max(50, asked // 20))
+            what = f"look-up of 100 entities of two views, {form}, {kind}, {place}, p50"
+            frames.report(what, "us", p50, None, **({"at_most": 500} if form == "by column" else {}))
     return medians["point"]
 
 

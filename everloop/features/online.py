@@ -6,6 +6,7 @@ for bit, once every fact known before it has been pushed.
 
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from everloop.core.clock import Micros, iso
 from everloop.core.errors import DataError, InvalidInput
+from everloop.core.ids import manifest_id
 from everloop.core.ports import OnlineStore
 from everloop.core.version import Version
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, Value
@@ -23,7 +25,7 @@ from everloop.features.states.keys import entity_key, entity_keys
 from everloop.features.states.layout import Layout, layout_of, records
 from everloop.features.states.merge import merge, windowed
 from everloop.features.states.packing import pack, pack_spent, unpack
-from everloop.features.states.several import columns_at
+from everloop.features.states.several import Reader, reader_of
 
 Rows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 _STATE, _SPENT, _WATERMARK = b"s", b"i", b"w"
@@ -50,11 +52,15 @@ class OnlineView:
     layout: Layout
     decode: Decoder
     """From a packed state to its values at a time."""
+    several: Reader
+    """The same for many states, by column."""
     outputs: tuple[str, ...]
     empty: tuple[Value, ...]
     """Its values where there are no facts."""
     column: str
     """Its entity column, if it has only one."""
+    alike: str
+    """What its values are computed by, whatever its features, entity and source are called."""
     reads: "tuple[OnlineView, ...]" = ()
     """The views that it reads, in the versions that it pins."""
 
@@ -63,16 +69,24 @@ class OnlineView:
         """Prepare a view; do it once, not for each request. `scope` is what `scope_of` makes."""
         reads = tuple(cls.of(scope, Version("view", read.name, read.manifest()).id, read) for read in view.reads)
         layout = layout_of(view)
+        decode = decoder_of(layout)
         return cls(
             f"{scope}/{view_id}",
             view,
             layout,
-            decoder_of(layout),
+            decode,
+            reader_of(layout, decode),
             view.outputs,
             layout.empty,
             view.entity[0] if len(view.entity) == 1 else "",
+            _computed(view),
             reads,
         )
+
+
+def _computed(view: FeatureViewDef) -> str:
+    said = [{**f.manifest(), "name": "", "description": ""} for f in view.features]
+    return manifest_id([view.slack, said])
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +228,15 @@ class Found(NamedTuple):
     """The watermark of each view of the service, of the same read; None: never materialised."""
 
 
+class FoundColumns(NamedTuple):
+    """The answer to a look-up by column."""
+
+    columns: dict[str, list[Value]]
+    """`{<view>__<feature>: values}`, in the order of the entities."""
+    reached: tuple[Micros | None, ...]
+    """As in `Found`."""
+
+
 def lookup(
     store: OnlineStore, service: OnlineService, entity_rows: Sequence[Mapping[str, Any]], at: Micros
 ) -> list[dict[str, Value]]:
@@ -230,15 +253,57 @@ def find(store: OnlineStore, service: OnlineService, entity_rows: Sequence[Mappi
     """`lookup`, and how far each view has been filled: one read of the store for all views and rows."""
     if len(entity_rows) == 1:
         return _find_one(store, service, entity_rows[0], at)
-    wanted = [(view.space, [_WATERMARK, *[state_key(view, row) for row in entity_rows]]) for view in service.views]
-    names: list[str] = []
-    columns: list[Sequence[Value]] = []
-    reached = []
-    for view, found in zip(service.views, store.read(wanted), strict=True):
-        reached.append(_time(found[0]))
-        names += view.outputs
-        columns += columns_at(view.layout, view.decode, found[1:], at)
-    return Found([dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)], tuple(reached))
+    keys = [[state_key(view, row) for row in entity_rows] for view in service.views]
+    columns, reached = _find_keys(store, service, keys, at)
+    names = tuple(columns)
+    return Found([dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)], reached)
+
+
+def find_columns(
+    store: OnlineStore, service: OnlineService, entities: Mapping[str, Sequence[Any]], at: Micros
+) -> FoundColumns:
+    """`find` by column: values of each entity column in, values of each feature out, without an object a row.
+
+    Raises `InvalidInput` when an entity column is missing or of another length, and what `lookup` raises.
+    """
+    lengths = set(map(len, entities.values()))
+    if len(lengths) > 1:
+        raise InvalidInput("the columns of entities are of different lengths", hint="one value of each for every row")
+    if lengths == {1}:
+        (row,), reached = _find_one(store, service, {name: values[0] for name, values in entities.items()}, at)
+        return FoundColumns({name: [value] for name, value in row.items()}, reached)
+    return _find_keys(store, service, [state_keys(view, entities) for view in service.views], at)
+
+
+def _find_keys(store: OnlineStore, service: OnlineService, keys: Sequence[Sequence[bytes]], at: Micros) -> FoundColumns:
+    views = service.views
+    found = store.read([(view.space, [_WATERMARK, *mine]) for view, mine in zip(views, keys, strict=True)])
+    reached = tuple(_time(packed.pop(0)) for packed in found)
+    columns: dict[str, list[Value]] = {}
+    for view, values in zip(views, _values(views, found, at), strict=True):
+        columns.update(zip(view.outputs, values, strict=True))
+    return FoundColumns(columns, reached)
+
+
+def _values(
+    views: Sequence[OnlineView], packed: Sequence[Sequence[bytes | None]], at: Micros
+) -> list[list[list[Value]]]:
+    """Values of each feature of each view; views that compute the same of their entities are read together."""
+    alike: dict[str, list[int]] = {}
+    for i, view in enumerate(views):
+        alike.setdefault(view.alike, []).append(i)
+    values: list[list[list[Value]]] = [[]] * len(views)
+    for some in alike.values():
+        if len(some) > 1:
+            with suppress(InvalidInput):  # which view it is that cannot answer is told below
+                together = views[some[0]].several([p for i in some for p in packed[i]], at)
+                size = len(packed[some[0]])
+                for n, i in enumerate(some):
+                    values[i] = [column[n * size : (n + 1) * size] for column in together]
+                continue
+        for i in some:
+            values[i] = views[i].several(packed[i], at)
+    return values
 
 
 def _find_one(store: OnlineStore, service: OnlineService, row: Mapping[str, Any], at: Micros) -> Found:
@@ -268,10 +333,27 @@ def state_key(view: OnlineView, row: Mapping[str, Any]) -> bytes:
     return _STATE + (_key(view.view, row) or b"")
 
 
+def state_keys(view: OnlineView, entities: Mapping[str, Sequence[Any]]) -> list[bytes]:
+    """`state_key` of each row of columns. Raises `InvalidInput`."""
+    names = view.view.entity
+    missing = next((name for name in names if name not in entities), None)
+    if missing is not None:
+        raise _no_entity(view.view, repr(missing))
+    if view.column:
+        column = entities[view.column]
+        if set(map(type, column)) == {int}:
+            return [b"si%d" % value for value in column]
+        return [state_key(view, {view.column: value}) for value in column]
+    keys = map(entity_key, zip(*(entities[name] for name in names), strict=True))
+    return [_STATE + (key or b"") for key in keys]
+
+
 def _key(view: FeatureViewDef, row: Mapping[str, Any]) -> bytes | None:
     try:
         return entity_key([row[name] for name in view.entity])
     except KeyError as error:
-        raise InvalidInput(
-            f"feature view {view.name} needs the entity {error}", hint="name it in the request"
-        ) from None
+        raise _no_entity(view, str(error)) from None
+
+
+def _no_entity(view: FeatureViewDef, name: str) -> InvalidInput:
+    return InvalidInput(f"feature view {view.name} needs the entity {name}", hint="name it in the request")

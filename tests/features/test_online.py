@@ -15,6 +15,7 @@ from everloop.features.online import (
     OnlineService,
     OnlineView,
     advance,
+    find_columns,
     lookup,
     push,
     watermarks,
@@ -223,3 +224,34 @@ def test_a_killed_pusher_leaves_whole_batches(tmp_path):
     push(again, view_of(), [fact(i, NOON + i * 1000) for i in range(0, 2 * reached, 2)])
     assert ask(again, view_of(), NOON + HOUR - 1)[0] == reached
     again.close()
+
+
+@pytest.mark.parametrize("places", [[], ["a"], ["a", None, "c"], ["a", "b"] * 30])
+def test_a_look_up_by_column_is_one_by_row(online, view, places):
+    push(online, view, [fact(1, NOON, x=2.5), fact(2, NOON + MINUTE, x=-1.0), fact(3, NOON, place="b")])
+    advance(online, view, NOON + HOUR)
+    service = OnlineService.of("p", FeatureServiceDef("s", [view.view]), {"v": view.space.partition("/")[2]})
+    found = find_columns(online, service, {"place": places, "more": places}, NOON + 2 * MINUTE)
+    rows = lookup(online, service, [{"place": place} for place in places], NOON + 2 * MINUTE)
+    assert found.columns == {name: [row[name] for row in rows] for name in view.outputs}
+    assert found.reached == (NOON + HOUR,)
+
+
+@pytest.mark.parametrize(
+    ("entities", "says"),
+    [
+        ({"other": ["a", "b"]}, "needs the entity 'place'"),
+        ({"place": ["a", "b"], "other": ["a"]}, "different lengths"),
+        ({"place": ["a", 1.5]}, "cannot be an entity"),
+    ],
+)
+def test_a_look_up_by_column_says_what_is_wrong(online, view, entities, says):
+    service = OnlineService.of("p", FeatureServiceDef("s", [view.view]), {"v": view.space.partition("/")[2]})
+    with pytest.raises(InvalidInput, match=says):
+        find_columns(online, service, entities, NOON)
+
+
+def test_many_states_of_which_one_is_garbage_are_no_answer(view):
+    for garbage in (b"\0" * 8, b"\0" * 9, b"\0" * 800):
+        with pytest.raises(CorruptObject):
+            view.several([None] * 50 + [garbage], NOON)

@@ -5,6 +5,7 @@ Equal to the last bit.
 
 import random
 import struct
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -15,7 +16,8 @@ from hypothesis import given, settings
 from everloop.core.errors import InvalidInput
 from everloop.features.batch.filling import materialize
 from everloop.features.batch.history import history
-from everloop.features.online import OnlineService, OnlineView, lookup, push
+from everloop.features.definitions import FeatureServiceDef
+from everloop.features.online import OnlineService, OnlineView, find_columns, lookup, push
 from everloop.features.states.keys import entity_key
 from everloop.features.states.points import only_newest
 from everloop.features.states.several import FEW, FEW_NEWEST
@@ -77,6 +79,8 @@ def check_online(case: Case, store, expected):
 def check_many_at_once(case: Case, store, view):
     """Many entities are read by arrays, few one after the other: the same values, or the same refusal."""
     service = OnlineService.of("p", case.service, {"v": "incremental"})
+    twin = FeatureServiceDef("s", [case.view, replace(case.view, name="twin")])
+    twins = OnlineService.of("p", twin, {"v": "incremental", "twin": "incremental"})
     few = FEW_NEWEST if only_newest(view.layout) else FEW
     for at in {at for _, at in case.questions}:
         alone = {}
@@ -90,8 +94,13 @@ def check_many_at_once(case: Case, store, view):
         assert [bits(row.values()) for row in lookup(store, service, [{"place": p} for p in asked], at)] == [
             alone[p] for p in asked
         ]
+        # by column too, and where two views that compute the same are read together
+        columns = find_columns(store, twins, {"place": asked}, at).columns
+        for name in ("v", "twin"):
+            mine = [columns[f"{name}__{f.name}"] for f in case.view.features]
+            assert [bits(row) for row in zip(*mine, strict=True)] == [alone[p] for p in asked]
         if len(alone) < 4:
-            with pytest.raises(InvalidInput):
+            with pytest.raises(InvalidInput, match="feature view v cannot answer"):
                 lookup(store, service, [{"place": p} for p in [*asked, "a", "b"]], at)
 
 

@@ -1,6 +1,8 @@
 """Feature look-ups of real gateways: the policy on what is too old, a store that is gone, and look-ups over HTTP."""
 
+import asyncio
 import hashlib
+import threading
 
 import pytest
 import redis_house
@@ -12,6 +14,7 @@ from everloop.core.version import Version
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, count, mean
 from everloop.features.online import OnlineView, advance, push, scope_of
 from everloop.features.stores.places import open_place, place_of
+from everloop.serving.gateway.features import Features
 from everloop.serving.rollout.entries import service_of
 from everloop.serving.table import Lookup, Route
 
@@ -215,3 +218,20 @@ def test_beyond_loopback_a_look_up_needs_the_projects_token(place):
     assert look(gateway, body).status_code == 401
     refused = gateway.client.post("/features/shop/inputs", json=body, headers={"authorization": "Bearer t"})
     assert refused.status_code == 403
+
+
+@pytest.mark.parametrize(("url", "elsewhere"), [("redis://127.0.0.1:1/0", True), (None, False)])
+def test_a_server_is_asked_from_a_thread_and_a_folder_at_once(place, url, elsewhere):
+    if url:
+        (place.home / "bindings.toml").write_text(f'[production]\nonline_store = "{url}"\n')
+    else:
+        filled(place.home, OLD)
+    features = Features(place.home)
+
+    def asked(store, service, entities, at):
+        return threading.get_ident(), service.service.name, entities, at
+
+    told = asyncio.run(features.ask(pinned(OLD).lookup, asked, {"origin": ["JFK"]}, NOON))
+    features.close()
+    assert told[1:] == ("inputs", {"origin": ["JFK"]}, NOON)
+    assert (told[0] != threading.get_ident()) == elsewhere

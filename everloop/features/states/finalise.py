@@ -27,17 +27,21 @@ def ratio(high: int, low: int, divisor: int) -> float:
     return ((high << LANE) + low) / divisor
 
 
-def ratios(high: Ints, low: Ints, count: Ints, scale: int) -> Floats:
+def ratios(high: Ints, low: Ints, count: Ints, scale: int | Ints) -> Floats:
     """Element by element `(high * 2**32 + low) / (count * 10**scale)`; NaN where `count` is 0."""
     factor = 10**scale
     high, low = high + (low >> LANE), low & LOW
     fast = (high >= -(2**20)) & (high < 2**20) & (count <= _EXACT // factor)
-    total = (np.where(fast, high, 0) << LANE) + np.where(fast, low, 0)
-    divisor = np.where(fast, count, 1) * factor
     none = count == 0
-    values: Floats = np.where(none, np.nan, total / np.where(none, 1, divisor))
-    for row in np.flatnonzero(~fast & ~none):
-        values[row] = ratio(int(high[row]), int(low[row]), int(count[row]) * factor)
+    if fast.all():
+        values: Floats = ((high << LANE) + low) / (np.where(none, 1, count) * factor)
+        values[none] = np.nan
+        return values
+    total = (np.where(fast, high, 0) << LANE) + np.where(fast, low, 0)
+    values = np.where(none, np.nan, total / (np.where(fast & ~none, count, 1) * factor))
+    factors = np.broadcast_to(np.asarray(factor), values.shape)
+    for at in zip(*np.nonzero(~fast & ~none), strict=True):
+        values[at] = ratio(int(high[at]), int(low[at]), int(count[at]) * int(factors[at]))
     return values
 
 

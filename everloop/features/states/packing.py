@@ -115,7 +115,7 @@ def unpack(layout: Layout, packed: Sequence[bytes | None], spent: Sequence[bytes
     sections = [Rows.nothing(w) for w in widths]
     texts: dict[int, str] = {}
     if found:
-        header, starts, flat = _headers(layout, found)
+        header, starts, flat = headers(found, np.array(widths))
         owners = np.array(there)
         newest[owners] = header[:, 1]
         counts = header[:, 2:-1]
@@ -146,22 +146,32 @@ def read_texts(part: bytes) -> dict[int, str]:
     return found
 
 
-def _headers(layout: Layout, found: Sequence[bytes]) -> tuple[Ints, Ints, Ints]:
-    """Headers, where each section begins, all words; each checked against its length."""
-    width, widths = header_words(layout), np.array(layout.widths)
-    bytes_of = np.array([len(p) for p in found])
-    lengths = bytes_of // 8
-    begins = np.cumsum(lengths) - lengths
-    if (bytes_of % 8).any() or (lengths < width).any():
+def headers(found: Sequence[bytes], widths: Ints, *, end: bytes = b"") -> tuple[Ints, Ints, Ints]:
+    """Headers, where each section begins (`(states, sections)`), all words and then `end`.
+
+    `widths` are those of the layout. Raises `CorruptObject` when a state has another form or length.
+    """
+    width = 3 + len(widths)
+    bytes_of = np.fromiter(map(len, found), np.int64, len(found))
+    flat = np.frombuffer(b"".join([*found, end]), np.int64) if not (bytes_of & 7).any() else np.empty(0, np.int64)
+    lengths = bytes_of >> 3
+    if not len(flat) or lengths.min() < width:
         raise CorruptObject("an online value has no whole header", hint="materialise the view again")
-    flat = np.frombuffer(b"".join(found), np.int64)
+    begins = np.cumsum(lengths) - lengths
     header = flat[begins[:, None] + np.arange(width)]
-    counts, room = header[:, 2:-1], lengths.max()
-    fits = (header[:, 0] == FORMAT) & ((header[:, 2:] >= 0) & (header[:, 2:] <= room)).all(axis=1)
-    sizes = np.where(fits[:, None], counts, 0) * widths
-    if not fits.all() or (width + sizes.sum(axis=1) + header[:, -1] != lengths).any():
+    ends = header[:, 2:] * np.append(widths, 1)  # where each section ends, the texts the last
+    np.cumsum(ends, axis=1, out=ends)
+    said = header[:, 2:]
+    if (
+        (header[:, 0] != FORMAT).any()
+        or said.min() < 0
+        or said.max() > lengths.max()  # so that no product of it is wrapped
+        or (width + ends[:, -1] != lengths).any()
+    ):
         raise CorruptObject("an online value has an unknown format or length", hint="materialise the view again")
-    return header, begins[:, None] + width + np.cumsum(sizes, axis=1) - sizes, flat
+    starts = begins[:, None] + width + ends[:, :-1]
+    starts -= said[:, :-1] * widths
+    return header, starts, flat
 
 
 def _places(starts: Ints, counts: Ints, owner: Ints) -> tuple[Ints, Ints]:

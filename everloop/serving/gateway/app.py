@@ -84,7 +84,7 @@ class Gateway:
             need_method(scope, "POST", "GET")
             if scope["method"] == "GET":
                 return Reply(200, self._lookups.describe(table, project, name))
-            return Reply(200, self._lookups.answer(table, project, name, await body_of(headers, receive)))
+            return Reply(200, await self._lookups.answer(table, project, name, await body_of(headers, receive)))
         except EverloopError as error:
             return problem(error)
         except Exception as error:  # noqa: BLE001 - the edge of the process: callers learn a fault's id, the log the rest

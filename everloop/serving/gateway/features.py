@@ -2,20 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from everloop.core.clock import SECOND, Micros, iso
 from everloop.core.errors import Unavailable
 from everloop.features.definitions import Value
-from everloop.features.online import Found, OnlineService, OnlineView, find
+from everloop.features.online import Found, FoundColumns, OnlineService, OnlineView, find_columns
 from everloop.features.stores.places import Opened, is_served, open_place, place_of
 from everloop.serving.columns import Columns
 from everloop.serving.table import Lookup
 
+Answer = TypeVar("Answer", Found, FoundColumns)
 _LOOK_SECONDS = 1.0
 _SERVED = {"timeout": 0.5, "rest": 1.0}
 """How long a gateway waits for a Redis server, with all its callers, and how long it then asks no more."""
@@ -78,31 +79,36 @@ class Features:
         does not answer, where the policy is to fail.
         """
         service = self._service(wanted)
-        listed = [_listed(columns[name]) for name in wanted.keys]
-        entities = [dict(zip(wanted.keys, values, strict=True)) for values in zip(*listed, strict=True)] or [{}] * rows
+        entities = {name: _listed(columns[name]) for name in wanted.keys}
         try:
-            found = find(self._store(wanted.scope), service, entities, at)
+            columns, reached = find_columns(self._store(wanted.scope), service, entities, at)
         except Unavailable as error:
             if wanted.stale != "default":
                 raise FeaturesGone(error.message, hint=error.hint) from error
-            empty = {name: value for view in service.views for name, value in _empty(view)}
-            found = Found([dict(empty) for _ in entities], (None,) * len(service.views))
+            columns = {name: [value] * rows for view in service.views for name, value in _empty(view)}
+            reached = (None,) * len(service.views)
         stale = {
             view.view.name: wanted.stale
-            for view, reached in zip(service.views, found.reached, strict=True)
-            if reached is None or (wanted.fresh_micros and at - reached > wanted.fresh_micros)
+            for view, mark in zip(service.views, reached, strict=True)
+            if mark is None or (wanted.fresh_micros and at - mark > wanted.fresh_micros)
         }
         if stale and wanted.stale == "fail":
-            raise _too_old(wanted, service, found, at)
+            raise _too_old(wanted, service, reached, at)
         if stale and wanted.stale == "default":
-            instead = {name: value for view in service.views if view.view.name in stale for name, value in _empty(view)}
-            for row in found.values:
-                row.update(instead)
-        return Looked({name: [row[name] for row in found.values] for name in found.values[0]}, stale)
+            told = (view for view in service.views if view.view.name in stale)
+            columns |= {name: [value] * rows for view in told for name, value in _empty(view)}
+        return Looked(columns, stale)
 
-    def look_up(self, wanted: Lookup, entities: Sequence[Mapping[str, Any]], at: Micros) -> Found:
-        """Values of a service as they are, and how far each view is filled; raises as `features.online.lookup`."""
-        return find(self._store(wanted.scope), self._service(wanted), entities, at)
+    async def ask(self, wanted: Lookup, how: Callable[..., Answer], entities: Any, at: Micros) -> Answer:
+        """Values of a service as they are, and how far each view is filled: `how` is one of `online`'s ways to ask.
+
+        A server is asked from a thread, so that it never holds up predictions; LMDB is in this process, and at once.
+        """
+
+        def act() -> Answer:
+            return how(self._store(wanted.scope), self._service(wanted), entities, at)
+
+        return await asyncio.to_thread(act) if is_served(self._place(wanted.scope)) else act()
 
     def close(self) -> None:
         """Release the stores."""
@@ -118,25 +124,29 @@ class Features:
 
     def _store(self, scope: str) -> Opened:
         """The store of an environment; who binds another is heard within a second."""
+        place = self._place(scope)
+        store = self._stores.get(place)
+        if store is None:
+            store = self._stores[place] = open_place(place, readonly=True, **_SERVED)
+        return store
+
+    def _place(self, scope: str) -> str:
         now = time.monotonic()
         looked, place = self._places.get(scope, (0.0, ""))
         if not place or now - looked > _LOOK_SECONDS:
             place = place_of(self._home, scope.partition("/")[2])
             self._places[scope] = (now, place)
-        store = self._stores.get(place)
-        if store is None:
-            store = self._stores[place] = open_place(place, readonly=True, **_SERVED)
-        return store
+        return place
 
 
 def _empty(view: OnlineView) -> Iterator[tuple[str, Value]]:
     return zip(view.outputs, view.empty, strict=True)
 
 
-def _too_old(wanted: Lookup, service: OnlineService, found: Found, at: Micros) -> Unavailable:
+def _too_old(wanted: Lookup, service: OnlineService, marks: Sequence[Micros | None], at: Micros) -> Unavailable:
     told = [
         f"{view.view.name} was never filled" if reached is None else f"{view.view.name} is filled up to {iso(reached)}"
-        for view, reached in zip(service.views, found.reached, strict=True)
+        for view, reached in zip(service.views, marks, strict=True)
         if reached is None or (wanted.fresh_micros and at - reached > wanted.fresh_micros)
     ]
     bound = f", {wanted.fresh_micros // SECOND} s are allowed" if wanted.fresh_micros else ""

@@ -18,6 +18,7 @@ import orjson
 from everloop.core.clock import Micros, parse_time
 from everloop.core.errors import EverloopError, InvalidInput, NotFound
 from everloop.features.definitions import FeatureServiceDef
+from everloop.features.online import find, find_columns
 from everloop.serving.gateway.features import Features
 from everloop.serving.gateway.stats import bucket, quantile
 from everloop.serving.protocol.question import parse_json
@@ -54,30 +55,29 @@ class Lookups:
         views = {view.name: list(view.outputs) for view in definition.views}
         return orjson.dumps({"name": name, "entities": lookup.keys, "views": views, "masked": service.masked})
 
-    def answer(self, table: Table | None, project: str, name: str, body: bytes) -> bytes:
+    async def answer(self, table: Table | None, project: str, name: str, body: bytes) -> bytes:
         """Look up; raises `NotFound`, `InvalidInput`, `Unavailable`."""
         started = time.perf_counter_ns()
         service = self._find(table, project, name)
         counted = self._counted.setdefault(f"{project}.{name}", _Counted())
         counted.requests += 1
         try:
-            rows, by_column, at = _asked(parse_json(body), service.lookup.keys)
-            found = self._features.look_up(service.lookup, rows, at or time.time_ns() // 1000)
+            entities, rows, at = _asked(parse_json(body), service.lookup.keys)
+            now = at or time.time_ns() // 1000
+            said: dict[str, Any] = {}
+            if isinstance(entities, dict):
+                columns, reached = await self._features.ask(service.lookup, find_columns, entities, now)
+                said["columns"] = columns | {name: [None] * rows for name in service.masked}
+            else:
+                said["values"], reached = await self._features.ask(service.lookup, find, entities, now)
+                for row in said["values"]:
+                    row.update(dict.fromkeys(service.masked))
         except EverloopError:
             counted.errors += 1
             raise
-        counted.rows += len(rows)
-        for feature in service.masked:
-            for row in found.values:
-                row[feature] = None
-        said: dict[str, Any] = {
-            "watermarks": dict(zip(service.lookup.service["order"], found.reached, strict=True)),
-            "masked": service.masked,
-        }
-        if by_column:
-            said["columns"] = {name: [row[name] for row in found.values] for name in (found.values or [{}])[0]}
-        else:
-            said["values"] = found.values
+        counted.rows += rows
+        said["watermarks"] = dict(zip(service.lookup.service["order"], reached, strict=True))
+        said["masked"] = service.masked
         content = orjson.dumps(said)
         counted.latency[bucket((time.perf_counter_ns() - started) // 1000)] += 1
         return content
@@ -107,34 +107,43 @@ class Lookups:
             ) from None
 
 
-def _asked(body: Any, keys: Sequence[str]) -> tuple[list[Mapping[str, Any]], bool, Micros]:
-    """The entities as rows, whether they came by column, and the time (0: now)."""
+def _asked(body: Any, keys: Sequence[str]) -> tuple[list[Any] | dict[str, Any], int, Micros]:
+    """The entities as they came, in rows or by column, how many they are, and the time (0: now)."""
     if not isinstance(body, dict) or not isinstance(body.get("entities"), list | dict):
         raise InvalidInput("the body has no entities", hint='{"entities": [{"' + "..., ".join(keys) + '": ...}]}')
     unknown = body.keys() - {"entities", "at"}
     if unknown:
         raise InvalidInput(f"{min(unknown)[:80]!r} is not known here", hint="entities and at")
-    entities, by_column = body["entities"], isinstance(body["entities"], dict)
-    rows = _rows(entities, keys) if by_column else entities
-    if len(rows) > MOST_ENTITIES:
-        raise InvalidInput(f"{len(rows)} entities are too many", hint=f"{MOST_ENTITIES} at most; ask several times")
-    for row in rows:
+    entities = body["entities"]
+    rows = _length(entities, keys) if isinstance(entities, dict) else len(entities)
+    if rows > MOST_ENTITIES:
+        raise InvalidInput(f"{rows} entities are too many", hint=f"{MOST_ENTITIES} at most; ask several times")
+    if isinstance(entities, dict):
+        for name in keys:
+            for value in entities[name]:
+                _check(name, value)
+        return {name: entities[name] for name in keys}, rows, _time(body.get("at"))
+    for row in entities:
         if not isinstance(row, dict):
             raise InvalidInput("an entity is no object", hint="name its columns: " + ", ".join(keys))
         for name in keys:
-            value = row.get(name)
-            if isinstance(value, bool) or not isinstance(value, str | int | None):
-                raise InvalidInput(f"{name} is {str(value)[:80]}", hint="an entity is text or an integer")
-    return rows, by_column, _time(body.get("at"))
+            _check(name, row.get(name))
+    return entities, rows, _time(body.get("at"))
 
 
-def _rows(columns: Mapping[str, Any], keys: Sequence[str]) -> list[Mapping[str, Any]]:
+def _check(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, str | int | None):
+        raise InvalidInput(f"{name} is {str(value)[:80]}", hint="an entity is text or an integer")
+
+
+def _length(columns: Mapping[str, Any], keys: Sequence[str]) -> int:
     wrong = [name for name in keys if not isinstance(columns.get(name), list)]
     if wrong:
         raise InvalidInput(f"the entity {wrong[0]} has no list of values", hint="by column, or rows in a list")
-    if len({len(columns[name]) for name in keys}) > 1:
+    lengths = {len(columns[name]) for name in keys}
+    if len(lengths) > 1:
         raise InvalidInput("the columns of entities are of different lengths")
-    return [dict(zip(keys, values, strict=True)) for values in zip(*(columns[name] for name in keys), strict=True)]
+    return max(lengths, default=0)
 
 
 def _time(at: Any) -> Micros:
