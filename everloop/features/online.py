@@ -14,7 +14,6 @@ import numpy as np
 
 from everloop.core.clock import Micros, iso
 from everloop.core.errors import DataError, InvalidInput
-from everloop.core.ids import manifest_id
 from everloop.core.ports import OnlineStore
 from everloop.core.version import Version
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, Value
@@ -86,7 +85,7 @@ class OnlineView:
 
 def _computed(view: FeatureViewDef) -> str:
     said = [{**f.manifest(), "name": "", "description": ""} for f in view.features]
-    return manifest_id([view.slack, said])
+    return repr((view.slack, said))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +94,19 @@ class OnlineService:
 
     service: FeatureServiceDef
     views: tuple[OnlineView, ...]
+    lists: Mapping[str, tuple[str, ...]]
+    """Features that are lists -> the columns that a model reads them by."""
 
     @classmethod
     def of(cls, scope: str, service: FeatureServiceDef, view_ids: Mapping[str, str]) -> "OnlineService":
         """Prepare a service; `view_ids` gives the version id of each view's name."""
-        return cls(service, tuple(OnlineView.of(scope, view_ids[v.name], v) for v in service.views))
+        views = tuple(OnlineView.of(scope, view_ids[v.name], v) for v in service.views)
+        return cls(service, views, service.lists)
 
     @classmethod
     def alone(cls, view: OnlineView) -> "OnlineService":
         """One view, asked by itself."""
-        return cls(FeatureServiceDef(view.view.name, (view.view,)), (view,))
+        return cls(FeatureServiceDef(view.view.name, (view.view,)), (view,), view.view.lists)
 
     @classmethod
     def from_manifest(
@@ -273,6 +275,19 @@ def find_columns(
         (row,), reached = _find_one(store, service, {name: values[0] for name, values in entities.items()}, at)
         return FoundColumns({name: [value] for name, value in row.items()}, reached)
     return _find_keys(store, service, [state_keys(view, entities) for view in service.views], at)
+
+
+def spread(lists: Mapping[str, Sequence[str]], columns: Mapping[str, Sequence[Value]]) -> dict[str, Sequence[Value]]:
+    """Columns as a model reads them: a list is a column for each place, null where it is shorter."""
+    found: dict[str, Sequence[Value]] = {}
+    for name, values in columns.items():
+        places = lists.get(name, ())
+        if places:
+            rows = [value if isinstance(value, list) else [] for value in values]
+            found |= {c: [row[i] if i < len(row) else None for row in rows] for i, c in enumerate(places)}
+        else:
+            found[name] = values
+    return found
 
 
 def _find_keys(store: OnlineStore, service: OnlineService, keys: Sequence[Sequence[bytes]], at: Micros) -> FoundColumns:

@@ -222,8 +222,15 @@ def _of_service(lineage: ColumnLineage, row: VersionRow) -> Columns:
             found[column] = (*found.get(column, ()), Made(ColumnRef("view", name, column, view.id), "copy"))
         for feature in view.manifest["features"]:
             one = Made(ColumnRef("view", name, feature["name"], view.id), "copy")
-            found[f"{name}__{feature['name']}"] = (one,)
+            found |= dict.fromkeys((f"{name}__{column}" for column in _columns(feature)), (one,))
     return _transformed(row.manifest, found)
+
+
+def _columns(feature: Mapping[str, Any]) -> list[str]:
+    """A feature by its name and, of a list, the columns that models read it by."""
+    places = {"last_k": feature.get("size", 0), "top_k": feature.get("size", 0)}
+    places["histogram"] = len(feature.get("edges", ())) + 1
+    return [feature["name"], *(f"{feature['name']}_{i:03d}" for i in range(places.get(feature["function"], 0)))]
 
 
 def _transformed(manifest: Mapping[str, Any], found: dict[str, tuple[Made, ...]]) -> dict[str, tuple[Made, ...]]:

@@ -33,8 +33,8 @@ def build_rows(
 ) -> pl.DataFrame:
     """All labelled questions of the spine with what was known when each was asked.
 
-    Columns: the spine's key and time, entities, request columns, features, the label, and the time from which
-    the label is known where the model names one. Rows in the order of time and key. Raises `DataError`.
+    Columns: the spine's key and time, entities, request columns, features (lists `spread`), the label, and the time
+    from which the label is known where the model names one. Rows in the order of time and key. Raises `DataError`.
     """
     said = asset.facts
     views = tuple(FeatureViewDef.from_manifest(name, manifest) for name, manifest in said["views"])
@@ -45,8 +45,32 @@ def build_rows(
             name: _spill(inputs[name].lazy(), columns, Path(folder) / f"{name}.parquet")
             for name, columns in by_dataset(views).items()
         }
-        frame = history(service, spine, sources, at=said["time"])
+        frame = spread(views, history(service, spine, sources, at=said["time"]))
     return transformed(transforms_of(asset), frame)
+
+
+def spread(views: Sequence[FeatureViewDef], frame: pl.DataFrame) -> pl.DataFrame:
+    """A frame as a model reads it: in the place of a list a column for each of its places, null where it is shorter.
+
+    Whole numbers that may be missing become floats, whatever this frame holds: a request may be the first to lack one.
+    """
+    features = {name: f for view in views for name, f in zip(view.outputs, view.features, strict=True)}
+    lists = {name: columns for view in views for name, columns in view.lists.items()}
+
+    def place(name: str, number: int, column: str) -> pl.Expr:
+        value = pl.col(name).list.get(number, null_on_oob=True).alias(column)
+        feature = features[name]
+        return value.cast(pl.Float64) if feature.output == "integers" and feature.function != "histogram" else value
+
+    return frame.select(
+        expression
+        for name in frame.columns
+        for expression in (
+            [place(name, number, column) for number, column in enumerate(lists[name])]
+            if name in lists
+            else [pl.col(name)]
+        )
+    )
 
 
 def take_training(

@@ -90,6 +90,22 @@ class Feature:
                 return "number"
 
     @property
+    def length(self) -> int:
+        """How many values its list has at most (a histogram: always); 0 for what is no list."""
+        match self.function:
+            case "last_k" | "top_k":
+                return self.size
+            case "histogram":
+                return len(self.edges) + 1
+            case _:
+                return 0
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Its columns where a model reads it: its name, or one for each place of a list, `<name>_000` and so on."""
+        return tuple(f"{self.name}_{place:03d}" for place in range(self.length)) or (self.name,)
+
+    @property
     def empty(self) -> Value:
         """The value over no facts: counts 0, `sum` 0.0, lists empty (a histogram: zeros), every other null."""
         match self.function:

@@ -44,12 +44,20 @@ class FeatureServiceDef:
 
     @property
     def looked_up(self) -> tuple[str, ...]:
-        """What the views give."""
-        return tuple(column for view in self.views for column in view.outputs)
+        """What the views give a model; a list is a column for each place."""
+        return tuple(column for view in self.views for column in view.inputs)
+
+    @property
+    def lists(self) -> dict[str, tuple[str, ...]]:
+        """Features that are lists -> the columns that a model reads them by."""
+        return {name: columns for view in self.views for name, columns in view.lists.items()}
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The model's inputs: request columns, then `<view>__<feature>`, then what transforms make."""
+        """The model's inputs: request columns, then `<view>__<feature>`, then what transforms make.
+
+        A list feature is `<view>__<feature>_000` and so on.
+        """
         return (*self.request, *self.looked_up, *(column for one in self.transforms for column in one.outputs))
 
     def manifest(self, view_ids: Mapping[str, str]) -> dict[str, Any]:

@@ -133,6 +133,17 @@ class FeatureViewDef:
         """Names of its columns in a frame: `<view>__<feature>`."""
         return tuple(f"{self.name}__{f.name}" for f in self.features)
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the columns that a model reads: its outputs, lists spread over a column for each place."""
+        return tuple(f"{self.name}__{column}" for f in self.features for column in f.inputs)
+
+    @property
+    def lists(self) -> dict[str, tuple[str, ...]]:
+        """Those of its outputs that are lists -> the columns that a model reads them by."""
+        found = {f.name: f.inputs for f in self.features if f.length}
+        return {f"{self.name}__{name}": tuple(f"{self.name}__{c}" for c in columns) for name, columns in found.items()}
+
     def manifest(self) -> dict[str, Any]:
         """Canonical-JSON-ready; raises `DefinitionError` before `validate` gave it an event time."""
         if not self.event_time:

@@ -11,7 +11,7 @@ import numpy as np
 from everloop.core.clock import SECOND, Micros, iso
 from everloop.core.errors import Unavailable
 from everloop.features.definitions import Value
-from everloop.features.online import Found, FoundColumns, OnlineService, OnlineView, find_columns
+from everloop.features.online import Found, FoundColumns, OnlineService, OnlineView, find_columns, spread
 from everloop.features.stores.places import Opened, is_served, open_place, place_of
 from everloop.serving.columns import Columns
 from everloop.serving.table import Lookup
@@ -30,7 +30,7 @@ class Looked(NamedTuple):
     """What was found for a request."""
 
     columns: Mapping[str, Any]
-    """Feature columns by name."""
+    """Columns by name, as a model reads them."""
     stale: Mapping[str, str]
     """Views that were too old or never filled, and what stands for them: `default` or `serve`."""
 
@@ -97,7 +97,7 @@ class Features:
         if stale and wanted.stale == "default":
             told = (view for view in service.views if view.view.name in stale)
             columns |= {name: [value] * rows for view in told for name, value in _empty(view)}
-        return Looked(columns, stale)
+        return Looked(spread(service.lists, columns) if service.lists else columns, stale)
 
     async def ask(self, wanted: Lookup, how: Callable[..., Answer], entities: Any, at: Micros) -> Answer:
         """Values of a service as they are, and how far each view is filled: `how` is one of `online`'s ways to ask.

@@ -11,6 +11,7 @@ from everloop.core.clock import MINUTE, SECOND, Micros
 from everloop.core.snapshot import Snapshot
 from everloop.data.sensitive.masking import hidden
 from everloop.data.sensitive.tags import Tagging
+from everloop.features.definitions import FeatureServiceDef
 from everloop.features.online import OnlineService, scope_of, watermarks
 from everloop.features.operations import online_store
 from everloop.serving.rollout.entries import service_of
@@ -87,5 +88,7 @@ def _services(ctx: Context, environment: str, snapshot: str) -> list[Service]:
     for row, carried in zip(rows, tags, strict=True):
         service = service_of(ctx.project, row.name, row.manifest, manifests, scope_of(ctx.project, environment))
         masked = hidden(anybody, row.kind, row.name, environment, carried)
-        made.append(msgspec.structs.replace(service, masked=sorted(masked)))
+        lists = FeatureServiceDef.from_manifest(row.name, row.manifest, manifests).lists
+        spread = {column for columns in lists.values() for column in columns}  # look-ups answer lists as lists
+        made.append(msgspec.structs.replace(service, masked=sorted(masked - spread)))
     return made

@@ -24,6 +24,7 @@ from everloop.catalog.operating.predictions import PredictionRow
 from everloop.core.clock import Micros
 from everloop.core.errors import DataError
 from everloop.core.version import Version
+from everloop.features.batch.frames import spread
 from everloop.features.batch.history import history
 from everloop.features.definitions import FeatureServiceDef, by_dataset
 from everloop.serving.log import Entry
@@ -151,7 +152,7 @@ def _judge(
             **{name: _keys(able, name, kinds.get(name, "string")) for name in service.entities},
         }
     )
-    batch = history(service, spine, paths, at=_AT)
+    batch = spread(service.views, history(service, spine, paths, at=_AT))
     found.judged += len(able)
     decoded: dict[int, Mapping[str, Any]] = {}
     for number, (asked_row, entry) in enumerate(able):
@@ -170,7 +171,7 @@ def _judge(
 def _compared(service: FeatureServiceDef, entry: Entry, columns: Mapping[str, Any], found: Replayed) -> Iterator[str]:
     """The features that the model was given as they were looked up."""
     for view in service.views:
-        for name in view.outputs:
+        for name in view.inputs:
             if name not in columns:
                 continue  # the model does not read it
             if entry.stale.get(view.name) == "default":
