@@ -9,7 +9,6 @@ in an environment of its own (`feast_peer`).
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,12 +25,13 @@ from everloop.core.clock import SECOND
 from everloop.features import definitions as el
 from everloop.features.batch.history import history
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
+from everloop.flows.observation.using import peak_memory
 
 START = 1_356_998_400 * SECOND
 DAYS = 365
 WINDOWS = (el.mean("x", over="3h"), el.count(over="1h"), el.sum("x", over="7d"), el.max("x", over="1d"))
 FEAST = """
-import sys, time, resource
+import sys, time
 from datetime import timedelta
 import pandas as pd
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
@@ -47,7 +47,10 @@ store.apply([place, *views])
 spine = pd.read_parquet(home + "/spine_times.parquet")
 began = time.process_time()
 frame = store.get_historical_features(entity_df=spine, features=["a:x", "b:x"], full_feature_names=True).to_df()
-print("SPENT", time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, len(frame))
+spent = time.process_time() - began
+with open("/proc/self/status") as told:
+    peak = next(int(line.split()[1]) for line in told if line.startswith("VmHWM:")) / 1024
+print("SPENT", spent, peak, len(frame))
 """
 
 
@@ -162,7 +165,7 @@ def act(name: str, home: Path) -> None:
     """Do one act in this process, and print what it took: what `measured` starts."""
     warm()
     spent = cpu(lambda: MEASURED[name](home))
-    print(json.dumps({"cpu": spent, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    print(json.dumps({"cpu": spent, "peak": peak_memory() / 2**20}))
 
 
 def main() -> None:
