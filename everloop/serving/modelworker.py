@@ -16,6 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -225,11 +226,15 @@ def main() -> int:
     """Serve the connection that the gateway handed over."""
     parser = argparse.ArgumentParser(prog="everloop.serving.modelworker")
     parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("ahead", nargs="*", help="modules to import before it is told what to load")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent(signal.SIGKILL)  # even in the middle of a prediction that never returns
     with socket.socket(fileno=arguments.fd) as connection:
         try:
+            for module in arguments.ahead:
+                with suppress(ImportError):  # whoever needs it will say so
+                    importlib.import_module(module)
             return serve(connection)
         except (BrokenPipeError, ConnectionResetError):
             return 0

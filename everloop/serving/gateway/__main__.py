@@ -1,7 +1,9 @@
 """`python -m everloop.serving.gateway`."""
 
 import sys
+from importlib import import_module
 
-from everloop.serving.gateway.process import main
+from everloop.serving.gateway.starting import spare
 
-sys.exit(main())
+spare.begin(sys.argv)
+sys.exit(import_module("everloop.serving.gateway.process").main())

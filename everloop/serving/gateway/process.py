@@ -35,6 +35,7 @@ from everloop.serving.gateway.passing.carry import Carrier
 from everloop.serving.gateway.rpc.splice import Switchboard, switched
 from everloop.serving.gateway.shadows import Shadows
 from everloop.serving.gateway.speaking.asking import Desk
+from everloop.serving.gateway.starting import spare
 from everloop.serving.gateway.telling.sheet import Sheet
 from everloop.serving.tracing.exporting import Exporter
 
@@ -93,6 +94,13 @@ def _config(app: Gateway, protocol: type[Any]) -> uvicorn.Config:
     )
 
 
+def _settle() -> None:
+    """What was made by now stays; of what comes, little is garbage that only the collector finds."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE)
+
+
 async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     """Serve until told to stop (SIGTERM, SIGINT): new connections end first, requests in flight are answered."""
     home: Path = arguments.home / "serving"
@@ -137,11 +145,10 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
 
     for task in background:
         task.add_done_callback(stop)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GARBAGE)
+    _settle()
     try:
         await fleet.looked.wait()
+        spare.dismiss()
         await server.serve(sockets=[listening])
     finally:
         for task in background:

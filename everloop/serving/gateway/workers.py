@@ -1,10 +1,8 @@
 """Model workers as the gateway sees them: started, warmed, asked, healed, retired."""
 
 import asyncio
-import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -16,13 +14,11 @@ from everloop.core.errors import EverloopError, StepFailed, Unavailable
 from everloop.serving import wire
 from everloop.serving.columns import Layout, Outputs, outputs_from
 from everloop.serving.fusing.derived import shown
+from everloop.serving.gateway.starting import spare
 from everloop.serving.modelworker import Setup
 from everloop.serving.streaming.parts import Parts
 from everloop.serving.table import Part
 
-_ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
-)
 _FIRST_DELAY, _MOST_DELAY, _HEALTHY_SECONDS = 0.05, 5.0, 10.0
 _SILENT_SECONDS = 1.0
 _PACE_SMOOTHING = 0.02
@@ -150,15 +146,7 @@ class ModelProcess:
 
     def begin(self) -> None:
         """Start a process; `ready` is set once it is warm."""
-        ours, theirs = socket.socketpair()
-        environment = {**os.environ, **_ONE_THREAD, "PYTHONUNBUFFERED": "1"}
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter; a fork of a small process
-                [sys.executable, "-P", "-m", "everloop.serving.modelworker", "--fd", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                env=environment,
-            )
+        self._process, ours = spare.taken()
         self.pid = self._process.pid
         self._healing = asyncio.get_running_loop().create_task(self._connect(ours))
 

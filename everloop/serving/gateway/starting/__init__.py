@@ -1,0 +1,1 @@
+"""How model workers are started."""

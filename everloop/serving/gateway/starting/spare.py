@@ -1,0 +1,90 @@
+"""Processes of model workers, and one that is started before the gateway itself is loaded.
+
+What a worker imports takes longer than anything else until the first answer. So while the gateway imports what it
+needs, a worker imports the libraries that the first awake model of the routing table names in its requirements. The
+table is only peeked at here, unverified: all that follows from it is which of `LIBRARIES` are imported.
+"""
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from everloop.serving.gateway.passing import hand
+
+LIBRARIES = {"scikit-learn": "sklearn.ensemble", "xgboost": "xgboost", "lightgbm": "lightgbm"}
+"""What may be imported ahead, by the requirement that asks for it."""
+_ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
+)
+_WITHIN = "everloop.models.compiled.loader:load_compiled"
+"""`table.INLINE`, which is not imported here: nothing slow may be."""
+_MOST_BYTES = 1 << 20
+"""A table larger than that is not peeked at: reading it takes longer than it saves."""
+Started = tuple[subprocess.Popen[bytes], socket.socket]
+"""A worker's process, and our end of its connection."""
+_spare: list[Started] = []
+
+
+def started(ahead: Sequence[str] = ()) -> Started:
+    """A new worker process, which waits for its setup; it imports `ahead` meanwhile."""
+    ours, theirs = socket.socketpair()
+    environment = {**os.environ, **_ONE_THREAD, "PYTHONUNBUFFERED": "1"}
+    environment.pop(hand.VARIABLE, None)
+    with theirs:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter; a fork of a small process
+            [sys.executable, "-P", "-m", "everloop.serving.modelworker", "--fd", str(theirs.fileno()), *ahead],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        )
+    return process, ours
+
+
+def begin(words: Sequence[str]) -> None:
+    """Start the spare, if the command line `words` names a home whose first model is worth it."""
+    if "--home" in words[:-1] and (ahead := _libraries(Path(words[words.index("--home") + 1]))):
+        _spare.append(started(ahead))
+
+
+def taken() -> Started:
+    """The spare, or a new process."""
+    return _spare.pop() if _spare else started()
+
+
+def dismiss() -> None:
+    """End a spare that nobody took."""
+    while _spare:
+        process, ours = _spare.pop()
+        ours.close()
+        process.kill()
+        process.wait()
+
+
+def _libraries(home: Path) -> list[str]:
+    """What the first model that is awake from the start needs; nothing where the table does not tell."""
+    try:
+        path = home / "serving" / "routes.json"
+        if path.stat().st_size > _MOST_BYTES:
+            return []
+        statement = json.loads(base64.b64decode(json.loads(path.read_bytes())["payload"]))
+        folder = next(_folders(statement["predicate"]["routes"]), None)
+        lines = [] if folder is None else Path(folder, "requirements.txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    named = {line.partition("=")[0].strip() for line in lines}
+    return [module for requirement, module in LIBRARIES.items() if requirement in named]
+
+
+def _folders(routes: Sequence[Mapping[str, Any]]) -> Any:
+    for route in routes:
+        if route.get("least", 1):
+            for revision in route["revisions"]:
+                for part in revision.get("parts", {}).values() or (revision,):
+                    if part.get("loader") != _WITHIN:
+                        yield part["folder"]
