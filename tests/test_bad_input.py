@@ -140,6 +140,11 @@ def test_an_unbound_binding(shop, capsys):
     refused(capsys, shop, "run", "orders", code=2, says="warehouse")
 
 
+def test_a_binding_of_one_sandbox(shop, capsys):
+    words = ["bind", "online_store", "redis://localhost:6379/0", "--environment", "sandbox/ada/main"]
+    refused(capsys, shop, *words, code=2, says="sandbox")
+
+
 def test_a_wrong_query(shop, capsys):
     write(shop, sql_text("select a from nowhere"))
     assert main(["bind", "warehouse", f"sqlite:///{shop.folder / 'w.db'}"]) == 0

@@ -34,12 +34,12 @@ def get(
     environment: Annotated[str, typer.Option("--env")] = "production",
 ) -> None:
     """Look features up online, as the gateway does."""
-    row: dict[str, Any] = {}
+    row = {}
     for entity in entities:
         column, equals, value = entity.partition("=")
         if not equals:
-            raise InvalidInput(f"{entity!r} is not of the form column=value")
-        row[column] = int(value) if value.lstrip("-").isdigit() else value
+            raise InvalidInput(f"{entity!r} is not of the form column=value", hint="for example origin=JFK")
+        row[column] = value
     with session.client() as client:
         output.show(client.call("features.get", service=service, entities=[row], environment=environment))
 
@@ -68,6 +68,8 @@ def history(  # noqa: PLR0917 - typer's way: one parameter an option
 
     A cluster that asks for a token gets it from RAY_AUTH_TOKEN.
     """
+    if not out.parent.is_dir():
+        raise InvalidInput(f"there is no folder {out.parent}", hint="make it, or choose another --out")
     cluster = _cluster(ray, parts) if ray else None
     with session.workspace() as workspace, output.progress("asking"):
         ctx = session.context(workspace, environment)

@@ -1,6 +1,6 @@
 """Operations on features: push facts, fill from datasets, look values up, list what an environment serves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from everloop import data, features
@@ -213,7 +213,8 @@ def get_values(ctx: Context, cmd: Get) -> Values:
     else:
         service = service_in(ctx, cmd.environment, cmd.service)
     store, at = online_store(ctx, cmd.environment), ctx.now() if cmd.at is None else cmd.at
-    found, reached = features.online.find(store, service, cmd.entities, at)
+    entities = _as_kept(ctx, cmd.environment, service.service, cmd.entities)
+    found, reached = features.online.find(store, service, entities, at)
     kind = "view" if cmd.view else "service"
     identity, _ = pinned(ctx, cmd.environment, kind)[cmd.view or cmd.service]
     with ctx.read() as tx:
@@ -223,6 +224,43 @@ def get_values(ctx: Context, cmd: Get) -> Values:
     marks = {view.view.name: at for view, at in zip(service.views, reached, strict=True)}
     shown = sorted(hidden.intersection(*values[:1])) if values else []
     return Values(values=values, watermarks=marks, at=at, masked=tuple(shown))
+
+
+def _as_kept(
+    ctx: Context, environment: str, service: FeatureServiceDef, entities: Sequence[Mapping[str, str | int | None]]
+) -> list[dict[str, str | int | None]]:
+    """Entities in the types of the environment's data: under a key of another type nothing would be found, silently.
+
+    A whole number may be written as text. Raises `InvalidInput` for a name or a type that cannot be meant.
+    """
+    kinds: dict[str, tuple[str, bool]] = {}
+    for view in service.views:
+        version = head(ctx, environment, view.source)
+        with ctx.read() as tx:
+            manifest = versions.get(tx, ctx.project, version).manifest if version else {}
+        fields = dict(manifest.get("schema_fields", ()))
+        kinds |= {name: (view.source, "int" in fields[name]) for name in view.entity if name in fields}
+    for row in entities:
+        unknown = row.keys() - set(service.entities)
+        if unknown:
+            raise InvalidInput(
+                f"{service.name} has no entity {min(unknown)!r}", hint="it is asked by " + ", ".join(service.entities)
+            )
+    return [{name: _key_of(name, value, kinds.get(name)) for name, value in row.items()} for row in entities]
+
+
+def _key_of(name: str, value: str | int | None, kind: tuple[str, bool] | None) -> str | int | None:
+    if kind is None or value is None:
+        return value
+    source, whole = kind
+    if not whole and not isinstance(value, str):
+        raise InvalidInput(f"{name} is text in {source}, not the number {value}", hint=f'write it as "{value}"')
+    if whole and isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            raise InvalidInput(f"{name} is a whole number in {source}, not {value!r}") from None
+    return value
 
 
 @operation("features.list", needs="read", on=_views, reads=True)

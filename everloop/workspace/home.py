@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from everloop.core.clock import Micros, SystemClock
-from everloop.core.errors import NotFound
+from everloop.core.errors import InvalidInput, NotFound
+from everloop.core.grants import SANDBOX
 from everloop.core.signing import SigningKey, VerifyKey
 
 _TIME = struct.Struct("<q")
@@ -52,7 +53,9 @@ def verify_key(home: Path) -> VerifyKey:
 
 
 def bind(home: Path, environment: str, name: str, value: str) -> None:
-    """Set one binding, keeping the others."""
+    """Set one binding, keeping the others. Raises `InvalidInput` for a single sandbox: all of them share a table."""
+    if environment.startswith(SANDBOX):
+        raise InvalidInput(f"{environment} has no bindings of its own", hint='all sandboxes share one: "sandbox"')
     file = home / "bindings.toml"
     stored: dict[str, dict[str, Any]] = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     stored.setdefault(environment, {})[name] = value

@@ -176,6 +176,41 @@ def test_what_is_not_there_is_said(ctx, operation, command, told):
         invoke(ctx, operation, command)
 
 
+@pytest.mark.parametrize(
+    ("entity", "told"),
+    [
+        ({"airport": "JFK"}, "has no entity 'airport'"),
+        ({"origin": 5}, "origin is text in flights, not the number 5"),
+        ({}, "needs the entity 'origin'"),
+    ],
+)
+def test_an_entity_that_cannot_be_meant_is_refused(ctx, entity, told):
+    with pytest.raises(InvalidInput, match=told):
+        invoke(ctx, "features.get", Get(environment=ENVIRONMENT, service="inputs", entities=[entity]))
+
+
+def test_a_whole_number_may_be_written_as_text(ctx):
+    by_number = FeatureViewDef("flown", "flights", "id", [el.last("delay")]).validate(FLIGHTS)
+    version = Version("view", "flown", by_number.manifest())
+    with ctx.write() as tx:
+        versions.put(tx, ctx.project, version, actor="ada", at=START)
+        name = refs.env_ref(ENVIRONMENT)
+        before = refs.get(tx, ctx.project, name)
+        entries = versions.get(tx, ctx.project, before).manifest["entries"]
+        after = Snapshot({**entries, version.key: version.id}).version()
+        versions.put(tx, ctx.project, after, actor="ada", at=START)
+        refs.move(tx, ctx.project, name, old=before, new=after.id, actor="ada", at=START)
+    invoke(ctx, "features.materialize", Materialize(environment=ENVIRONMENT, views=("flown",)))
+
+    def asked(value):
+        command = Get(environment=ENVIRONMENT, view="flown", entities=[{"id": value}])
+        return invoke(ctx, "features.get", command).values
+
+    assert asked("2") == asked(2) == [{"flown__delay_last": 45.5}]
+    with pytest.raises(InvalidInput, match="id is a whole number in flights, not 'two'"):
+        asked("two")
+
+
 def test_the_future_cannot_be_materialized(ctx):
     with pytest.raises(InvalidInput, match="in the future"):
         invoke(ctx, "features.materialize", Materialize(environment=ENVIRONMENT, up_to=START + 9 * HOUR))

@@ -103,7 +103,8 @@ def check(service: FeatureServiceDef, spine: pl.DataFrame, sources: Mapping[str,
         if name not in spine.columns:
             raise DataError(
                 f"the spine has no column {name!r}",
-                hint=f"service {service.name} needs {at}, " + ", ".join(service.entities),
+                hint=f"service {service.name} is asked by "
+                f"{', '.join((at, *service.entities))}; there are {', '.join(spine.columns) or 'none'}",
             )
     for view in service.views:
         for dataset in view.datasets:

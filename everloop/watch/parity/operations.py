@@ -4,12 +4,13 @@ from typing import Any
 
 from everloop.catalog import versions
 from everloop.catalog.context import Context
-from everloop.catalog.operating import alarms, rollouts
+from everloop.catalog.operating import alarms, predictions, rollouts
 from everloop.catalog.operation import Answer, Command, operation
 from everloop.core.clock import DAY, Micros
-from everloop.core.errors import InvalidInput
+from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
 from everloop.data.sensitive.masking import hidden_of
+from everloop.features.operations import pinned
 from everloop.watch import parity
 
 
@@ -77,6 +78,8 @@ def compare(ctx: Context, cmd: Parity) -> ParityView:
     if start >= until:
         raise InvalidInput("the window is empty", hint="start lies before until")
     found = parity.replay.replay(ctx, cmd.endpoint, cmd.environment, start, until, sample=cmd.sample)
+    if not found.sampled:
+        _need_endpoint(ctx, cmd)
     figures = {"sampled": found.sampled, "judged": found.judged, "values": found.values, "later": found.later}
     return ParityView(
         endpoint=cmd.endpoint,
@@ -89,6 +92,16 @@ def compare(ctx: Context, cmd: Parity) -> ParityView:
         evidence=found.evidence,
         rows=_shown(ctx, cmd, found.differences[: parity.replay.SHOWN]),
     )
+
+
+def _need_endpoint(ctx: Context, cmd: Parity) -> None:
+    """Raise `NotFound` for an endpoint that is not in the environment and never answered."""
+    there = pinned(ctx, cmd.environment, "endpoint")
+    with ctx.read() as tx:
+        asked = predictions.newest(tx, ctx.project, cmd.endpoint, limit=1)
+    if cmd.endpoint not in there and not asked:
+        hint = "it has " + (", ".join(there) or "none")
+        raise NotFound(f"{cmd.environment} has no endpoint {cmd.endpoint!r}", hint=hint)
 
 
 def _since(ctx: Context, endpoint: str, until: Micros) -> Micros:

@@ -11,7 +11,7 @@ from everloop.catalog import refs, versions
 from everloop.catalog.operating import alarms
 from everloop.catalog.operation import invoke
 from everloop.core.clock import HOUR, MINUTE, SECOND, ReplayClock, micros
-from everloop.core.errors import InvalidInput, PermissionDenied
+from everloop.core.errors import InvalidInput, NotFound, PermissionDenied
 from everloop.core.snapshot import Snapshot
 from everloop.core.version import Version
 from everloop.data.capturing import capture
@@ -166,6 +166,8 @@ def test_bad_wishes_and_strangers_are_refused(house, context_of, sqlite_catalog)
         house.compare(sample=0)
     with pytest.raises(InvalidInput, match="window is empty"):
         house.compare(until=START)
+    with pytest.raises(NotFound, match="production has no endpoint 'nothing'"):
+        invoke(house.ctx, "features.parity", Parity(endpoint="nothing"))
     viewer = context_of(sqlite_catalog, roles=["viewer"], clock=house.ctx.clock)
     with pytest.raises(PermissionDenied):
         invoke(viewer, "features.parity", Parity(endpoint="delay"))
