@@ -12,6 +12,7 @@ from everloop.cli.data_failing import failing
 from everloop.cli.data_files import checkout, files
 from everloop.cli.data_open import close, open_table, opened
 from everloop.cli.data_status import status
+from everloop.cli.data_tables import show_sample, show_version
 from everloop.cli.data_transfer import evolve, pull, push
 from everloop.cli.output import output
 from everloop.cli.session import session
@@ -69,9 +70,9 @@ def capture(
 
 @data.command("show")
 def show(version: Version, environment: Where = "production") -> None:
-    """One version: schema, parts, profile."""
+    """One version: where it is the head, and a line for each column; everything under --json."""
     with session.client() as client:
-        output.show(client.call("data.show", version=version, environment=environment))
+        show_version(client.call("data.show", version=version, environment=environment))
 
 
 @data.command("diff")
@@ -123,10 +124,15 @@ def expect(version: Version, environment: Where = "production") -> None:
 
 
 @data.command("sample")
-def sample(version: Version, environment: Where = "production") -> None:
-    """Some rows; columns with tags are masked."""
+def sample(
+    version: Version,
+    environment: Where = "production",
+    rows: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 10,
+    offset: Annotated[int, typer.Option(min=0, help="How many to pass over.")] = 0,
+) -> None:
+    """Some rows, a line each; columns with tags are masked."""
     with session.client() as client:
-        output.show(client.call("data.sample", version=version, environment=environment))
+        show_sample(client.call("data.sample", version=version, environment=environment, rows=rows, offset=offset))
 
 
 Dataset = Annotated[str, typer.Argument(help="A dataset that no function makes.")]

@@ -32,6 +32,24 @@ def show(model: Annotated[str, typer.Argument(help="delay, delay@7, delay:champi
         output.show(client.call("models.show", model=model))
 
 
+@models.command("aliases")
+def show_aliases(
+    name: Annotated[str, typer.Argument(help="A registered model.")],
+    at: Annotated[str, typer.Option("--at", help="When, as 2026-05-01T12:00:00Z; now when left out.")] = "",
+) -> None:
+    """Where the aliases of a model point, or pointed at a time, and every move of them, the newest first."""
+    with session.client() as client:
+        found = client.call("models.aliases", name=name, at=at)
+    if output.as_json:
+        output.show(found)
+        return
+    then = [{"alias": alias, "version": number} for alias, number in sorted(found.then.items())]
+    moment = f"at {at}" if at else "now"
+    output.rows(then, ["alias", "version"], empty=f"no alias pointed anywhere {moment}", title=moment)
+    columns = ["at", "alias", "old", "new", "actor", "reason", "change"]
+    output.rows(found.moves, columns, empty="no alias was ever moved", title="moves")
+
+
 @models.command("card")
 def card(model: Annotated[str, typer.Argument(help="model/delay, model/delay@7, or an id.")]) -> None:
     """The model card, rendered from facts; what nobody provided says so."""

@@ -7,6 +7,7 @@ import sys
 import pytest
 import typer
 
+from everloop.catalog import refs, versions
 from everloop.cli.main import COMMANDS, assemble, main
 from everloop.cli.options import given
 
@@ -72,12 +73,14 @@ ASKED = [
     ["data", "list", "orders"],
     ["data", "show", "orders"],
     ["data", "diff", "data/orders@1", "data/orders@2"],
+    ["data", "sample", "orders"],
     ["data", "expect", "orders"],
     ["lineage", "model/comeback@1"],
     ["why", "model/comeback@1", "model/comeback@2"],
     ["why", "production", "sandbox/auto/1", "--markdown"],
     ["models", "list"],
     ["models", "show", "comeback@1"],
+    ["models", "aliases", "comeback"],
     ["endpoints", "list"],
     ["endpoints", "show", "comeback"],
     ["endpoints", "traffic", "comeback"],
@@ -100,6 +103,38 @@ def test_an_answer_is_one_json_document_and_a_table_for_people(everloop, words):
     assert (code, err) == (0, "")
     assert out.strip()
     assert not out.startswith("{")
+
+
+def test_a_column_and_a_row_are_a_line_each(everloop):
+    whole = json.loads(everloop("data", "show", "orders", "--json")[1])
+    out = everloop("data", "show", "orders")[1]
+    assert len(out.splitlines()) == len(whole["columns"]) + 3
+    for column in whole["columns"]:
+        (line,) = [line for line in out.splitlines()[3:] if line.split()[0] == column["name"]]
+        assert column["type"][:3] in line
+    sample = json.loads(everloop("data", "sample", "orders", "--rows", "4", "--json")[1])
+    out = everloop("data", "sample", "orders", "--rows", "4")[1]
+    assert len(sample["rows"]) == 4
+    assert out.splitlines()[0].split() == sample["columns"]
+    assert len(out.splitlines()) == 5
+    later = json.loads(everloop("data", "sample", "orders", "--rows", "2", "--offset", "2", "--json")[1])
+    assert later["rows"] == sample["rows"][2:]
+
+
+def test_aliases_now_and_then(everloop, story):
+    with story.shop.workspace.catalog.write() as tx:
+        at = story.shop.workspace.clock.now()
+        (newest,) = [row for row in versions.newest(tx, "shop", "model") if row.name == "comeback"]
+        refs.move(tx, "shop", refs.alias_ref("model", "comeback", "best"), old=None, new=newest.id, actor="ada", at=at)
+    found = json.loads(everloop("models", "aliases", "comeback", "--json")[1])
+    assert found["then"]["best"] >= 1
+    assert next(move["alias"] for move in found["moves"] if move["actor"] == "ada") == "best"
+    out = everloop("models", "aliases", "comeback")[1]
+    assert "best" in out.partition("moves")[0]
+    assert "best" in out.partition("moves")[2]
+    earlier = everloop("models", "aliases", "comeback", "--at", "1999-01-01T00:00:00Z")[1]
+    assert "no alias pointed anywhere at 1999-01-01" in earlier.replace("\n", " ")
+    assert everloop("models", "aliases", "comeback", "--at", "yesterday")[0] == 2
 
 
 def test_the_same_answers_from_the_server(everloop, story):

@@ -57,6 +57,7 @@ class PreviewView(Answer):
     kind: str
     text: str
     image: str
+    audio: str
     width: int
     height: int
     note: str
@@ -96,7 +97,10 @@ def list_files(ctx: Context, cmd: ListFiles) -> FileList:
 
 @operation("data.preview", needs="read", on=_on_file, audit="denied", reads=True, engine=True)
 def preview_file(ctx: Context, cmd: OfFile) -> PreviewView:
-    """A thumbnail of an image, the beginning of a text. A tag on `digest` says that contents are not to be shown."""
+    """A thumbnail of an image, the beginning of a text, a short recording.
+
+    A tag on `digest` says that contents are not to be shown.
+    """
     row = find_version(ctx, cmd.version, cmd.environment)
     tag = data.manifest_of(ctx, row.id)["tags"].get("digest")
     if tag is not None:

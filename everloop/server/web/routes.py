@@ -77,6 +77,7 @@ PAGES: tuple[tuple[str, Page], ...] = (
     ("/data", data.index),
     ("/data/{name}", data.show),
     ("/data/{name}/failing", data.failing),
+    ("/data/{name}/files/{path:path}", data.file),
     ("/feeds", feeds.index),
     ("/features", features.index),
     ("/features/{view}", features.show),

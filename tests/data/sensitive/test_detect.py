@@ -170,9 +170,8 @@ NOTES = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(find_spec("presidio_analyzer") is None, reason="the extra `sensitive` is not installed")
-@pytest.mark.parametrize("with_model", [False, True])
+@pytest.mark.parametrize("with_model", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_presidio_reads_free_text_and_asks_nothing_of_the_network(monkeypatch, with_model):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: pytest.fail("it asked the network"))
     if not with_model:

@@ -3,7 +3,9 @@
 import html
 import io
 import re
+from urllib.parse import quote, unquote
 
+import page_world
 import polars as pl
 import pytest
 from PIL import Image
@@ -111,3 +113,48 @@ def test_images_of_a_folder_are_shown(http, world, tmp_path):
     text = http("eve", timeout=120).get("/shop/data/faces").text
     assert "<img src" not in text
     assert "tagged personal" in text
+
+
+def test_a_folder_is_paged_and_its_files_are_looked_into(http, world, tmp_path):
+    files = {
+        "a.txt": f"plain {page_world.ATTACK}".encode(),
+        "b.html": f"<html>{page_world.ATTACK}</html>".encode(),
+        "c.svg": b'<svg xmlns="http://www.w3.org/2000/svg"><script>document.title="pwned"</script></svg>',
+        "d.wav": b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0data\0\0\0\0",
+        "e.pdf": b"%PDF-1.4 /OpenAction << /JS (app.alert(1)) >>",
+        "g h/ü.png": page_world.picture(),
+        **{f"z/{number:03d}.txt": b"x" for number in range(115)},
+    }
+    for path, content in files.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    world.put(SourceDef("mixed", Folder(str(tmp_path / "**/*"))).version())
+    world.ask("ada", "data.capture", source="mixed", environment="production")
+    web, seen, address = http("eve", timeout=120), [], "/shop/data/mixed"
+    while address:
+        text = web.get(address).text
+        seen += [unquote(one) for one in re.findall(r'href="/shop/data/mixed/files/([^"?]+)\?version=1"', text)]
+        later = re.search(r'rel="next" href="([^"#]+)', text)
+        address = later and later[1].replace("&amp;", "&")
+    assert seen == sorted(files)
+    assert "of 121" in text
+    assert 'rel="prev"' in text
+
+    def shown(path):
+        answer = web.get(f"/shop/data/mixed/files/{quote(path, safe='')}?version=1")
+        assert answer.status_code == 200, path
+        assert "<script>document" not in answer.text
+        assert "script-src" not in answer.headers["content-security-policy"]
+        return answer.text
+
+    assert "plain &lt;script&gt;" in shown("a.txt")
+    assert "&lt;html&gt;&lt;script&gt;" in shown("b.html")
+    assert "data:image/svg" not in shown("c.svg")
+    assert '<audio controls preload="metadata" src="data:audio/wav;base64,UklGR' in shown("d.wav")
+    assert "may hold scripts" in shown("e.pdf")
+    assert "data:application/pdf" not in shown("e.pdf")
+    assert 'src="data:image/png;base64,' in shown("g h/ü.png")
+    assert web.get("/shop/data/mixed/files/nothing.txt").status_code == 404
+    world.put(SourceDef("private", Folder(str(tmp_path / "*.txt")), tags={"digest": "personal"}).version())
+    world.ask("ada", "data.capture", source="private", environment="production")
+    assert web.get("/shop/data/private/files/a.txt").status_code == 403

@@ -16,7 +16,8 @@ from everloop.server.web.visit import Visit
 _HISTORY = 100
 _SAMPLE = 8
 _TOP = 6
-_FILES, _LISTED, _IMAGES, _EDGE = 1000, 20, 12, 192
+_LISTED, _IMAGES, _EDGE, _LARGE = 50, 12, 192, 1024
+"""Files of a page of a folder, those of them that are drawn, and the sides of a thumbnail and of a picture alone."""
 _LOOKED_BACK, _LINES = 12, 6
 """Versions over which drift is drawn, and columns: those that moved most."""
 _PAIRS = 12
@@ -67,10 +68,23 @@ class Pictures:
 
     files: int
     bytes: int
+    start: int
+    """How many lie before those listed."""
     listed: tuple[Any, ...]
     images: tuple[Any, ...]
     hint: str
     """Why some are not shown."""
+
+    @property
+    def before(self) -> int | None:
+        """Where the page before this one begins, if there is one."""
+        return max(0, self.start - _LISTED) if self.start else None
+
+    @property
+    def after(self) -> int | None:
+        """Where the next page begins, if there is one."""
+        end = self.start + len(self.listed)
+        return end if self.listed and end < self.files else None
 
 
 def index(visit: Visit) -> Response:
@@ -150,9 +164,24 @@ def _is_folder(found: Any) -> bool:
     return {"path", "size", "media_type", "digest"} == {column["name"] for column in found.columns}
 
 
+def file(visit: Visit) -> Response:
+    """One file of a folder's version, as far as a page can show it without running what is in it."""
+    name, path, version = visit.part("name"), visit.part("path"), visit.whole("version")
+    spec = f"data/{name}@{version}" if version else f"data/{name}"
+    return visit.page(
+        "data_file.html",
+        title=path,
+        here="/data",
+        name=name,
+        version=version,
+        file=visit.ask("data.preview", version=spec, path=path, edge=_LARGE),
+    )
+
+
 def _pictures(visit: Visit, version: str) -> Pictures:
-    """The first files of a folder's version, those that are images as thumbnails; none where they may not be seen."""
-    listed = visit.ask("data.files", version=version, limit=_FILES)
+    """A page of the files of a folder's version, images as thumbnails; none where they may not be seen."""
+    start = visit.whole("files") or 0
+    listed = visit.ask("data.files", version=version, offset=start, limit=_LISTED)
     images = [file for file in listed.items if file.media_type.startswith("image/")][:_IMAGES]
     shown: list[Any] = []
     hint = ""
@@ -165,7 +194,7 @@ def _pictures(visit: Visit, version: str) -> Pictures:
         if one.image:
             shown.append(one)
         hint = hint or one.note
-    return Pictures(listed.files, listed.bytes, tuple(listed.items[:_LISTED]), tuple(shown), hint)
+    return Pictures(listed.files, listed.bytes, start, tuple(listed.items), tuple(shown), hint)
 
 
 def _drifted(one: dict[str, Any]) -> DriftedColumn:
