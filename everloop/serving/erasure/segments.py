@@ -4,7 +4,8 @@ A closed segment is written anew beside the old one and renamed over it. In the 
 appending, frames are overwritten by one write each; the gateway appends behind them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ from everloop.core.errors import CorruptObject
 from everloop.data.erasure.overwriting import overwrite
 from everloop.serving import log
 from everloop.serving.columns import NUMPY, Layout, outputs_from
+from everloop.serving.table import write_atomically
+
+
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """A segment as it was read, and the frames to write over its own."""
+
+    content: bytes
+    frames: Mapping[int, bytes]
 
 
 class PredictionLog:
@@ -30,20 +40,33 @@ class PredictionLog:
     def erase(self, key: str) -> int:
         """Blank the rows that were asked for the subject; rows of others in the same request stay. Returns how many."""
         root = self._ctx.home / "serving" / "log"
-        gone: list[str] = []
-        count = 0
+        gone, count = self._noted(), 0
         for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []:
             paths = log.segments(folder)
             for path in paths:
-                ids, blanked_now = erase_from_segment(
-                    path, self._ctx.project, (key, self._columns), newest=path == paths[-1]
-                )
-                gone, count = gone + ids, count + blanked_now
+                ids, changed, blanked_now = _to_erase(path, self._ctx.project, (key, self._columns))
+                gone, count = gone | ids, count + blanked_now
+                if changed:
+                    self._note(gone)
+                    overwrite(path, changed.content, changed.frames, growing=path == paths[-1])
         if gone:
             self._erase_shadows(frozenset(gone))
             with self._ctx.write() as tx:
-                predictions.erase(tx, self._ctx.project, gone)
+                predictions.erase(tx, self._ctx.project, sorted(gone))
+            self._note_of_project().unlink(missing_ok=True)
         return count
+
+    def _note_of_project(self) -> Path:
+        return self._ctx.home / "serving" / "erasing" / f"{self._ctx.project}.json"
+
+    def _note(self, gone: set[str]) -> None:
+        """Write the ids down before their frames are blank: a blank row without a key cannot be told from others."""
+        write_atomically(self._note_of_project(), msgspec.json.encode(sorted(gone)))
+
+    def _noted(self) -> set[str]:
+        """The ids that an erasure which was cut off had yet to take from the catalog."""
+        path = self._note_of_project()
+        return set(msgspec.json.decode(path.read_bytes(), type=list[str])) if path.exists() else set()
 
     def _erase_shadows(self, gone: frozenset[str]) -> None:
         """Blank what shadows answered to the same questions: they are known by the ids of the predictions alone."""
@@ -63,31 +86,27 @@ class PredictionLog:
         return False
 
 
-def erase_from_segment(
-    path: Path, project: str, subject: tuple[str, Sequence[str]], *, newest: bool
-) -> tuple[list[str], int]:
-    """Blank the rows of a subject (its key, the columns that may hold it) in a segment.
+def _to_erase(path: Path, project: str, subject: tuple[str, Sequence[str]]) -> tuple[set[str], _Changed | None, int]:
+    """What an erasure of a subject (its key, the columns that may hold it) does to a segment.
 
-    Returns the ids of all blank rows, and how many became so now.
+    The ids of its rows and of those that are blank already, the frames to write, and how many rows these blank.
     """
     content = path.read_bytes()
-    changed: dict[int, bytes] = {}
-    gone: list[str] = []
+    frames: dict[int, bytes] = {}
+    gone: set[str] = set()
     count = 0
     for start, end, entry in log.read(content):
         if entry.project != project:
             continue
         rows = _about(entry, *subject)
-        gone += [identity for row, identity in enumerate(entry.row_ids()) if row in rows or entry.erased(row)]
+        gone |= {identity for row, identity in enumerate(entry.row_ids()) if row in rows or entry.erased(row)}
         count += len(rows)
         if rows:
             frame = log.frame(blanked(entry, rows))
             if len(frame) != end - start:
                 raise CorruptObject(f"a frame of {path.name} cannot be erased in its place", hint="everloop verify")
-            changed[start] = frame
-    if changed:
-        overwrite(path, content, changed, growing=newest)
-    return gone, count
+            frames[start] = frame
+    return gone, _Changed(content, frames) if frames else None, count
 
 
 def erase_shadow(path: Path, project: str, gone: frozenset[str], *, newest: bool) -> int:

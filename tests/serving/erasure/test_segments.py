@@ -1,6 +1,8 @@
 """Erasing from the prediction log: the subject's rows are blank, everybody else's read as before, positions hold."""
 
+import msgspec
 import numpy as np
+import pytest
 
 from everloop.catalog.operating import predictions
 from everloop.catalog.operating.predictions import Label
@@ -79,3 +81,27 @@ def test_what_shadows_answered_goes_too(context, tmp_path):
     assert [a["prediction"] for a in decoded["shadow"]] == [[0.0, 43.0], [42.0]]
     assert [a["kind"] for a in decoded["shadow"]] == [["\0" * 6, "secret"], ["secret"]]
     assert PredictionLog(context).erase("ann-4711") == 0  # again is nothing
+
+
+def test_cut_off_before_the_catalog_a_row_without_keys_is_known_when_it_is_resumed(context, tmp_path, monkeypatch):
+    appender = log.Appender(tmp_path / "serving" / "log" / "g1")
+    for number, people in ((1, ["ann-4711"]), (2, ["bob"])):
+        appender.append(msgspec.structs.replace(entry(number, people), keys={}))
+    appender.close()
+    assert ingest.ingest(context.catalog, tmp_path) == 2
+    with context.write() as tx:
+        predictions.add_labels(tx, "flights", [Label("id1", 1.0, 5), Label("id2", 2.0, 5)], actor="ada", recorded=5)
+    with monkeypatch.context() as cut:
+        cut.setattr(predictions, "erase", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            PredictionLog(context, ["who"]).erase("ann-4711")
+    assert not any(b"ann-4711" in path.read_bytes() for path in tmp_path.rglob("*.seg"))
+    assert PredictionLog(context, ["who"]).erase("ann-4711") == 0  # nothing is left to blank
+    with context.read() as tx:
+        assert {p.id for p in predictions.newest(tx, "flights", "delay")} == {"id2"}
+        assert set(predictions.labels_of(tx, "flights", ["id1", "id2"])) == {"id2"}
+    assert not list((tmp_path / "serving" / "erasing").iterdir())
+
+
+def _interrupted(*_):
+    raise KeyboardInterrupt
