@@ -70,7 +70,10 @@ def check_proof(
     answer = proofs.check(said, subject, VerifyKey.from_pem(pem))
     words = "read" if answer.read else "did not read"
     shown = {"read": answer.read, "model": answer.model, "frame": answer.frame, "redacted": list(answer.redacted)}
-    output.show(shown, f"the training of {answer.model} [bold]{words}[/] rows of this subject")
+    told = f"the training of {answer.model} [bold]{words}[/] rows of this subject"
+    if answer.unsure:
+        told += f"; nothing is proved of {', '.join(answer.unsure)}, for nobody declared how these columns are made"
+    output.show({**shown, "unsure": list(answer.unsure)}, told)
 
 
 def usage(name: Annotated[str, typer.Argument(help="A dataset; empty shows all.")] = "") -> None:

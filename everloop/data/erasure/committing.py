@@ -16,7 +16,7 @@ from everloop.core.errors import InvalidInput
 from everloop.core.ids import manifest_id
 from everloop.data.codec import manifest_of, paths_of, tables
 from everloop.data.erasure import proofs
-from everloop.data.erasure.subjects import keys_as_text, manifests_of_tables, subject_columns
+from everloop.data.erasure.finding import following, values
 
 
 def proof(ctx: Context, model: str, key: str) -> dict[str, Any]:
@@ -55,8 +55,9 @@ def _commit(ctx: Context, model: str) -> dict[str, Any]:
     if row.kind != "model" or not isinstance(frame, str):
         raise InvalidInput(f"{row.kind}/{row.name} names no training frame", hint="a model that a trainer made")
     manifest = manifest_of(ctx, frame)
-    columns = subject_columns(manifests_of_tables(ctx).values())
+    columns = following.subject_columns(ctx)
     mine = [name for name, _ in manifest["schema_fields"] if name in columns]
+    held = following.follow(ctx, {frame: manifest}, columns).get(frame, following.Holding())
     if not mine:
         raise InvalidInput(
             f"the frame of {row.name} has no column of subjects", hint='tag it in its source: {"customer": "subject"}'
@@ -64,12 +65,12 @@ def _commit(ctx: Context, model: str) -> dict[str, Any]:
     subjects: set[str] = set()
     for table in tables(paths_of(ctx, manifest)):
         for name in mine:
-            text = keys_as_text(table[name])
-            subjects.update(v for v in ([] if text is None else text.unique().to_pylist()) if v is not None)
+            subjects.update(values.keys(table[name]).to_pylist())
     with ctx.read() as tx:
         redacted = redactions.of_manifest(tx, ctx.project, manifest)
     salt = secrets.token_bytes(32)
     hashes = sorted(proofs.subject_hash(salt, subject) for subject in subjects)
     about = {"model": model, "frame": frame, "columns": mine, "redacted": redacted}
+    about |= {"unsure": sorted(held.unsure)} if held.unsure else {}
     commitment = proofs.commit(ctx.key, salt, hashes, about)
     return {"commitment": commitment, "salt": salt.hex(), "hashes": [value.hex() for value in hashes]}

@@ -21,9 +21,10 @@ from everloop.catalog.governance.scrubbing import scrub
 from everloop.core.errors import InvalidInput, PolicyRefused
 from everloop.core.ids import fresh_id, object_id
 from everloop.core.ports import Erasable, Leaving
-from everloop.data.erasure import catalogued, folders, rewriting
+from everloop.data.erasure import catalogued, folders, rewriting, unsure
+from everloop.data.erasure.finding import following
+from everloop.data.erasure.finding.subjects import Subject, manifests_of_tables
 from everloop.data.erasure.holds import held, standing
-from everloop.data.erasure.subjects import Subject, manifests_of_tables, subject_columns
 
 RECEIPT = "https://everloop.dev/erasure/v1"
 """Predicate type of the signed receipt."""
@@ -33,6 +34,8 @@ ERASING = "data.erasing"
 NOT_COVERED = (
     "what a model learnt: it is not in its bytes as rows; each model that was trained on them waits for a decision",
     "the sources, checked-out folders, backups and copies outside this workspace",
+    "what other machines keep of a bucket in their caches, until they are emptied",
+    "what is written of somebody in columns that are neither tagged nor made from such as are",
     "names that people gave to assets, and the free blocks of the disk below the file system",
 )
 
@@ -79,10 +82,7 @@ def erase(
     if ctx.key is None:
         raise InvalidInput("an erasure needs the workspace's signing key", hint="run it on the workspace's machine")
     resume(ctx, places)
-    with ctx.read() as tx:
-        sources = [row.manifest for row in versions.newest(tx, ctx.project, "source")]
-    found = subject_columns([*manifests_of_tables(ctx).values(), *sources], columns)
-    subject = Subject(key, found, telling(key) if words is None else words)
+    subject = Subject(key, following.subject_columns(ctx, columns), telling(key) if words is None else words)
     if subject.mentions.in_text(reason):
         raise InvalidInput("the reason names the subject", hint="it stays in the receipt: name a request instead")
     erasure = fresh_id("erasure")
@@ -164,6 +164,7 @@ def _left(ctx: Context, subject: Subject, found: "Places") -> list[str]:
     said = [line for place in (*found.before, *found.after) if isinstance(place, Leaving) for line in place.left()]
     said += catalogued.left(ctx, subject.mentions)
     said += _in_warehouses(ctx, subject)
+    said += unsure.left(ctx, subject)
     if not subject.words:
         said.append("free text was not searched: the key is so short that other things are written like it (--text)")
     return [subject.mentions.without(line) for line in said]
@@ -214,7 +215,7 @@ def _sign(
         "models": models_from(ctx, affected),
         "database": "SQLite: secure_delete, VACUUM, empty write-ahead log"
         if ctx.catalog.dialect == "sqlite"
-        else "PostgreSQL: VACUUM FULL; its write-ahead log holds old rows until its segments are recycled",
+        else "PostgreSQL: statistics, VACUUM FULL; its write-ahead log holds old rows until its segments are recycled",
         "not_covered": list(NOT_COVERED),
         **more,
     }

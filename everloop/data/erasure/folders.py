@@ -22,7 +22,7 @@ from everloop.core.errors import Conflict, NotFound
 from everloop.core.ids import PREFIX
 from everloop.data.codec import part_paths, tables
 from everloop.data.erasure.elsewhere.contents import holds
-from everloop.data.erasure.subjects import SUBJECT_TAG, Subject, manifests_of_tables, rows_about
+from everloop.data.erasure.finding.subjects import SUBJECT_TAG, Subject, manifests_of_tables, rows_about
 from everloop.data.trees import stamps
 from everloop.data.trees.packing.compacting import compact
 from everloop.data.trees.packing.packs import CHUNK, LIST, read_index
@@ -52,7 +52,7 @@ def find(ctx: Context, subject: Subject, mentions: Mentions) -> Found:
     listed = _listed(ctx, {version: m for version, m in every.items() if not is_tree(m)}, subject)
     found: set[str] = set()
     known: set[str] = set()
-    for manifest, table in _tables(ctx, folders):
+    for manifest, table in parts_of(ctx, folders):
         own = manifest.get("tags", {}).get("path") == SUBJECT_TAG or "path" in subject.columns
         known.update(table["digest"].to_pylist())
         for path, digest in zip(table["path"].to_pylist(), table["digest"].to_pylist(), strict=True):
@@ -100,7 +100,7 @@ def pieces_of(ctx: Context) -> dict[str, dict[str, int]]:
     every = {version: m for version, m in manifests_of_tables(ctx).items() if is_tree(m)}
     shelf = Pieces(ctx)
     needed: dict[str, dict[str, int]] = {}
-    for manifest, table in _tables(ctx, every):
+    for manifest, table in parts_of(ctx, every):
         mine: dict[str, int] = {}
         for digest in table["digest"].to_pylist():
             mine |= shelf.sizes(digest)
@@ -192,14 +192,14 @@ def _listed(ctx: Context, manifests: Mapping[str, Mapping[str, Any]], subject: S
         naming = [n for n in columns if n == "path" or manifest.get("tags", {}).get(n) == FILE_TAG]
         if naming and not set(columns).isdisjoint(subject.columns):
             index[version] = {**manifest, "naming": naming}
-    for manifest, table in _tables(ctx, index):
+    for manifest, table in parts_of(ctx, index):
         mine = table.filter(pa.array(rows_about(table, subject)))
         for name in manifest["naming"]:
             found.update(str(path) for path in pc.drop_null(mine[name]).to_pylist())
     return found
 
 
-def _tables(ctx: Context, manifests: Mapping[str, Mapping[str, Any]]) -> Iterable[tuple[Mapping[str, Any], pa.Table]]:
+def parts_of(ctx: Context, manifests: Mapping[str, Mapping[str, Any]]) -> Iterable[tuple[Mapping[str, Any], pa.Table]]:
     """Each part of some versions once, with a manifest that has it, in which `part` names it."""
     seen: set[str] = set()
     for manifest in manifests.values():

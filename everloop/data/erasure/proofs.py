@@ -32,6 +32,8 @@ class Answer:
     subjects: int
     redacted: tuple[str, ...]
     """Erasures that took rows out of the frame before it was committed."""
+    unsure: tuple[str, ...] = ()
+    """Columns of the frame that were made of subjects' in a way that nobody declared: they are not committed."""
 
 
 def subject_hash(salt: bytes, key: str) -> bytes:
@@ -89,7 +91,7 @@ def check(proof: Mapping[str, Any], key: str, verify_key: VerifyKey) -> Answer:
             read = False
         case _:
             raise CorruptObject("the proof is not about this subject", hint="is the key written as the data has it?")
-    return Answer(read, said["model"], said["frame"], count - 2, tuple(said["redacted"]))
+    return Answer(read, said["model"], said["frame"], count - 2, tuple(said["redacted"]), tuple(said.get("unsure", ())))
 
 
 def _shown(leaf: Mapping[str, Any]) -> tuple[int, bytes, list[bytes]]:

@@ -19,8 +19,9 @@ from everloop.data.content.encoding import Encoding
 from everloop.data.content.files import layered_file, local_object, rows_of
 from everloop.data.content.keys import key_text
 from everloop.data.content.layers import Layers, layered
-from everloop.data.erasure.filters import filter_id, may_hold
-from everloop.data.erasure.subjects import Subject, manifests_of_tables, rows_about, text_columns
+from everloop.data.erasure.finding import following
+from everloop.data.erasure.finding.filters import filter_id, may_hold
+from everloop.data.erasure.finding.subjects import Subject, manifests_of_tables, rows_about
 from everloop.data.profiles import part_profile_id, profile_id
 from everloop.data.trees.reading import is_tree
 
@@ -86,7 +87,14 @@ class Tables:
 
     def texts(self, logicals: Iterable[str]) -> tuple[str, ...]:
         """The columns in whose text parts may speak of the subject: no filter helps there."""
-        return tuple(sorted({name for logical in logicals for name in text_columns(self.manifest_with(logical))}))
+        of = {version for logical in logicals for version in self.versions_of[logical]}
+        held = [self.held[version] for version in of if version in self.held]
+        return tuple(sorted({name for one in held for name in one.texts | one.unsure}))
+
+    @cached_property
+    def held(self) -> Mapping[str, following.Holding]:
+        """{version: its columns that have to do with subjects}."""
+        return following.follow(self.ctx, self.manifests, self.subject.columns)
 
     def manifest_with(self, logical: str) -> Mapping[str, Any]:
         """The manifest of a version that has the part."""

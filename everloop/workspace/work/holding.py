@@ -9,7 +9,7 @@ from everloop.catalog.erasing import files, texts, traces
 from everloop.catalog.governance import holds
 from everloop.core.errors import CorruptObject, NotFound
 from everloop.data.erasure.elsewhere.contents import name_or_bytes
-from everloop.data.erasure.subjects import Subject
+from everloop.data.erasure.finding.subjects import Subject
 from everloop.serving.erasure.segments import PredictionLog
 
 

@@ -15,7 +15,7 @@ from everloop.data.erasure.elsewhere.inboxes import Inboxes
 from everloop.data.erasure.elsewhere.leftovers import Leftovers
 from everloop.data.erasure.elsewhere.objects import LoggedFiles, Traces
 from everloop.data.erasure.erasing import Places
-from everloop.data.erasure.subjects import Subject
+from everloop.data.erasure.finding.subjects import Subject
 from everloop.features.operations import online_store
 from everloop.features.states.keys import entity_key
 from everloop.serving.erasure.caches import AnswerCaches

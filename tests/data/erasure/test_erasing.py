@@ -25,8 +25,9 @@ from everloop.data.content.files import layered_file
 from everloop.data.content.layers import Layers, is_layered
 from everloop.data.definitions import Contract
 from everloop.data.editing import edit
-from everloop.data.erasure import erasing, filters, holds, rewriting
-from everloop.data.erasure.subjects import Subject
+from everloop.data.erasure import erasing, holds, rewriting
+from everloop.data.erasure.finding import filters
+from everloop.data.erasure.finding.subjects import Subject
 from everloop.store.layout import file_of
 from everloop.workspace.work.erasing import Decide, Erase, Nothing
 

@@ -17,7 +17,7 @@ from everloop.catalog.context import Context
 from everloop.core.errors import Unavailable
 from everloop.core.ids import fresh_id
 from everloop.data.definitions import SourceDef
-from everloop.data.erasure.subjects import Subject
+from everloop.data.erasure.finding.subjects import Subject
 from everloop.data.streams.origins import Kafka, RedisStream
 
 _PAGE = 1000

@@ -20,8 +20,8 @@ from everloop.catalog import tasks
 from everloop.catalog.context import Context
 from everloop.catalog.operating import feeds
 from everloop.core.errors import DataError
+from everloop.data.erasure.finding.subjects import Subject, rows_about
 from everloop.data.erasure.overwriting import overwrite
-from everloop.data.erasure.subjects import Subject, rows_about
 from everloop.data.streams import inbox
 from everloop.data.streams.decoding import ARROW, unpacked
 

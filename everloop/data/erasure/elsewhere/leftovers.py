@@ -11,7 +11,7 @@ import psutil
 from everloop.catalog.context import Context
 from everloop.catalog.erasing.mentions import Mentions
 from everloop.data.erasure.elsewhere.contents import holds, redacted
-from everloop.data.erasure.subjects import Subject
+from everloop.data.erasure.finding.subjects import Subject
 
 _FOLDERS = ("cache", "scratch", "tmp", "serving/models")
 """Folders of a workspace whose files are copies or work."""

@@ -11,7 +11,7 @@ import redis
 from everloop.catalog import versions
 from everloop.data.definitions import SourceDef
 from everloop.data.erasure.elsewhere.brokers import Brokers, erase_from_stream
-from everloop.data.erasure.subjects import Subject
+from everloop.data.erasure.finding.subjects import Subject
 from everloop.data.streams.consuming import Consumer
 from everloop.data.streams.origins import Kafka, RedisStream
 

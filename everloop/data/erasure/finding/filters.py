@@ -17,9 +17,10 @@ from everloop.core.ids import manifest_id
 from everloop.data.content.files import layered_file, local_object
 from everloop.data.content.layers import Layers
 from everloop.data.content.ordering import key_hashes
-from everloop.data.erasure.subjects import Subject, keys_as_text
+from everloop.data.erasure.finding import values
+from everloop.data.erasure.finding.subjects import Subject
 
-_BITS, _PROBES, _FORM = 10, 7, 1
+_BITS, _PROBES, _FORM = 10, 7, 2
 Bits = np.ndarray[tuple[int], np.dtype[np.uint8]]
 
 
@@ -35,7 +36,7 @@ def may_hold(ctx: Context, identity: str, subject: Subject) -> bool:
         placed = placements.resolve(tx, ctx.project, [logical]).get(logical)
     if placed is not None:
         try:
-            return probe(ctx.store.get(placed), subject.key)
+            return _probe_all(ctx.store.get(placed), subject.key)
         except (NotFound, CorruptObject):  # derived: make it again below
             pass
     content = build(object_keys(ctx, identity, subject.columns))
@@ -44,7 +45,7 @@ def may_hold(ctx: Context, identity: str, subject: Subject) -> bool:
         if placed is not None and placed != stored:
             placements.replace(tx, ctx.project, logical, old=placed, new=stored)
         placements.put(tx, ctx.project, {logical: stored})
-    return probe(content, subject.key)
+    return _probe_all(content, subject.key)
 
 
 def object_keys(ctx: Context, identity: str, columns: tuple[str, ...]) -> pa.Array:
@@ -56,10 +57,8 @@ def object_keys(ctx: Context, identity: str, columns: tuple[str, ...]) -> pa.Arr
     else:
         file = pq.ParquetFile(path)
         tables = [file.read([name for name in columns if name in file.schema_arrow.names])]
-    texts = (keys_as_text(table[name]) for table in tables for name in columns if name in table.column_names)
-    found = [column.cast(pa.large_string()) for column in texts if column is not None]
-    chunks = [chunk for column in found for chunk in column.chunks]
-    return pc.drop_null(pc.unique(pa.chunked_array(chunks, pa.large_string())))
+    found = [values.keys(table[name]) for table in tables for name in columns if name in table.column_names]
+    return pc.unique(pa.chunked_array(found, pa.large_string()))
 
 
 def build(keys: pa.Array) -> bytes:
@@ -69,6 +68,10 @@ def build(keys: pa.Array) -> bytes:
     for places in _places(keys, len(bits)):
         bits[places] = True
     return np.packbits(bits).tobytes()
+
+
+def _probe_all(content: bytes, key: str) -> bool:
+    return any(probe(content, form) for form in values.forms(key))
 
 
 def probe(content: bytes, key: str) -> bool:

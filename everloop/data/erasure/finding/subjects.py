@@ -12,6 +12,7 @@ from everloop.catalog.context import Context
 from everloop.catalog.erasing.mentions import Mentions
 from everloop.catalog.governance import redactions
 from everloop.core.errors import InvalidInput
+from everloop.data.erasure.finding import values
 
 SUBJECT_TAG = "subject"
 """The tag of a column that says whom a row is about: `tags={"customer_id": "subject"}`."""
@@ -54,14 +55,10 @@ def rows_about(table: pa.Table, subject: Subject, texts: Sequence[str] = ()) -> 
     found = np.zeros(table.num_rows, bool)
     for name in subject.columns:
         if name in table.column_names:
-            text = keys_as_text(table[name])
-            if text is not None:
-                found |= pc.fill_null(pc.equal(text, subject.key), False).to_numpy().astype(bool)
-    spoken = subject.mentions
+            found |= values.rows(table[name], subject.key)
     for name in texts:
         if name in table.column_names:
-            said = (bool(text) and spoken.in_text(str(text)) for text in table[name].to_pylist())
-            found |= np.fromiter(said, bool, len(found))
+            found |= values.speaking(table[name], subject.mentions)
     if subject.files and set(table.column_names) >= _FOLDER:
         found |= pc.is_in(table["digest"], pa.array(sorted(subject.files), table["digest"].type)).to_numpy()
     return found
@@ -74,28 +71,12 @@ def text_columns(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(sorted(tagged | ({"event", "reason"} if "of" in events else set())))
 
 
-def keys_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """A column of keys as text; None for types that hold no key (floats, lists, times)."""
-    type_ = column.type
-    if pa.types.is_dictionary(type_):
-        return keys_as_text(column.cast(type_.value_type))
-    if pa.types.is_integer(type_) or pa.types.is_decimal(type_):
-        return column.cast(pa.string())
-    if pa.types.is_string(type_) or pa.types.is_large_string(type_):
-        return column.cast(pa.large_string())
-    return None
-
-
 def manifests_of_tables(ctx: Context) -> dict[str, Mapping[str, Any]]:
     """The manifest of every version of the project that is a table, by id."""
     with ctx.read() as tx:
         return dict(redactions.tables(tx, ctx.project))
 
 
-def subject_columns(manifests: Iterable[Mapping[str, Any]], named: Sequence[str] = ()) -> tuple[str, ...]:
-    """Every column that a table of the project tags as a subject's, and those that are named: in order of name.
-
-    A column that is tagged in one table counts in all of them, so that tables which were made from it are found too.
-    """
-    tagged = {c for m in manifests for c, tag in m.get("tags", {}).items() if tag == SUBJECT_TAG}
-    return tuple(sorted(tagged | set(named)))
+def tagged(manifests: Iterable[Mapping[str, Any]], named: Iterable[str] = ()) -> frozenset[str]:
+    """The columns that manifests tag as subjects', and those that are named."""
+    return frozenset(named) | {c for m in manifests for c, tag in m.get("tags", {}).items() if tag == SUBJECT_TAG}

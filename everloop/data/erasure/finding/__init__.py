@@ -1,0 +1,1 @@
+"""Where a subject is: the columns that hold its key, which values do, which objects may."""
