@@ -61,7 +61,7 @@ class Following:
         """What a manifest says itself."""
         names = {name for name, *_ in manifest.get("schema_fields", ())}
         keys = tagged([manifest]) | (self.named & names)
-        return Holding(keys, frozenset(text_columns(manifest)) - keys)
+        return Holding(keys, frozenset(text_columns(manifest)))
 
     def _read(self, row: VersionRow) -> Holding:
         own = self.declared(row.manifest)
@@ -74,7 +74,7 @@ class Following:
             keys |= {column} if key else NONE
             texts |= {column} if text else NONE
             unsure |= {column} if perhaps else NONE
-        return Holding(frozenset(keys), frozenset(texts - keys), frozenset(unsure - keys - texts))
+        return Holding(frozenset(keys), frozenset(texts), frozenset(unsure - keys - texts))
 
     def _carried(self, made: Iterable[Made]) -> tuple[bool, bool, bool]:
         """Whether a column that is made so holds keys, speaks of subjects, may do either."""
