@@ -114,16 +114,19 @@ def score(
     revision: Annotated[str, typer.Option(help="Number or id of a live revision.")] = "",
     to: Annotated[str, typer.Option("--to", help="Name of the dataset of scores; scores.NAME when left out.")] = "",
     by: Annotated[list[str] | None, typer.Option("--by", help="Columns that tell rows apart: score new rows.")] = None,
-    workers: Annotated[int, typer.Option(min=1, max=64)] = 2,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes for each part of the graph.")] = 2,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="That read, look up, run the graph, write.")] = 1,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Models answer on the workers' Ray cluster.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what a feed brings, until Ctrl-C.")] = False,
 ) -> None:
     """Score a dataset with the graph and revision that answer callers; a worker does it, and goes on after a kill."""
     if follow and not by:
         raise InvalidInput("--follow needs --by: which columns tell rows apart", hint="the id of the feed's events")
     asked = {"endpoint": name, "dataset": dataset, "environment": environment, "revision": revision, "name": to}
+    means = {"workers": workers, "processes": processes, "cluster": cluster}
     with session.client() as client:
         while True:
-            task = client.call("endpoints.score", **asked, by=by or [], workers=workers).task
+            task = client.call("endpoints.score", **asked, by=by or [], **means).task
             found = client.call("tasks.show", task=task)
             while found.state not in _ENDED:
                 time.sleep(_POLL)

@@ -52,6 +52,19 @@ class Setup(msgspec.Struct, frozen=True):
     max_rows: int = 512
     budget_seconds: float = 0.05
     """How long a batch of several requests may take, as far as past ones tell."""
+    least: int = 1
+    """On a cluster: replicas between which Ray Serve chooses by the load."""
+    most: int = 1
+
+
+def loaded(setup: Setup) -> tuple[Predictor, Layout, Outputs]:
+    """Load a model and warm it up: the predictor, its inputs, its outputs. Raises whatever the model raises."""
+    layout = Layout.from_pairs(setup.inputs)
+    module, _, name = setup.loader.partition(":")
+    predictor: Predictor = getattr(importlib.import_module(module), name)(setup.folder)
+    if hasattr(predictor, "budget"):
+        predictor.budget = setup.budget_seconds
+    return predictor, layout, warm(predictor, layout, setup.example)
 
 
 def named(answer: Any, rows: int) -> dict[str, Array]:
@@ -161,13 +174,8 @@ def serve(connection: socket.socket) -> int:
             return 0
     setup = msgspec.json.decode(waiting.popleft().payload, type=Setup)
     started = time.monotonic()
-    layout = Layout.from_pairs(setup.inputs)
     try:
-        module, _, name = setup.loader.partition(":")
-        predictor: Predictor = getattr(importlib.import_module(module), name)(setup.folder)
-        if hasattr(predictor, "budget"):
-            predictor.budget = setup.budget_seconds
-        outputs = warm(predictor, layout, setup.example)
+        predictor, layout, outputs = loaded(setup)
     except Exception as error:  # noqa: BLE001 - the edge of a user's model: the gateway is told why
         connection.sendall(wire.encode(wire.UNFIT, 0, 0, said(error)))
         return 1

@@ -33,6 +33,13 @@ PART = 8
 MORE = 9
 """To a worker: so many more parts (`rows`) may be sent for this id."""
 
+SIZE = 10
+"""To a bridge: the replicas that a part may have changed, the payload is JSON `[least, most]`."""
+TOLD = 11
+"""From a bridge: how many replicas answer (`rows`)."""
+GONE = 12
+"""From a bridge: those who were asked died, and nobody else answered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -56,6 +63,11 @@ def joined(frames: Iterable[Frame]) -> bytes:
         parts.append(HEADER.pack(HEADER.size - 4 + len(frame.payload), frame.kind, frame.id, frame.rows))
         parts.append(frame.payload)
     return b"".join(parts)
+
+
+def kind_of(encoded: bytes) -> int:
+    """The kind of a frame of `encode`."""
+    return encoded[4]
 
 
 class Reader:

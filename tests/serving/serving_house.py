@@ -58,6 +58,8 @@ class Place:
 
     home: Path
     key: SigningKey = field(default_factory=SigningKey.generate)
+    patience: float = 20.0
+    """Seconds that workers may take to start."""
     sequence: int = 0
     gateways: "list[Gateway]" = field(default_factory=list)
 
@@ -83,9 +85,9 @@ class Place:
         except FileNotFoundError:
             return {}
 
-    def until(self, condition: Any, seconds: float = 15.0, name: str = "g0") -> dict[str, Any]:
+    def until(self, condition: Any, seconds: float | None = None, name: str = "g0") -> dict[str, Any]:
         """Wait until the counters satisfy `condition`."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + (seconds or self.patience)
         while time.monotonic() < end:
             stats = self.stats(name)
             if stats and condition(stats):
@@ -125,8 +127,8 @@ class Gateway:
             env={**os.environ, "PYTHONPATH": str(HERE)},
         )
 
-    def ready(self, seconds: float = 20.0) -> "Gateway":
-        end = time.monotonic() + seconds
+    def ready(self, seconds: float | None = None) -> "Gateway":
+        end = time.monotonic() + (seconds or self.place.patience)
         while time.monotonic() < end:
             response = self.client.get("/v2/health/ready")
             if response.status_code == 200 and self.place.stats(self.name).get("sequence", -1) == self.place.sequence:
@@ -146,7 +148,7 @@ class Gateway:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                assert self.process.wait(15) == 0, "it did not stop cleanly"
+                assert self.process.wait(self.place.patience) == 0, "it did not stop cleanly"
             except subprocess.TimeoutExpired:
                 self.kill()
                 raise

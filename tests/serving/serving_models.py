@@ -120,3 +120,14 @@ class Switched:
         if Path(self.path).exists():
             raise ValueError("switched off")
         return {"prediction": np.asarray(columns["distance"], float)}
+
+
+@dataclass
+class Counted:
+    """Answers how often it was asked."""
+
+    asked: int = 0
+
+    def predict(self, columns: dict[str, Any]) -> Any:
+        self.asked += 1
+        return np.full(len(columns["distance"]), float(self.asked))

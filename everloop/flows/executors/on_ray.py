@@ -10,7 +10,6 @@ the catalog: what a step gave is recorded by the driver of its run.
 import importlib
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,11 +21,11 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskCancelledError
 
 from everloop.core.errors import Cancelled, Conflict, EverloopError, InvalidInput, StepFailed, Unavailable
-from everloop.core.ids import manifest_id
 from everloop.core.ports import Blobs, Job, Observer, Outcome, Use
 from everloop.core.settings import use_ray_token
 from everloop.flows import child
 from everloop.flows.executors.forked import ForkedExecutor
+from everloop.flows.executors.nodes import on_this_node, packages_digest
 from everloop.flows.executors.process import error_of, given_variables
 from everloop.flows.identity.runtime import Runtime, runtime, thread_environment
 from everloop.flows.observation.using import telling
@@ -151,7 +150,7 @@ def _work(line: bytes, files: Mapping[str, str], credentials: Mapping[str, str])
     heard = _Used()
     try:
         store = open_store(job.blobs)
-        job = replace(job, root=_written(files, store))
+        job = replace(job, root=on_this_node(files, store))
         _same(job)
         _imported(job.root)
         if job.resources.limited:
@@ -207,25 +206,3 @@ def _same(job: Job) -> None:
             f"node {ray.util.get_node_ip_address()} has other packages than the driver of the run",
             hint="install the same environment on every node",
         )
-
-
-def packages_digest(found: Runtime) -> str:
-    """What must be the same on every node."""
-    return manifest_id({"python": found.version.manifest["python"], "packages": found.version.manifest["packages"]})
-
-
-def _written(files: Mapping[str, str], store: Blobs) -> Path:
-    """The files of the code on this node, written once."""
-    folder = Path(tempfile.gettempdir()) / f"everloop-code-{os.getuid()}" / manifest_id(dict(files)).removeprefix("b3:")
-    if not folder.is_dir():
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=folder.parent))
-        for name, identity in files.items():
-            target = fresh / name
-            if not target.resolve().is_relative_to(fresh.resolve()):
-                raise InvalidInput(f"the code names a file outside its folder: {name!r}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(store.get(identity))
-        with suppress(OSError):  # another worker was faster, with the same bytes
-            fresh.rename(folder)
-    return folder

@@ -1,6 +1,7 @@
 """A revision that answers tables: the same entry, the same graph and workers as in a gateway, and no log."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +18,7 @@ from everloop.core.signing import VerifyKey
 from everloop.serving import log
 from everloop.serving import table as tables
 from everloop.serving.columns import Outputs
+from everloop.serving.distributed.linking import ADDRESS, TOKEN, Cluster, cluster_for
 from everloop.serving.gateway.answer import Asked, Predictions
 from everloop.serving.gateway.crew import Crew, Size
 from everloop.serving.gateway.features import Features
@@ -55,9 +57,12 @@ def routes_of(home: Path) -> dict[str, Route]:
 class Offline:
     """Answers tables; made by `opened`."""
 
-    def __init__(self, home: Path, routes: Mapping[str, Route], address: str, workers: int) -> None:
-        """`workers` processes for each part of each endpoint that may be asked."""
+    def __init__(
+        self, home: Path, routes: Mapping[str, Route], address: str, workers: int, cluster: Cluster | None = None
+    ) -> None:
+        """`workers` processes for each part of each endpoint that may be asked; with a `cluster` replicas there."""
         self._features = Features(home)
+        self._cluster = cluster
         self._crews: dict[bytes, Crew] = {}
         self._size = Size(workers, workers)
         self._routes = routes
@@ -83,7 +88,7 @@ class Offline:
         for name, part in revision.workers.items():
             key = msgspec.msgpack.encode(part)
             if key not in self._crews:
-                self._crews[key] = Crew(part, self._size)
+                self._crews[key] = Crew(part, self._size, cluster=self._cluster)
             workers[name] = self._crews[key]
         counted = range(sum(1 for _ in walk(revision.graph))) if revision.graph else range(0)
 
@@ -116,12 +121,18 @@ class Offline:
     async def close(self) -> None:
         """End the workers."""
         await asyncio.gather(*(crew.retire() for crew in self._crews.values()))
+        if self._cluster is not None:
+            await self._cluster.close()
         self._features.close()
 
 
 @asynccontextmanager
-async def opened(home: Path, address: str, revision: str, workers: int) -> AsyncIterator[Offline]:
-    """The revision, warm; raises `NotFound` when it is not live, `Unavailable` when it cannot answer."""
+async def opened(home: Path, address: str, revision: str, workers: int, cluster: str = "") -> AsyncIterator[Offline]:
+    """The revision, warm; raises `NotFound` when it is not live, `Unavailable` when it cannot answer.
+
+    `cluster` names its applications on the Ray cluster that this process's environment knows, where models then answer;
+    raises `InvalidInput` when it knows none.
+    """
     routes = routes_of(home)
     if address in routes:
         route = routes[address]
@@ -133,7 +144,7 @@ async def opened(home: Path, address: str, revision: str, workers: int) -> Async
             split=None,
             deadline_micros=_DEADLINE,
         )
-    offline = Offline(home, routes, address, workers)
+    offline = Offline(home, routes, address, workers, _cluster(home, cluster) if cluster else None)
     tending = asyncio.get_running_loop().create_task(offline.tend())
     try:
         offline.live.wake()
@@ -145,6 +156,14 @@ async def opened(home: Path, address: str, revision: str, workers: int) -> Async
         with suppress(asyncio.CancelledError):
             await tending
         await offline.close()
+
+
+def _cluster(home: Path, name: str) -> Cluster:
+    mark = VerifyKey.from_pem((home / "keys" / "verify.pem").read_bytes()).key_id
+    found = cluster_for(os.environ.get(ADDRESS, ""), os.environ.get(TOKEN, ""), home, name, mark)
+    if found is None:
+        raise InvalidInput("no cluster is known here", hint=f"start the workers with {ADDRESS} and {TOKEN}")
+    return found
 
 
 def chosen(route: Route, revision: str) -> tables.Revision:
@@ -166,6 +185,14 @@ def columns_of(table: pa.Table, names: Iterable[str]) -> dict[str, Any]:
         plain = not column.null_count and pa.types.is_primitive(column.type) and not pa.types.is_temporal(column.type)
         columns[name] = column.to_numpy() if plain else column.to_pylist()
     return columns
+
+
+def beside(table: pa.Table, answer: Mapping[str, pa.Array], kept: list[str] | None) -> pa.Table:
+    """The kept columns (None: all) and the outputs; an output that is called like one of them is `answer.<name>`."""
+    scored = table if kept is None else table.select(list(dict.fromkeys(kept)))
+    for name, values in answer.items():
+        scored = scored.append_column(f"answer.{name}" if name in scored.column_names else name, values)
+    return scored
 
 
 def _arrow(array: np.ndarray[Any, Any]) -> pa.Array:

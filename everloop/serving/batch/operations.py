@@ -24,7 +24,11 @@ class Score(Command):
     by: tuple[str, ...] = ()
     """Columns that tell rows apart: only rows that were not scored yet are, and appended."""
     workers: int = Field(default=2, ge=1, le=64)
-    """Processes for each part of the graph."""
+    """Processes for each part of the graph; on a cluster, replicas."""
+    processes: int = Field(default=1, ge=1, le=64)
+    """That read, look up, run the graph and write, each with workers of its own."""
+    cluster: bool = False
+    """Whether models answer on the Ray cluster that the workspace's workers know."""
 
 
 class Scoring(Answer):

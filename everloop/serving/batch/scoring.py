@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -27,10 +28,32 @@ from everloop.data.editing.applying import edit
 from everloop.data.heads import advance_head, find_version, head
 from everloop.data.reading.forms import read
 from everloop.serving.batch import offline
+from everloop.serving.batch.scorer import Piece, Who
+from everloop.serving.batch.spreading import spread
 
 TASK = "endpoints.score"
+_SLICE = 2048
 RULE = 1
 """Counts up when the same revision would score the same rows into other bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """By how much is scored at once."""
+
+    workers: int = 2
+    """Processes for each part of the graph, in each of `processes`; on a cluster, replicas."""
+    processes: int = 1
+    """That read, look up, run the graph and write."""
+    cluster: bool = False
+    """Whether models answer on the Ray cluster that this machine's workers know."""
+
+    def who(self, home: Path, address: str, revision: str, mark: str) -> Who:
+        """Who answers; `mark` names the scoring, so that who takes it up finds its replicas."""
+        return Who(str(home), address, revision, self.workers, f"score-{mark[:16]}" if self.cluster else "")
+
+
+ONE = Means()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +71,14 @@ class Scored:
 
 
 def score(
-    ctx: Context, endpoint: str, dataset: str, *, environment: str, revision: str = "", name: str = "", workers: int = 2
+    ctx: Context,
+    endpoint: str,
+    dataset: str,
+    *,
+    environment: str,
+    revision: str = "",
+    name: str = "",
+    means: Means = ONE,
 ) -> Scored:
     """Score every row of a dataset version by a live revision; the head of `data/<name>` moves to the result.
 
@@ -65,7 +95,7 @@ def score(
     entry = offline.chosen(routes[address], revision).id if address in routes else ""
     folder = ctx.home / "scoring" / manifest_id({"revision": entry, "data": row.id, "rule": RULE}).removeprefix("b3:")
     folder.mkdir(parents=True, exist_ok=True)
-    reused = asyncio.run(_all_parts(ctx, manifest, (address, entry, workers), folder))
+    reused = _all_parts(ctx, manifest, means.who(ctx.home, address, entry, folder.name), folder, means.processes)
     name = name or f"scores.{endpoint}"
     inputs = {"scored": row.id, "revision": entry, **_models(ctx, entry)}
     identity = _captured(ctx, folder, manifest, (name, environment, endpoint), inputs)
@@ -74,47 +104,20 @@ def score(
     return Scored(identity, int(manifest["rows"]), len(manifest["parts"]), reused, entry, round(seconds, 3))
 
 
-async def _all_parts(ctx: Context, manifest: Mapping[str, Any], who: tuple[str, str, int], folder: Path) -> int:
+def _all_parts(ctx: Context, manifest: Mapping[str, Any], who: Who, folder: Path, processes: int) -> int:
     """Score the parts that are not there yet; returns how many were."""
-    address, entry, workers = who
     missing = [n for n in range(len(manifest["parts"])) if not _file(folder, n).exists()]
     kept = [*manifest["key"], *filter(None, [manifest.get("event_time")])] if manifest["key"] else None
-    if missing:
-        async with offline.opened(ctx.home, address, entry, workers) as answering:
-            room = asyncio.Semaphore(2)  # one is read or written while the other is asked about
-
-            async def one(number: int) -> None:
-                async with room:
-                    (path,) = paths_of(ctx, {**manifest, "parts": [manifest["parts"][number]]})
-                    table = await asyncio.to_thread(pq.read_table, path)
-                    scored = beside(table, await answering.answer(table), kept)
-                    await asyncio.to_thread(_written, scored, _file(folder, number))
-
-            scoring = [asyncio.ensure_future(one(number)) for number in missing]
-            try:
-                await asyncio.gather(*scoring)
-            finally:
-                for task in scoring:
-                    task.cancel()  # one that failed ends the others; what they finished stays
+    paths = paths_of(ctx, {**manifest, "parts": [manifest["parts"][number] for number in missing]})
+    pieces = [
+        Piece(number, str(path), str(_file(folder, number)), kept) for number, path in zip(missing, paths, strict=True)
+    ]
+    asyncio.run(spread(pieces, who, processes))
     return len(manifest["parts"]) - len(missing)
-
-
-def beside(table: pa.Table, answer: Mapping[str, pa.Array], kept: list[str] | None) -> pa.Table:
-    """The kept columns (None: all) and the outputs; an output that is called like one of them is `answer.<name>`."""
-    scored = table if kept is None else table.select(list(dict.fromkeys(kept)))
-    for name, values in answer.items():
-        scored = scored.append_column(f"answer.{name}" if name in scored.column_names else name, values)
-    return scored
 
 
 def _file(folder: Path, number: int) -> Path:
     return folder / f"{number:08d}.parquet"
-
-
-def _written(table: pa.Table, path: Path) -> None:
-    temporary = path.with_suffix(".new")
-    pq.write_table(table, temporary)
-    temporary.replace(path)
 
 
 def _captured(
@@ -150,7 +153,14 @@ def _models(ctx: Context, revision: str) -> dict[str, str]:
 
 
 def score_new(
-    ctx: Context, endpoint: str, dataset: str, *, environment: str, by: list[str], name: str = "", workers: int = 1
+    ctx: Context,
+    endpoint: str,
+    dataset: str,
+    *,
+    environment: str,
+    by: list[str],
+    name: str = "",
+    means: Means = ONE,
 ) -> Scored:
     """Score the rows whose columns `by` are not among the scores yet, and append them: what a live feed brought.
 
@@ -172,11 +182,7 @@ def score_new(
     if not table.num_rows:
         return Scored("", 0, 0, 0, entry, round(time.perf_counter() - began, 3))
 
-    async def asked() -> dict[str, pa.Array]:
-        async with offline.opened(ctx.home, address, entry, workers) as answering:
-            return await answering.answer(table)
-
-    scored = beside(table, asyncio.run(asked()), by)
+    scored = _together(ctx, table, by, means, (address, entry))
     scored = scored.append_column("revision", pa.array([entry] * scored.num_rows))
     made = edit(ctx, name, scored, "append", environment, contract=Contract())
     with ctx.write() as tx:
@@ -185,10 +191,26 @@ def score_new(
     return Scored(made.id, scored.num_rows, made.parts_new, 0, entry, round(time.perf_counter() - began, 3))
 
 
+def _together(ctx: Context, table: pa.Table, by: list[str], means: Means, asked: tuple[str, str]) -> pa.Table:
+    """The rows' identity with their scores, in their order; some slices for each that scores."""
+    scratch = ctx.home / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    size = max(-(-table.num_rows // (2 * means.processes)), _SLICE)
+    with TemporaryDirectory(dir=scratch) as folder:
+        pieces = []
+        for number, start in enumerate(range(0, table.num_rows, size)):
+            source, target = Path(folder) / f"{number}.rows", Path(folder) / f"{number}.scores"
+            pq.write_table(table.slice(start, size), source)
+            pieces.append(Piece(number, str(source), str(target), by))
+        asyncio.run(spread(pieces, means.who(ctx.home, *asked, Path(folder).name), means.processes))
+        return pa.concat_tables([pq.read_table(piece.target) for piece in pieces])
+
+
 def perform(ctx: Context, payload: Mapping[str, Any]) -> dict[str, Any]:
     """The task: what `endpoints.score` asked for."""
     environment, endpoint, dataset = payload["environment"], payload["endpoint"], payload["dataset"]
-    more = {"environment": environment, "name": payload["name"], "workers": int(payload["workers"])}
+    means = Means(int(payload["workers"]), int(payload["processes"]), bool(payload["cluster"]))
+    more = {"environment": environment, "name": payload["name"], "means": means}
     if payload["by"]:
         made = score_new(ctx, endpoint, dataset, by=list(payload["by"]), **more)
     else:

@@ -15,6 +15,7 @@ import psutil
 from everloop.core.errors import Overloaded, Unavailable
 from everloop.serving import wire
 from everloop.serving.columns import Layout, Outputs
+from everloop.serving.distributed.linking import Cluster
 from everloop.serving.gateway.workers import LOST, ModelProcess, Waiter
 from everloop.serving.streaming.parts import Parts
 from everloop.serving.table import Part
@@ -51,9 +52,12 @@ class Size:
 class Crew:
     """The worker processes of one part; asked as if it were one."""
 
-    def __init__(self, part: Part, size: Size, awake: "set[Any] | None" = None) -> None:
-        """Nobody works yet; `wake` starts, and notes it in `awake`: who sleeps is not looked at."""
-        self.part, self.size = part, size
+    def __init__(self, part: Part, size: Size, awake: "set[Any] | None" = None, cluster: Cluster | None = None) -> None:
+        """Nobody works yet; `wake` starts, and notes it in `awake`: who sleeps is not looked at.
+
+        On a cluster one connection stands for all replicas, of which Ray Serve starts as many as the load asks for.
+        """
+        self.part, self.size, self._cluster = part, size, cluster
         self._awake: set[Any] = set() if awake is None else awake
         self.model_inputs = Layout.from_pairs(part.inputs)
         self.outputs: Outputs = ()
@@ -87,8 +91,13 @@ class Crew:
 
     @property
     def pids(self) -> list[int]:
-        """Of the processes that run."""
-        return [process.pid for process in self._processes]
+        """Of the processes that run on this machine."""
+        return [process.pid for process in self._processes if process.pid]
+
+    @property
+    def working(self) -> int:
+        """Processes that run, on this machine or a cluster."""
+        return sum(process.replicas for process in self._processes)
 
     @property
     def state(self) -> str:
@@ -119,7 +128,7 @@ class Crew:
         """Start the processes that it has at least, if it has none."""
         self.asked_at = time.monotonic()
         self._awake.add(self)
-        while len(self._processes) < max(self.size.least, 1):
+        while len(self._processes) < self._needed:
             self._add()
 
     async def become_ready(self, seconds: float) -> bool:
@@ -168,14 +177,27 @@ class Crew:
         if _CALM <= self._load <= _BUSY:
             self._since = now
         lasted = now - self._since
-        if self._load > _BUSY and lasted > _UP_SECONDS and count < self.size.most and self.ready.is_set():
+        if self._cluster is not None:  # which counts its replicas by itself
+            self._processes[0].resize(self._replicas)
+            if self._idle(now):
+                self._end_all()
+        elif self._load > _BUSY and lasted > _UP_SECONDS and count < self.size.most and self.ready.is_set():
             self._add()
             self._since = now
-        elif self._load < _CALM and lasted > _DOWN_SECONDS and count > max(self.size.least, 1):
+        elif self._load < _CALM and lasted > _DOWN_SECONDS and count > self._needed:
             self._end(min(self._processes, key=lambda one: one.waiting))
             self._since = now
         elif self._idle(now):
             self._end_all()
+
+    @property
+    def _needed(self) -> int:
+        """Processes of ours while anybody works."""
+        return 1 if self._cluster is not None else max(self.size.least, 1)
+
+    @property
+    def _replicas(self) -> tuple[int, int]:
+        return max(self.size.least, 1), max(self.size.most, self.size.least, 1)
 
     def _idle(self, now: float) -> bool:
         """Whether its last process may end."""
@@ -194,7 +216,7 @@ class Crew:
         await self.sleep()
 
     def _add(self) -> None:
-        process = ModelProcess(self.part, self._changed)
+        process = ModelProcess(self.part, self._changed, self._cluster, self._replicas)
         self._processes.append(process)
         process.begin()
 
@@ -229,7 +251,7 @@ def told(crew: Crew) -> dict[str, Any]:
         "state": crew.state,
         "pid": crew.pids[0] if crew.pids else 0,
         "pids": crew.pids,
-        "processes": len(crew.pids),
+        "processes": crew.working,
         "restarts": crew.restarts,
         "waiting": crew.waiting,
         "engine": crew.engine,

@@ -20,6 +20,7 @@ from everloop.core.errors import EverloopError, InvalidInput, NotFound
 from everloop.core.signing import VerifyKey
 from everloop.serving import table as tables
 from everloop.serving.columns import Layout, Outputs
+from everloop.serving.distributed.linking import Cluster
 from everloop.serving.gateway.crew import Crew, Size
 from everloop.serving.gateway.crew import told as crew_told
 from everloop.serving.gateway.inline.within import crew_for
@@ -211,9 +212,12 @@ class LiveRoute:
 class Fleet:
     """The live routes of one gateway."""
 
-    def __init__(self, path: Path, key: VerifyKey, budget: int = 0) -> None:
-        """Serve the table at `path` once `load` is called; `budget`: bytes that workers may take, 0 for no bound."""
-        self._budget = budget
+    def __init__(self, path: Path, key: VerifyKey, budget: int = 0, cluster: Cluster | None = None) -> None:
+        """Serve the table at `path` once `load` is called; `budget`: bytes that workers may take, 0 for no bound.
+
+        With a `cluster` its nodes run what workers would run here.
+        """
+        self._budget, self._cluster = budget, cluster
         self._path, self._key = path, key
         self._seen: tuple[int, int, int] | None = None
         self._processes: dict[bytes, Crew] = {}
@@ -272,7 +276,7 @@ class Fleet:
             if key in self._processes:
                 self._processes[key].size = size
                 continue
-            process = self._processes[key] = crew_for(part, size, self._awake)
+            process = self._processes[key] = crew_for(part, size, self._awake, self._cluster)
             if size.awaited and (
                 not first or size.least
             ):  # what may sleep, sleeps until it is asked; a newcomer must show that it can
@@ -378,6 +382,8 @@ class Fleet:
     async def close(self) -> None:
         """End every worker."""
         await asyncio.gather(*(process.retire() for process in self._processes.values()))
+        if self._cluster is not None:
+            await self._cluster.close()
 
     @property
     def ready(self) -> bool:

@@ -13,6 +13,7 @@ import psutil
 from everloop.core.errors import EverloopError, StepFailed, Unavailable
 from everloop.serving import wire
 from everloop.serving.columns import Layout, Outputs, outputs_from
+from everloop.serving.distributed.linking import Cluster
 from everloop.serving.fusing.derived import shown
 from everloop.serving.gateway.starting import spare
 from everloop.serving.modelworker import Setup
@@ -47,6 +48,8 @@ def tell(waiter: Waiter, frame: wire.Frame) -> None:
         return
     if frame.kind == wire.ANSWER:
         waiter.set_result(frame)
+    elif frame.kind == wire.GONE:
+        waiter.set_exception(Unavailable(LOST, hint="it is being restarted; try again"))
     else:
         waiter.set_exception(StepFailed("the model failed: " + frame.payload.decode(errors="replace")))
 
@@ -82,11 +85,25 @@ class _Link(asyncio.Protocol):
 
 
 class ModelProcess:
-    """One worker process of a part: restarted when it dies, until it is retired."""
+    """One worker process of a part: restarted when it dies, until it is retired.
 
-    def __init__(self, part: Part, changed: Callable[["ModelProcess"], None]) -> None:
-        """Describe it; `begin` starts it. `changed` is told when it becomes warm, and when it is so no more."""
-        self.part, self._changed = part, changed
+    Or, on a cluster, all replicas of the part: asked as one process is, and looked after over there.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        changed: Callable[["ModelProcess"], None],
+        cluster: Cluster | None = None,
+        size: tuple[int, int] = (1, 1),
+    ) -> None:
+        """Describe it; `begin` starts it. `changed` is told when it becomes warm, and when it is so no more.
+
+        `size` are the replicas that it may have on a cluster, at least and at most.
+        """
+        self.part, self._changed, self._cluster, self._size = part, changed, cluster, size
+        self.replicas = 1
+        """Of a cluster: those that answer."""
         self.model_inputs = Layout.from_pairs(part.inputs)
         self.outputs: Outputs = ()
         self.shown: Outputs = ()
@@ -146,8 +163,13 @@ class ModelProcess:
 
     def begin(self) -> None:
         """Start a process; `ready` is set once it is warm."""
-        self._process, ours = spare.taken()
-        self.pid = self._process.pid
+        if self._cluster is not None:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                self._cluster.take(theirs)
+        else:
+            self._process, ours = spare.taken()
+            self.pid = self._process.pid
         self._healing = asyncio.get_running_loop().create_task(self._connect(ours))
 
     async def _connect(self, ours: socket.socket) -> None:
@@ -157,7 +179,8 @@ class ModelProcess:
         )
         self._link = link
         part = self.part
-        setup = Setup(part.folder, part.loader, part.inputs, part.example, budget_seconds=part.budget_micros / 1e6)
+        budget, (least, most) = part.budget_micros / 1e6, self._size
+        setup = Setup(part.folder, part.loader, part.inputs, part.example, 512, budget, least, most)
         link.transport.write(wire.encode(wire.ASK, 0, 0, msgspec.json.encode(setup)))
 
     def ask(
@@ -202,9 +225,15 @@ class ModelProcess:
 
         future.add_done_callback(ended)
 
-    def _tell(self, kind: int, identity: int, count: int) -> None:
+    def _tell(self, kind: int, identity: int, count: int, payload: bytes = b"") -> None:
         if self._link is not None:
-            self._link.send(wire.encode(kind, identity, count, b""))
+            self._link.send(wire.encode(kind, identity, count, payload))
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Let a cluster have between so many and so many replicas."""
+        if size != self._size:
+            self._size = size
+            self._tell(wire.SIZE, 0, 0, msgspec.json.encode(size))
 
     def expire(self, now: float) -> None:
         """Give up on requests past their deadline; a worker that has been silent meanwhile hangs, and is replaced."""
@@ -243,6 +272,8 @@ class ModelProcess:
             self.problem = frame.payload.decode(errors="replace")
         elif frame.kind == wire.PART:
             self._on_part(frame)
+        elif frame.kind == wire.TOLD:
+            self.replicas = frame.rows
         else:
             asked = self._asked.pop(frame.id, None)
             now = self._heard

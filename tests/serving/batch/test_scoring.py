@@ -125,7 +125,7 @@ from everloop.store import open_store
 catalog, store, home, project, data = sys.argv[1:]
 ctx = Context(Actor.of("ada", "contributor"), project, SystemClock(), Catalog.open(catalog), open_store(store), None,
               home=Path(home))
-print(scoring.score(ctx, "delay", data, environment="sandbox/ada", workers=1).reused)
+print(scoring.score(ctx, "delay", data, environment="sandbox/ada", means=scoring.Means(1)).reused)
 """
 
 
@@ -152,7 +152,7 @@ def test_a_scorer_that_is_killed_goes_on_and_the_result_is_there_once(context, t
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     killed.stdout.close()
-    told = scoring.score(context, "delay", data, environment="sandbox/ada", workers=2)
+    told = scoring.score(context, "delay", data, environment="sandbox/ada")
     assert 1 <= told.reused < parts
     scores = read(context, told.id).collect()
     assert scores["id"].to_list() == list(range(300_000))

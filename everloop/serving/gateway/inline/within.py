@@ -19,6 +19,7 @@ import msgspec
 from everloop.core.errors import Unavailable
 from everloop.serving import wire
 from everloop.serving.columns import Layout, Outputs
+from everloop.serving.distributed.linking import Cluster
 from everloop.serving.gateway.crew import Crew, Size
 from everloop.serving.gateway.workers import Waiter, tell
 from everloop.serving.modelworker import Answerer, warm
@@ -35,6 +36,7 @@ class Inline:
 
     engine = ""
     restarts = 0
+    working = 0
     memory = 0
     """None of its own: it is within the gateway's."""
 
@@ -149,8 +151,8 @@ class Inline:
         await self.sleep()
 
 
-def crew_for(part: Part, size: Size, awake: set[Any]) -> Any:
-    """Who answers for a part: the gateway itself where the table says so and it can, else worker processes."""
+def crew_for(part: Part, size: Size, awake: set[Any], cluster: Cluster | None = None) -> Any:
+    """Who answers for a part: the gateway itself where the table says so and it can, else workers, here or there."""
     if part.loader == INLINE and find_spec("onnxruntime") is not None:
         return Inline(part, size, awake)
-    return Crew(part, size, awake)
+    return Crew(part, size, awake, cluster)

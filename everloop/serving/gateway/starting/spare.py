@@ -22,6 +22,7 @@ LIBRARIES = {"scikit-learn": "sklearn.ensemble", "xgboost": "xgboost", "lightgbm
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
 )
+_CLUSTER_TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a name: `settings.RAY_TOKEN`, which is not imported here either
 _WITHIN = "everloop.models.compiled.loader:load_compiled"
 """`table.INLINE`, which is not imported here: nothing slow may be."""
 _MOST_BYTES = 1 << 20
@@ -35,7 +36,8 @@ def started(ahead: Sequence[str] = ()) -> Started:
     """A new worker process, which waits for its setup; it imports `ahead` meanwhile."""
     ours, theirs = socket.socketpair()
     environment = {**os.environ, **_ONE_THREAD, "PYTHONUNBUFFERED": "1"}
-    environment.pop(hand.VARIABLE, None)
+    for secret in (hand.VARIABLE, _CLUSTER_TOKEN):
+        environment.pop(secret, None)
     with theirs:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter; a fork of a small process
             [sys.executable, "-P", "-m", "everloop.serving.modelworker", "--fd", str(theirs.fileno()), *ahead],
@@ -48,7 +50,11 @@ def started(ahead: Sequence[str] = ()) -> Started:
 
 def begin(words: Sequence[str]) -> None:
     """Start the spare, if the command line `words` names a home whose first model is worth it."""
-    if "--home" in words[:-1] and (ahead := _libraries(Path(words[words.index("--home") + 1]))):
+    if (
+        "--home" in words[:-1]
+        and "--ray" not in words
+        and (ahead := _libraries(Path(words[words.index("--home") + 1])))
+    ):
         _spare.append(started(ahead))
 
 

@@ -1,0 +1,1 @@
+"""Models on a Ray cluster: the same parts, asked by the same gateway, as deployments of Ray Serve."""
