@@ -191,7 +191,8 @@ class Controller:
     def _found(self, ctx: Context, name: str, before: Rollout, plan: Plan, observed: Observed) -> Observed:
         """What is observed, with what the guardrails on answers found, while the target may still go back."""
         if before.phase not in ("canary", "live") or not before.previous:
-            self._evidence.forget((before.target, before.previous))
+            # an experiment goes on to compare with the target
+            self._evidence.forget((before.previous,) if before.experiment else (before.target, before.previous))
             return observed
         pair = (before.target, before.previous)
         return replace(observed, findings=self._evidence.findings(ctx, name, pair, plan.guards, before.entered))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from everloop.core.clock import Micros
+from everloop.serving.rollout.judging import Finding
 from everloop.serving.rollout.sequential import Interval, Sums, interval
 from everloop.serving.rollout.state import Event, Observed, Plan, Rollout, breached
 from everloop.serving.table import PLACES, Split
@@ -67,11 +68,12 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The metric of champion and challenger so far."""
+    """The metric of champion and challenger so far, and what the challenger's guardrails look like."""
 
     champion: Sums = field(default_factory=Sums)
     its: Sums = field(default_factory=Sums)
     ids: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 def trial_of(told: Mapping[str, Any]) -> Trial | None:
@@ -133,8 +135,11 @@ def step(
         trial = replace(trial, arms={**trial.arms, **asked}, heard=wish[0])
         events.append(Event("experiment_shares", {"shares": shares_of(trial)}))
     late = now - trial.began > said["most_micros"]
-    for name, arm in _running(trial).items():
-        changed = _guarded(arm, plan, observed) or _decided(arm, said, readings.get(name), now, late=late)
+    for name, arm in served(trial).items():
+        reading = readings.get(name)
+        changed = _guarded(arm, plan, observed, reading)
+        if changed is None:
+            changed = _decided(arm, said, reading, now, late=late) if arm.state == "running" else arm
         if changed.state != arm.state:
             events.append(Event("experiment_decided", _decision(name, changed, readings.get(name))))
         if changed != arm:
@@ -176,6 +181,11 @@ def shares_of(trial: Trial) -> dict[str, int]:
     return {name: arm.share for name, arm in trial.arms.items()}
 
 
+def served(trial: Trial) -> dict[str, Arm]:
+    """Challengers that callers meet, or may meet again."""
+    return {name: arm for name, arm in trial.arms.items() if arm.state == "running" or arm.share}
+
+
 def _running(trial: Trial) -> dict[str, Arm]:
     return {name: arm for name, arm in trial.arms.items() if arm.state == "running"}
 
@@ -193,11 +203,17 @@ def _ready(trial: Trial, observed: Observed, events: list[Event]) -> Trial:
     return trial if arms == trial.arms else replace(trial, arms=arms)
 
 
-def _guarded(arm: Arm, plan: Plan, observed: Observed) -> Arm | None:
-    """Failures and latency: the guardrails of rollouts hold for challengers too."""
+def _guarded(arm: Arm, plan: Plan, observed: Observed, reading: Reading | None) -> Arm | None:
+    """The guardrails of rollouts hold for challengers too: failures and latency, answers, feedback, labels."""
     counted = observed.counts.get(arm.revision)
     breach = breached(plan, counted) if counted else None
+    if breach is None and (broken := _broken(reading)) is not None:
+        breach = broken.reason
     return replace(arm, state="failed", share=0, reason=breach) if breach else None
+
+
+def _broken(reading: Reading | None) -> Finding | None:
+    return next((finding for finding in reading.findings if finding.breached), None) if reading else None
 
 
 def _decided(arm: Arm, said: Mapping[str, Any], reading: Reading | None, now: Micros, *, late: bool) -> Arm:
@@ -233,6 +249,8 @@ def _decision(name: str, arm: Arm, reading: Reading | None) -> dict[str, Any]:
     if reading is not None and arm.state != "failed":
         said |= {"champion_rows": reading.champion.count, "rows": reading.its.count}
         said |= {"champion_mean": reading.champion.mean, "mean": reading.its.mean, "predictions": list(reading.ids)}
+    elif (broken := _broken(reading)) is not None:
+        said["guardrail"] = broken.told()
     return said
 
 

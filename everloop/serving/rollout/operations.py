@@ -13,7 +13,7 @@ from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
 from everloop.serving.graph.nodes import named
 from everloop.serving.rollout.evidence import Evidence
-from everloop.serving.rollout.experiments import of_state, shares_of
+from everloop.serving.rollout.experiments import of_state, served, shares_of
 from everloop.serving.rollout.judging import Finding
 from everloop.serving.rollout.state import Plan, Rollout
 from everloop.serving.rollout.trying import WISH
@@ -84,6 +84,8 @@ class GuardrailView(Answer):
     breached: bool
     window: list[str]
     predictions: list[str]
+    challenger: str = ""
+    """Of an experiment, whose answers it is about; empty: those of the revision on its way."""
 
 
 class ShareOut(Command):
@@ -217,11 +219,8 @@ def ask_guardrails(ctx: Context, cmd: AskGuardrails) -> Guarded:
             endpoint = versions.get(tx, ctx.project, state.target).manifest["endpoint"]
             plan = Plan.from_manifest(versions.get(tx, ctx.project, endpoint).manifest)
         past = facts.tail(tx, ctx.project, kinds=("rollout.reverted", "rollout.failed"), subject=cmd.name, limit=20)
-    found: tuple[Finding, ...] = ()
-    if state.previous and state.phase in ("canary", "live"):
-        found = Evidence().findings(ctx, cmd.name, (state.target, state.previous), plan.guards, state.entered)
     return Guarded(
-        guardrails=[GuardrailView(**one.told()) for one in found],
+        guardrails=[GuardrailView(**one.told(), challenger=arm) for arm, one in _looked_at(ctx, cmd.name, state, plan)],
         reverts=[
             Reverted(
                 at=iso(fact.at),
@@ -235,3 +234,19 @@ def ask_guardrails(ctx: Context, cmd: AskGuardrails) -> Guarded:
             if fact.payload.get("environment") == cmd.environment
         ],
     )
+
+
+def _looked_at(ctx: Context, name: str, state: Rollout, plan: Plan) -> list[tuple[str, Finding]]:
+    """What guardrails find of the revision on its way (as an empty name), and of challengers by theirs."""
+    evidence = Evidence()
+    found: list[tuple[str, Finding]] = []
+    if state.previous and state.phase in ("canary", "live"):
+        pair = (state.target, state.previous)
+        found = [("", one) for one in evidence.findings(ctx, name, pair, plan.guards, state.entered)]
+    trial = of_state(state)
+    if trial is None or not trial.began:
+        return found
+    for arm, its in served(trial).items():
+        pair = (its.revision, trial.champion)
+        found += [(arm, one) for one in evidence.findings(ctx, name, pair, plan.guards, trial.began)]
+    return found

@@ -12,7 +12,7 @@ from everloop.core.clock import Micros
 from everloop.core.errors import EverloopError, PolicyRefused
 from everloop.core.version import Version
 from everloop.serving.rollout.evidence import Evidence
-from everloop.serving.rollout.experiments import Reading, Trial, begun, step, trial_of
+from everloop.serving.rollout.experiments import Reading, Trial, begun, served, step, trial_of
 from everloop.serving.rollout.judging import MOST_IDS
 from everloop.serving.rollout.state import Event, Observed, Plan, Rollout
 
@@ -46,7 +46,7 @@ class Trying:
         if state.phase not in _OPEN or not arms:
             return state, ()  # what was dealt is kept for when the champion takes all traffic again
         trial = begun(said, arms, state.target, before)
-        readings = self._readings(ctx, name, said, trial) if trial.began else {}
+        readings = self._readings(ctx, name, (said, plan), trial) if trial.began else {}
         wish = _wish(ctx, environment, name)
         trial, events = step(trial, said, plan, observed, readings=readings, wish=wish, now=ctx.now())
         won = next((arm for arm, its in trial.arms.items() if its.state == "won"), "")
@@ -55,18 +55,22 @@ class Trying:
             trial, events = replace(trial, change=number), (*events, promoted)
         return (state if trial == before else replace(state, experiment=trial.told())), events
 
-    def _readings(self, ctx: Context, name: str, said: Mapping[str, Any], trial: Trial) -> dict[str, Reading]:
-        """The metric of champion and each challenger since keys were dealt; read seldom when reading is slow."""
+    def _readings(
+        self, ctx: Context, name: str, wanted: tuple[Mapping[str, Any], Plan], trial: Trial
+    ) -> dict[str, Reading]:
+        """Metric and guardrails of champion and challengers since keys were dealt; read seldom when reading is slow."""
+        said, plan = wanted
         key, wall = (ctx.project, name, trial.champion), ctx.wall()
         last = self.read.get(key)
         if last is not None and wall < last[0]:
             return last[1]
         champion = self.evidence.sample(ctx, name, trial.champion, said["metric"], trial.began).sums
         found = {}
-        for arm, its in trial.arms.items():
-            if its.state == "running":
-                sample = self.evidence.sample(ctx, name, its.revision, said["metric"], trial.began)
-                found[arm] = Reading(champion, sample.sums, sample.ids[-MOST_IDS:])
+        for arm, its in served(trial).items():
+            sample = self.evidence.sample(ctx, name, its.revision, said["metric"], trial.began)
+            pair = (its.revision, trial.champion)
+            findings = self.evidence.findings(ctx, name, pair, plan.guards, trial.began)
+            found[arm] = Reading(champion, sample.sums, sample.ids[-MOST_IDS:], findings)
         self.read[key] = (self.evidence.again(ctx, wall), found)
         return found
 

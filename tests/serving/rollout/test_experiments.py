@@ -1,6 +1,7 @@
 """Experiments, alone: how keys are dealt, what a step decides, and who becomes the champion."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from everloop.core.errors import DefinitionError
 from everloop.serving.definitions import EndpointDef
 from everloop.serving.rollout.declared import Business, Experiment
 from everloop.serving.rollout.experiments import PLACES, Reading, Trial, begun, deal, routed, split_of, step, trial_of
+from everloop.serving.rollout.judging import Finding
 from everloop.serving.rollout.sequential import Sums
 from everloop.serving.rollout.state import Counts, Observed, Plan, Rollout
 from everloop.serving.rollout.trying import promoted
@@ -89,6 +91,28 @@ def test_one_that_cannot_serve_stays_out():
     assert events == [("experiment_decided", "failed")]
     assert "requests failed" in trial.arms["deep"].reason
     assert trial.slots() == [(PLACES, "b3:champion")]
+
+
+def finding(sure, guard="drift"):
+    return Finding(guard, 0.9, sure, 0.25, 200, 200, 100, 1, 2, ("p7",))
+
+
+def test_a_challenger_that_breaks_a_guardrail_loses_its_keys_also_when_it_was_better():
+    trial, events = stepped(begin(), readings={"deep": Reading(findings=(finding(0.1),))})
+    assert events == []  # not surely
+    trial, events = step(
+        trial, SAID, Plan(), READY, readings={"deep": Reading(findings=(finding(0.5),))}, wish=(0, {}), now=2
+    )
+    assert [(e.payload["state"], e.payload["guardrail"]["predictions"]) for e in events] == [("failed", ["p7"])]
+    assert trial.arms["deep"].reason.startswith("drift: 0.9 from the champion")
+    assert "deep" not in owners(trial.dealt)
+    much = Reading(Sums(2000, 400, 400), Sums(2000, 1600, 1600))
+    won, _ = stepped(begin(), readings={"deep": much})
+    assert (won.arms["deep"].state, won.arms["deep"].share) == ("won", 20)
+    worse = replace(much, findings=(finding(0.5, "quality brier"),))
+    lost, events = stepped(won, readings={"deep": worse})
+    assert events == [("experiment_decided", "failed")]
+    assert lost.arms["deep"].share == 0
 
 
 def test_better_and_worse_are_decided_and_the_course_is_kept():

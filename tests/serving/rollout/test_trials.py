@@ -7,15 +7,16 @@ import serving_models
 from serving_house import Place
 from test_controller import NUMBERS, Shop, model_version
 
-from everloop.catalog import chain
+from everloop.catalog import chain, facts
 from everloop.catalog.operation import invoke
 from everloop.changes import merging, proposing, reviewing
 from everloop.core.clock import ReplayClock
 from everloop.core.errors import InvalidInput, NotFound
-from everloop.serving.definitions import AllAtOnce, EndpointDef
+from everloop.serving import operations
+from everloop.serving.definitions import AllAtOnce, EndpointDef, Guardrails
 from everloop.serving.ingest import ingest
 from everloop.serving.rollout import operations as rolling
-from everloop.serving.rollout.declared import Business, Default, Experiment, Simpler
+from everloop.serving.rollout.declared import Business, Default, Drift, Experiment, Quality, Simpler
 
 START = 1_400_000_000_000_000
 KEYS = range(200)
@@ -111,6 +112,39 @@ def test_keys_stay_until_the_better_one_is_proposed_and_merged(shop):
     assert set(values(third).values()) == {2.0, 3.0}
     was_plain = {key for key in KEYS if values(second)[key] == 3.0}
     assert {key for key in KEYS if values(third)[key] == 3.0} == was_plain  # the same keys, by the same salt
+
+
+@pytest.mark.parametrize("guard", [Drift(at_most=0.2, least=20), Quality("absolute", worse=0.5, least=20)])
+def test_a_challenger_is_guarded_by_its_answers_and_by_late_labels(shop, guard):
+    shop.endpoint = replace(shop.endpoint, guardrails=Guardrails(also=[guard]))
+    gateway = shop.place.gateway()
+    deep, plain = (
+        model_version(shop.ctx, n, serving_models.Values(v), NUMBERS) for n, v in (("deep", 9.0), ("plain", 1.0))
+    )
+    shop.release(serving_models.Values(1.0), deep, plain)
+    shop.reconcile_until(running, seconds=40)
+    settle(shop, gateway)
+    answered = dealt(gateway)
+    ingest(shop.ctx.catalog, shop.place.home)
+    if isinstance(guard, Quality):
+        shop.controller.reconcile([shop.ctx])
+        assert running(shop.shown())  # labels are late
+        labels = [operations.GivenLabel(prediction=identity, value=1.0) for identity, _ in answered.values()]
+        invoke(shop.ctx, "labels.add", operations.AddLabels(endpoint="delay", labels=labels))
+    shown = shop.reconcile_until(lambda s: s.experiment["arms"]["deep"]["state"] == "failed")
+    assert shown.experiment["arms"]["deep"]["share"] == 0
+    assert shown.experiment["arms"]["plain"]["state"] == "running"
+    chain.seal(shop.ctx.catalog, shop.ctx.clock)
+    with shop.ctx.read() as tx:
+        (told,) = facts.tail(tx, "shop", kinds=("rollout.experiment_decided",), subject="delay", limit=5)
+    evidence = told.payload["guardrail"]
+    assert evidence["guard"] == ("drift" if isinstance(guard, Drift) else "quality absolute")
+    assert evidence["value"] == pytest.approx(1.0 if isinstance(guard, Drift) else 8.0)
+    assert set(evidence["predictions"]) == {identity for identity, value in answered.values() if value == 9.0}
+    left = invoke(shop.ctx, "endpoints.guardrails", rolling.AskGuardrails(name="delay")).guardrails
+    assert {(one.challenger, one.breached) for one in left} == {("plain", False)}
+    settle(shop, gateway)
+    assert set(values(dealt(gateway)).values()) == {1.0}
 
 
 def test_one_that_does_not_load_leaves_the_endpoint_as_it_was(shop):
