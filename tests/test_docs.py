@@ -14,8 +14,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from everloop.catalog.operation import operations
 from everloop.core.grants import ROLES
 from everloop.core.settings import Settings
+from everloop.project import Project
+from everloop.workspace.operations import load_operations
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md"])
@@ -62,6 +65,25 @@ def test_every_setting_is_documented_with_its_default():
 def test_every_role_is_documented():
     text = (ROOT / "docs" / "security.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == set(ROLES)
+
+
+def test_every_name_for_authors_is_in_the_api():
+    text = (ROOT / "docs" / "api.md").read_text()
+    names = re.findall(r" as (\w+)", re.sub(r"#.*", "", (ROOT / "everloop" / "__init__.pyi").read_text()))
+    assert len(names) > 80
+    assert [name for name in names if f"`el.{name}`" not in text] == []
+    methods = [name for name in vars(Project) if not name.startswith("_") and callable(getattr(Project, name))]
+    internal = {"assets", "pinned_service", "profiles", "run_with", "service_version", "view_version", "with_steps"}
+    assert [name for name in methods if name not in internal and f"`.{name}`" not in text] == []
+
+
+def test_every_operation_of_flows_and_endpoints_is_in_the_api():
+    text = (ROOT / "docs" / "api.md").read_text()
+    load_operations()
+    nouns = ("endpoints", "feedback", "features", "flows", "labels", "predictions", "tasks")
+    found = [name for name in operations() if name.partition(".")[0] in nouns]
+    assert len(found) > 25
+    assert [name for name in found if f"`{name}`" not in text] == []
 
 
 class Reader:

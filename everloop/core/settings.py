@@ -139,6 +139,12 @@ def is_public(text: str) -> bool:
     return address.is_global and not address.is_multicast
 
 
+SERVING_RAY = "EVERLOOP_SERVING_RAY"
+"""The variable that holds `host:port` of the head of the Ray cluster on which models answer."""
+RAY_TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a name
+"""And the one that holds a cluster's token."""
+
+
 def use_ray_token(token: str) -> None:
     """Have Ray in this process use a token, which it takes from the environment, and read once when it is imported."""
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}

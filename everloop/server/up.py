@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 
 from everloop.core.errors import EverloopError
-from everloop.core.settings import Settings, load
+from everloop.core.settings import SERVING_RAY, Settings, load
 from everloop.server.supervisor import Child, bind, pids_file, supervise
-from everloop.serving.distributed.linking import ADDRESS as CLUSTER
 from everloop.serving.gateway.passing.hand import VARIABLE as HAND
 
 LINK = "EVERLOOP_LINK"
@@ -84,7 +83,7 @@ def processes(settings: Settings, listener: int, port: int) -> list[Child]:
         gateway.append("--fsync")
     if memory := os.environ.get(MEMORY, ""):
         gateway += ["--memory", memory]
-    if cluster := os.environ.get(CLUSTER, ""):
+    if cluster := os.environ.get(SERVING_RAY, ""):
         gateway += ["--ray", cluster]
     serve = ["-P", "-m", "everloop.server.serve", str(socket_path)]
     trusting = {**env, HAND: secrets.token_hex(32)}  # these two alone take each other at their word

@@ -14,11 +14,12 @@ import pyarrow as pa
 
 from everloop.core.coherence import walk
 from everloop.core.errors import InvalidInput, NotFound, Unavailable
+from everloop.core.settings import RAY_TOKEN, SERVING_RAY
 from everloop.core.signing import VerifyKey
 from everloop.serving import log
 from everloop.serving import table as tables
 from everloop.serving.columns import Outputs
-from everloop.serving.distributed.linking import ADDRESS, TOKEN, Cluster, cluster_for
+from everloop.serving.distributed.linking import Cluster, cluster_for
 from everloop.serving.gateway.answer import Asked, Predictions
 from everloop.serving.gateway.crew import Crew, Size
 from everloop.serving.gateway.features import Features
@@ -160,9 +161,9 @@ async def opened(home: Path, address: str, revision: str, workers: int, cluster:
 
 def _cluster(home: Path, name: str) -> Cluster:
     mark = VerifyKey.from_pem((home / "keys" / "verify.pem").read_bytes()).key_id
-    found = cluster_for(os.environ.get(ADDRESS, ""), os.environ.get(TOKEN, ""), home, name, mark)
+    found = cluster_for(os.environ.get(SERVING_RAY, ""), os.environ.get(RAY_TOKEN, ""), home, name, mark)
     if found is None:
-        raise InvalidInput("no cluster is known here", hint=f"start the workers with {ADDRESS} and {TOKEN}")
+        raise InvalidInput("no cluster is known here", hint=f"start the workers with {SERVING_RAY} and {RAY_TOKEN}")
     return found
 
 

@@ -30,12 +30,11 @@ from ray.serve.exceptions import RayServeException
 
 from everloop import __version__
 from everloop.core.errors import EverloopError, Unavailable
-from everloop.core.settings import use_ray_token
+from everloop.core.settings import RAY_TOKEN, use_ray_token
 from everloop.flows.executors.nodes import packages_digest
 from everloop.flows.executors.parent import die_with_parent
 from everloop.flows.identity.runtime import runtime
 from everloop.serving import wire
-from everloop.serving.distributed.linking import TOKEN
 from everloop.serving.distributed.passing import Link
 from everloop.serving.distributed.replica import Replica, files_of
 from everloop.serving.modelworker import Setup
@@ -251,7 +250,7 @@ def main() -> int:
         logging.getLogger(name).setLevel(logging.ERROR)
     problem = ""
     try:
-        join(arguments.address, os.environ.pop(TOKEN, ""))
+        join(arguments.address, os.environ.pop(RAY_TOKEN, ""))
     except EverloopError as error:
         problem = f"{error.message} ({error.hint})"
     with socket.socket(fileno=arguments.fd) as control:

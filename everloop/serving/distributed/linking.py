@@ -14,11 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from everloop.core.errors import InvalidInput
+from everloop.core.settings import RAY_TOKEN
 
-ADDRESS = "EVERLOOP_SERVING_RAY"
-"""The variable that holds the address of the cluster of a workspace's processes, `host:port` of its head."""
-TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a name
-"""The variable that a cluster's token is read from."""
 _END_SECONDS = 20.0
 
 
@@ -43,7 +40,7 @@ class Cluster:
             hint = "host:port of the head node, as `ray start` said it; this machine must be one of the nodes"
             raise InvalidInput(f"{self.address!r} is no address of a cluster", hint=hint)
         if not self.token:
-            hint = f"start its nodes with RAY_AUTH_MODE=token and a token, and give it to the gateway as {TOKEN}"
+            hint = f"start its nodes with RAY_AUTH_MODE=token and a token, and give it to the gateway as {RAY_TOKEN}"
             raise InvalidInput("a cluster needs its token", hint=hint)
         if find_spec("ray") is None or find_spec("ray.serve") is None:
             raise InvalidInput("Ray Serve is not installed", hint="pip install everloop[distributed]")
@@ -72,7 +69,7 @@ class Cluster:
         self._control, theirs = socket.socketpair()
         command = ["-P", "-m", "everloop.serving.distributed.bridge", "--fd", str(theirs.fileno())]
         command += ["--address", self.address, "--prefix", self.prefix, "--objects", self.objects]
-        environment = {**os.environ, TOKEN: self.token, "PYTHONUNBUFFERED": "1", "RAY_SERVE_LOG_TO_STDERR": "0"}
+        environment = {**os.environ, RAY_TOKEN: self.token, "PYTHONUNBUFFERED": "1", "RAY_SERVE_LOG_TO_STDERR": "0"}
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
                 [sys.executable, *command], pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, env=environment

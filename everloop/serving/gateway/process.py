@@ -20,9 +20,10 @@ import uvicorn
 import uvloop
 
 from everloop.core.errors import EverloopError
+from everloop.core.settings import RAY_TOKEN
 from everloop.core.signing import VerifyKey
 from everloop.serving import log
-from everloop.serving.distributed.linking import TOKEN, cluster_for
+from everloop.serving.distributed.linking import cluster_for
 from everloop.serving.gateway.access import Door
 from everloop.serving.gateway.answer import Predictions
 from everloop.serving.gateway.app import Gateway
@@ -103,7 +104,7 @@ def _settle() -> None:
 
 
 def _fleet(arguments: argparse.Namespace, key: VerifyKey) -> Fleet:
-    token = os.environ.pop(TOKEN, "")  # it is not for the processes of models either
+    token = os.environ.pop(RAY_TOKEN, "")  # it is not for the processes of models either
     cluster = cluster_for(arguments.ray, token, arguments.home, arguments.name, key.key_id)
     return Fleet(arguments.home / "serving" / "routes.json", key, arguments.memory * 1024 * 1024, cluster)
 
@@ -179,7 +180,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--server", default="", help="UNIX socket of the server for everything else")
     parser.add_argument("--verify-key", type=Path, help="PEM of the workspace's public key, if not in its keys")
     parser.add_argument("--memory", type=int, default=0, help="MiB that model workers may take; 0: no bound")
-    parser.add_argument("--ray", default="", help=f"host:port of a cluster on which models answer; token: {TOKEN}")
+    parser.add_argument("--ray", default="", help=f"host:port of a cluster on which models answer; token: {RAY_TOKEN}")
     parser.add_argument("--fsync", action="store_true", help="sync the log to disk before each reply")
     arguments = parser.parse_args(argv)
     try:
