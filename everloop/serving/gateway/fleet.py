@@ -410,7 +410,7 @@ class Fleet:
     def _look_at_crews(self) -> None:
         """Whoever asks a crew that is not as it was, has changed."""
         now = {
-            crew: (crew.state, crew.waiting, crew.restarts, tuple(crew.pids), crew.engine, crew.problem)
+            crew: (crew.state, crew.waiting, crew.restarts, tuple(crew.pids), crew.working, crew.engine, crew.problem)
             for crew in (*self._awake, *self._seen_of)
         }
         for crew in [crew for crew, state in now.items() if state != self._seen_of.get(crew)]:
