@@ -58,7 +58,7 @@ class Place:
 
     home: Path
     key: SigningKey = field(default_factory=SigningKey.generate)
-    patience: float = 20.0
+    patience: float = 60.0
     """Seconds that workers may take to start."""
     sequence: int = 0
     gateways: "list[Gateway]" = field(default_factory=list)
