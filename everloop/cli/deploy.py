@@ -31,6 +31,7 @@ def write_manifests(
     policy: Annotated[str, typer.Option("--policy", help="Of a new workspace: solo or team.")] = "solo",
     storage: Annotated[str, typer.Option("--storage", help="Size of the pod's volume.")] = "20Gi",
     ray: Annotated[bool, typer.Option("--ray", help="Nodes of Ray too: a group for each compute profile.")] = False,
+    models: Annotated[int, typer.Option("--models", min=0, help="Nodes of Ray for models, 2 cores each; 0: none.")] = 0,
     most: Annotated[int, typer.Option("--most", help="Nodes that a group may have.")] = 4,
     ray_version: Annotated[str, typer.Option("--ray-version", help="That of the image; here's if not said.")] = "",
     to: Annotated[Path | None, typer.Option("--to", help="A file each into this folder, not printed.")] = None,
@@ -41,6 +42,8 @@ def write_manifests(
         with session.client() as client:
             held = client.call("compute.list", environment="production").profiles
         groups = tuple(Group(slug(one.name), one.cores, one.memory, round(one.gpus + 0.49), most=most) for one in held)
+    serving = (Group("models", 2.0, least=1, most=models),) if models else ()
+    if groups or serving:
         ray_version = ray_version or _ray_here()
     deployed = Deployed(
         image,
@@ -54,6 +57,7 @@ def write_manifests(
         storage=storage,
         groups=groups,
         ray_version=ray_version,
+        models=serving,
     )
     made, wanted = manifests(deployed), secrets(deployed)
     if to is None:

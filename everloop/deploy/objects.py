@@ -96,8 +96,10 @@ def volume(deployed: Deployed) -> Manifest:
     }
 
 
-def server(deployed: Deployed, more: Sequence[Manifest] = ()) -> Manifest:
-    """The pod: `everloop up`, after the workspace was made where it is new. `more` are further variables.
+def server(deployed: Deployed, more: Sequence[Manifest] = (), beside: Sequence[Manifest] = ()) -> Manifest:
+    """The pod: `everloop up`, after the workspace was made where it is new.
+
+    `more` are further variables, `beside` further containers.
 
     One at a time and never two beside each other: both would have the volume and its sockets.
     """
@@ -127,7 +129,8 @@ def server(deployed: Deployed, more: Sequence[Manifest] = ()) -> Manifest:
                 "readinessProbe": _probe(period=5, failures=3),
                 "livenessProbe": _probe(period=10, failures=6),
                 **common,
-            }
+            },
+            *beside,
         ],
         "volumes": [
             {"name": "home", "persistentVolumeClaim": {"claimName": f"{name}-home"}},
@@ -165,10 +168,10 @@ def address(deployed: Deployed) -> Manifest:
 def server_policy(deployed: Deployed) -> Manifest:
     """Who may ask the server: the ingress controller's namespace, and pods of this deployment."""
     sources = [_namespace(deployed.entry), {"podSelector": {"matchLabels": _whole(deployed)}}]
-    port = {"port": _PUBLIC, "protocol": "TCP"}
-    return _policy(
-        deployed, f"{deployed.name}-server", _selects(deployed, "server"), [{"from": sources, "ports": [port]}]
-    )
+    allowed: list[Manifest] = [{"from": sources, "ports": [{"port": _PUBLIC, "protocol": "TCP"}]}]
+    if deployed.models:  # the pod is a node of theirs, and nodes of Ray speak on ports that they choose
+        allowed.append({"from": [{"podSelector": {"matchLabels": _selects(deployed, "ray")}}]})
+    return _policy(deployed, f"{deployed.name}-server", _selects(deployed, "server"), allowed)
 
 
 def ray_policy(deployed: Deployed) -> Manifest:

@@ -60,6 +60,35 @@ def service(
     }
 
 
+def models(deployed: Deployed) -> Manifest:
+    """The RayCluster that models answer on: the gateway places them there by Ray Serve, and finds them again.
+
+    No RayService: its applications are those that a file lists, while ours follow reviewed changes, and its way to
+    upgrade, another cluster beside, would leave behind what the gateway placed.
+    """
+    about = metadata(deployed, f"{deployed.name}-models", "ray")
+    return {"apiVersion": API, "kind": "RayCluster", "metadata": about, "spec": cluster_spec(deployed, deployed.models)}
+
+
+def models_address(deployed: Deployed) -> str:
+    """Where nodes join that cluster: the service that the operator makes for its head."""
+    return f"{deployed.name}-models-head-svc.{deployed.namespace}.svc:{_PORTS['gcs-server']}"
+
+
+def gateway_node(deployed: Deployed) -> Manifest:
+    """A container beside the gateway that makes its pod a node of that cluster, with no cores: a driver needs one."""
+    script = f"exec ray start --address={models_address(deployed)} --num-cpus=0 --object-store-memory=100000000 --block"
+    return {
+        "name": "ray-node",
+        "image": deployed.image,
+        "command": ["sh", "-c", script],
+        "env": [*token(deployed), {"name": "HOME", "value": "/tmp"}],  # noqa: S108 - the pod's own
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - sockets that the gateway's driver asks
+        "resources": resources(0.5, 1 << 30),
+        "securityContext": container_security(read_only=True),
+    }
+
+
 def cluster_name(deployed: Deployed) -> str:
     """How the cluster for steps is called."""
     return f"{deployed.name}-ray"

@@ -71,6 +71,8 @@ class Deployed:
     ray_version: str = ""
     groups: tuple[Group, ...] = ()
     """Ray nodes for steps; none: steps run in the workers of the pod."""
+    models: tuple[Group, ...] = ()
+    """Ray nodes on which models answer; none: they answer in the pod."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """More settings of the server's processes."""
 
@@ -87,13 +89,15 @@ class Deployed:
             raise InvalidInput(f"{self.storage!r} is no size of a volume", hint="20Gi")
         if not (0 < self.port < 65536 and self.workers >= 0 and self.cores > 0 and self.memory > 0):
             raise InvalidInput("port, cores and memory are more than 0, workers not less")
-        if self.groups and not self.ray_version:
+        nodes = (*self.groups, *self.models)
+        if nodes and not self.ray_version:
             raise InvalidInput("nodes of Ray need its version", hint="the one that the image has: ray.__version__")
-        if self.groups and "://" not in self.objects:
+        if nodes and "://" not in self.objects:
             raise InvalidInput("nodes of Ray need an object store that all of them reach", hint="objects: s3://…")
-        twice = [one.name for one in self.groups if sum(one.name == other.name for other in self.groups) > 1]
-        if twice:
-            raise InvalidInput(f"two groups of nodes are named {twice[0]!r}")
+        for groups in (self.groups, self.models):
+            names = [one.name for one in groups]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise InvalidInput(f"two groups of nodes are named {twice[0]!r}")
 
     @property
     def labels(self) -> dict[str, str]:

@@ -117,6 +117,32 @@ def test_who_may_come_in_is_said_for_both(made):
         assert all(rule["from"] for rule in policy["ingress"])
 
 
+def test_models_have_a_cluster_of_which_the_gateways_pod_is_a_node_without_cores():
+    wanted = deployed(groups=(), models=(Group("models", 2.0, least=1, most=4),))
+    made = manifests(wanted)
+    cluster, server = of_kind(made, "RayCluster"), of_kind(made, "Deployment")
+    assert cluster["metadata"]["name"] == "everloop-models"
+    gateway, node = server["spec"]["template"]["spec"]["containers"]
+    held = {variable["name"]: variable for variable in gateway["env"]}
+    address = "everloop-models-head-svc.everloop.svc:6379"
+    assert held["EVERLOOP_SERVING_RAY"]["value"] == address
+    assert "secretKeyRef" in held["RAY_AUTH_TOKEN"]["valueFrom"]
+    assert f"--address={address} --num-cpus=0" in node["command"][-1]
+    assert "EVERLOOP_DATABASE" not in {variable["name"] for variable in node["env"]}
+    shared = [mount for mount in gateway["volumeMounts"] if mount["mountPath"] == "/tmp"]
+    assert shared == node["volumeMounts"]
+    (policy,) = [one for one in made if one["metadata"]["name"] == "everloop-server"]
+    assert policy["spec"]["ingress"][1]["from"][0]["podSelector"]["matchLabels"]["everloop/part"] == "ray"
+    assert "everloop-ray" in secrets(wanted)
+    both = manifests(deployed(models=wanted.models))
+    assert [one["metadata"]["name"] for one in both if one["kind"] == "RayCluster"] == [
+        "everloop-ray",
+        "everloop-models",
+    ]
+    with pytest.raises(InvalidInput, match="object store"):
+        deployed(groups=(), models=wanted.models, objects="")
+
+
 def test_a_service_of_models_is_written_like_the_cluster():
     applications = [{"name": "delay", "import_path": "everloop.serving:app", "route_prefix": "/delay"}]
     service = ray.service(deployed(), "delay", applications, [Group("models", 1.0, 2 << 30, least=1, most=4)])
