@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 
 import numpy as np
 import pytest
@@ -123,6 +124,18 @@ def test_questions_one_behind_the_other_are_answered_in_their_order(place):
     with asked(place) as connection:
         connection.sendall(b"".join(questions))
         assert [body["predictions"][0]["echo"] for _, body in answers(connection, 8)] == [float(n) for n in range(8)]
+
+
+def test_a_caller_that_does_not_read_is_waited_for(place):
+    rows = 2000
+    many = {"distance": [1.0] * rows, "hour": [1] * rows, "carrier": ["abcdefghij"] * rows}
+    question, count = raw(json.dumps(many).encode()), 150
+    with asked(place) as connection:
+        sender = threading.Thread(target=connection.sendall, args=(question * count,))
+        sender.start()
+        for _, body in answers(connection, count):
+            assert len(body["predictions"]) == rows
+        sender.join()
 
 
 def test_a_question_may_come_in_pieces_and_ask_for_the_end_of_its_connection(place):

@@ -275,6 +275,8 @@ class Expressing(HttpToolsProtocol):
         parser, cycle = self.parser, self.cycle
         if parser.get_method() != b"POST" or self.expect_100_continue or parser.should_upgrade():
             return False
+        if self.flow.write_paused:  # the caller does not read its answers: uvicorn waits until it does
+            return False
         return (cycle is None or cycle.response_complete) and bool(parser.get_http_version() == "1.1")
 
     def on_body(self, body: bytes) -> None:
