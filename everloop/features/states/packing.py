@@ -115,7 +115,7 @@ def unpack(layout: Layout, packed: Sequence[bytes | None], spent: Sequence[bytes
     sections = [Rows.nothing(w) for w in widths]
     texts: dict[int, str] = {}
     if found:
-        header, starts, flat = headers(found, np.array(widths))
+        header, starts, flat = headers(found, np.array([*widths, 1]))
         owners = np.array(there)
         newest[owners] = header[:, 1]
         counts = header[:, 2:-1]
@@ -149,9 +149,9 @@ def read_texts(part: bytes) -> dict[int, str]:
 def headers(found: Sequence[bytes], widths: Ints, *, end: bytes = b"") -> tuple[Ints, Ints, Ints]:
     """Headers, where each section begins (`(states, sections)`), all words and then `end`.
 
-    `widths` are those of the layout. Raises `CorruptObject` when a state has another form or length.
+    `widths` are those of the layout and then 1, for the texts. Raises `CorruptObject` for another form or length.
     """
-    width = 3 + len(widths)
+    width = 2 + len(widths)
     bytes_of = np.fromiter(map(len, found), np.int64, len(found))
     flat = np.frombuffer(b"".join([*found, end]), np.int64) if not (bytes_of & 7).any() else np.empty(0, np.int64)
     lengths = bytes_of >> 3
@@ -159,9 +159,9 @@ def headers(found: Sequence[bytes], widths: Ints, *, end: bytes = b"") -> tuple[
         raise CorruptObject("an online value has no whole header", hint="materialise the view again")
     begins = np.cumsum(lengths) - lengths
     header = flat[begins[:, None] + np.arange(width)]
-    ends = header[:, 2:] * np.append(widths, 1)  # where each section ends, the texts the last
-    np.cumsum(ends, axis=1, out=ends)
     said = header[:, 2:]
+    sizes = said * widths
+    ends = np.cumsum(sizes, axis=1)  # where each section ends, the texts the last
     if (
         (header[:, 0] != FORMAT).any()
         or said.min() < 0
@@ -169,9 +169,7 @@ def headers(found: Sequence[bytes], widths: Ints, *, end: bytes = b"") -> tuple[
         or (width + ends[:, -1] != lengths).any()
     ):
         raise CorruptObject("an online value has an unknown format or length", hint="materialise the view again")
-    starts = begins[:, None] + width + ends[:, :-1]
-    starts -= said[:, :-1] * widths
-    return header, starts, flat
+    return header, (begins + width)[:, None] + (ends - sizes)[:, :-1], flat
 
 
 def _places(starts: Ints, counts: Ints, owner: Ints) -> tuple[Ints, Ints]:

@@ -160,7 +160,10 @@ class _Parts:
         owners = asked.heads.owners
         if len(owners):
             mine = self._combine.reduceat(self._of_facts(asked.heads, reach), asked.heads.cuts[owners], axis=1)
-            values[:, owners] = self._combine(values[:, owners], mine)
+            if len(owners) == len(asked.counts):
+                values = self._combine(values, mine)
+            else:
+                values[:, owners] = self._combine(values[:, owners], mine)
         found.update(zip(self._keys, values, strict=True))
 
     def _of_facts(self, heads: _Heads, reach: _Reach) -> Ints:
@@ -193,7 +196,7 @@ class _Several:
     """How a layout's states are read together."""
 
     def __init__(self, layout: Layout) -> None:
-        self._layout, self._widths = layout, np.array(layout.widths)
+        self._layout, self._widths = layout, np.array([*layout.widths, 1])
         self._nothing = np.array([FORMAT, NEVER, *[0] * (header_words(layout) - 2)]).tobytes()
         atoms = [a for mine in layout.atoms for a in mine]
         self._windows = list(dict.fromkeys((a.tier, a.feature.window or 0) for a in atoms if a.tier >= 0))
@@ -209,9 +212,10 @@ class _Several:
         plain = [(i, a[0]) for i, a in enumerate(layout.atoms) if a[0].keep >= 0 and a[0].feature.where is None]
         filtered = [(i, a[0]) for i, a in enumerate(layout.atoms) if a[0].keep >= 0 and a[0].feature.where is not None]
         self._newest = ([_Newest(layout, plain)] if plain else []) + [_Newest(layout, [one]) for one in filtered]
-        named = enumerate(layout.view.features)
-        self._quotients = [(i, layout.atoms[i][0]) for i, f in named if f.function in {"sum", "mean", "min", "max"}]
-        self._scales = np.array([a.feature.scale for _, a in self._quotients], np.int64)[:, None]
+        nothing = {"sum": 0, "mean": 0, "min": NO_MINIMUM, "max": NO_MAXIMUM}
+        quotients = [(i, a) for i, [a, *_] in enumerate(layout.atoms) if layout.view.features[i].function in nothing]
+        self._quotients = [(i, self._keys(a), nothing[a.feature.function]) for i, a in quotients]
+        self._scales = np.array([a.feature.scale for _, a in quotients], np.int64)[:, None]
 
     def _keys(self, atom: Atom) -> list[_Key]:
         window = self._windows.index((atom.tier, atom.feature.window or 0))
@@ -251,18 +255,19 @@ class _Several:
         """Values of all sums, means, minima and maxima, finalised together."""
         if not self._quotients:
             return
-        lines = []
-        for _, atom in self._quotients:
-            mine = [parts[key] for key in self._keys(atom)]
-            if atom.feature.function in {"min", "max"}:
-                there = mine[0] != (NO_MINIMUM if atom.feature.function == "min" else NO_MAXIMUM)
-                lines.append((*lanes(mine[0]), there))
+        shape = len(self._quotients), len(next(iter(parts.values())))
+        high, low, count = np.empty(shape, np.int64), np.empty(shape, np.int64), np.ones(shape, np.int64)
+        for row, (_, keys, nothing) in enumerate(self._quotients):
+            if nothing:
+                high[row], low[row] = lanes(parts[keys[0]])
+                count[row] = parts[keys[0]] != nothing
             else:
-                lines.append((mine[-2], mine[-1], np.ones_like(mine[-1]) if len(mine) == 2 else mine[0]))
-        high, low, count = (np.array(column, np.int64) for column in zip(*lines, strict=True))
+                high[row], low[row] = parts[keys[-2]], parts[keys[-1]]
+                if len(keys) > len(_SUM):
+                    count[row] = parts[keys[0]]
         values = ratios(high, low, count, self._scales)
         whole: list[bool] = np.all(count, axis=1).tolist()
-        for (i, _), column, all_there in zip(self._quotients, values.tolist(), whole, strict=True):
+        for (i, _, _), column, all_there in zip(self._quotients, values.tolist(), whole, strict=True):
             # NaN stands for null
             found[i] = column if all_there else [None if v != v else v for v in column]  # noqa: PLR0124
 
@@ -323,6 +328,7 @@ class _Newest:
             found[i] = column if whole[row] else [value if ok else None for value, ok in mine]
 
 
+_SUM: tuple[Part, ...] = PARTS["sum"]
 _SQUARES: tuple[Part, ...] = ("square0", "square1", "square2", "square3")
 
 
