@@ -6,6 +6,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 from feature_cases import START
+from shop_house import Shop
 
 from everloop.core.clock import HOUR
 from everloop.core.errors import InvalidInput, Unavailable
@@ -48,9 +49,9 @@ def asked(tmp_path):
     return pl.DataFrame(spine | {"at": [START + i * 5 * HOUR for i in range(90)]}), {"facts": path}
 
 
-@pytest.mark.slow
-def test_two_nodes_give_the_bytes_of_one_machine(asked, monkeypatch):
-    spine, sources = asked
+@pytest.fixture
+def two_nodes(monkeypatch):
+    """The address of a cluster of two nodes, and its token; this process holds that of another cluster."""
     token = secrets.token_hex(32)
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, "")  # put back in the end
@@ -59,13 +60,42 @@ def test_two_nodes_give_the_bytes_of_one_machine(asked, monkeypatch):
     try:
         nodes.add_node(num_cpus=1)
         nodes.wait_for_nodes()
-        use_ray_token("0" * 64)  # of another cluster: the one that is named brings its own
-        found = history_across(Cluster(nodes.address, token, parts=5), SERVICE, spine, sources, at="at")
-        assert found.equals(history(SERVICE, spine, sources, at="at"))
+        use_ray_token("0" * 64)
+        yield nodes.address, token
     finally:
         nodes.shutdown()
         monkeypatch.undo()
         forget_ray_token()
+
+
+@pytest.mark.slow
+def test_two_nodes_give_the_bytes_of_one_machine(asked, two_nodes):
+    spine, sources = asked
+    found = history_across(Cluster(*two_nodes, parts=5), SERVICE, spine, sources, at="at")
+    assert found.equals(history(SERVICE, spine, sources, at="at"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_command_line_asks_two_nodes(tmp_path, two_nodes):
+    address, token = two_nodes
+    shop = Shop(tmp_path / "shop", policy="solo")
+    try:
+        shop.build()
+    finally:
+        shop.close()
+    times = pl.datetime_range(pl.datetime(2024, 1, 3), pl.datetime(2024, 1, 12), "5h", eager=True)
+    places = ["a", "b", "c", "nowhere"] * len(times)
+    pl.DataFrame({"place": places[: len(times)], "asked": times}).write_csv(shop.folder / "asked.csv")
+    words = ("features", "history", "inputs", "asked.csv", "--at", "asked", "--env", "sandbox/ada/main", "--out")
+    shop.cli(*words, "one.parquet", check=True)
+    across = ("two.parquet", "--ray", address, "--parts", "3")
+    shop.cli(*words, *across, check=True, timeout=300, RAY_AUTH_TOKEN=token)
+    frames = [pl.read_parquet(shop.folder / f"{name}.parquet") for name in ("one", "two")]
+    assert frames[0].height == len(times)
+    assert frames[0].equals(frames[1])
+    refused = shop.cli(*words, "three.parquet", "--ray", "auto")
+    assert (refused.returncode, "needs an address" in refused.stderr) == (2, True)
 
 
 def test_a_cluster_is_named_and_answers(asked):
