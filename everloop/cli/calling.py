@@ -103,6 +103,10 @@ def logs(
     """The newest predictions of an endpoint; `everloop trace ID` tells where one comes from."""
     with session.client() as client:
         found = client.call("predictions.newest", endpoint=name, limit=limit, environment=environment).predictions
+        if not found:
+            client.call(
+                "endpoints.show", name=name, environment=environment
+            )  # says so where there is none of this name
     output.rows(found, ["id", "at", "revision", "milliseconds", "fallback"], empty="nothing was predicted yet")
 
 

@@ -32,7 +32,11 @@ def feedback(
     environment: Environment = "production",
 ) -> None:
     """Say what came of predictions, by a metric of business: the value of each, by its prediction id."""
-    text = sys.stdin.read() if str(values) == "-" else values.read_text()
+    try:
+        text = sys.stdin.read() if str(values) == "-" else values.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        told = getattr(error, "strerror", "") or "it is no text in UTF-8"
+        raise InvalidInput(f"{values} cannot be read: {told}", hint="a file of lines of JSON, or - for stdin") from None
     given = [_line(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     with session.client() as client:
         told = client.call("feedback.add", endpoint=name, metric=metric, values=given, environment=environment)
@@ -87,8 +91,9 @@ def share(
 ) -> None:
     """Give an experiment's challengers other shares; keys that need not move stay with their revision."""
     parsed = {arm: percent for arm, _, percent in (text.partition("=") for text in shares)}
-    if not all(percent.isdigit() for percent in parsed.values()):
-        raise InvalidInput(f"{' '.join(shares)} are no shares", hint="everloop endpoints share delay deep=20")
+    if not all(arm and percent.isdecimal() for arm, percent in parsed.items()) or len(parsed) < len(shares):
+        wrong = f"{' '.join(shares)} are no shares, one percentage for each challenger"
+        raise InvalidInput(wrong, hint="everloop endpoints share delay deep=20 plain=10")
     given = {arm: int(percent) for arm, percent in parsed.items()}
     with session.client() as client:
         told = client.call("endpoints.share", name=name, shares=given, environment=environment)
