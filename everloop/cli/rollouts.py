@@ -107,6 +107,6 @@ def guardrails(name: str, environment: Environment = "production") -> None:
     if output.as_json:
         output.show(found)
         return
-    columns = ["guard", "value", "sure", "limit", "rows", "champion_rows", "least", "breached"]
+    columns = ["guard", "challenger", "value", "sure", "limit", "rows", "champion_rows", "least", "breached"]
     output.rows(found.guardrails, columns, empty="no guardrail is judged now", title="guardrails")
     output.rows(found.reverts, ["at", "kind", "revision", "reason"], empty="nothing went back", title="went back")

@@ -6,6 +6,7 @@ def test_guardrails_are_shown_with_their_limits(http):
     assert "Wanted and observed" in body
     assert "business revenue" in body
     assert "drift" in body
+    assert "the new revision" in body
     assert "10 %" in body
     assert "Experiment" not in body
 
@@ -15,4 +16,5 @@ def test_an_experiment_is_drawn(http):
     assert "worse by 0.1 to 0.3" in body
     assert "as good as the champion" in body
     assert "<svg" in body
+    assert "<td>deep</td>" in body  # whose guardrails they are
     assert "0.1" in body
