@@ -13,6 +13,7 @@ from everloop.catalog.operation import invoke
 from everloop.catalog.trees import packs
 from everloop.core.errors import Conflict, NotFound, PermissionDenied
 from everloop.data import SourceDef, trees
+from everloop.data.trees import previews
 from everloop.data.trees.operations import ListFiles, OfFile, list_files, preview_file
 from everloop.data.trees.source import BIG
 from everloop.workspace.work.sweeping import sweep_store
@@ -114,6 +115,19 @@ def test_texts_begin_and_other_files_say_what_they_are(world):
     other = invoke(world.ctx, preview_file, OfFile(version=made.id, path="x.pdf"))
     assert (other.kind, other.media_type) == ("none", "application/pdf")
     assert other.note
+
+
+def test_a_short_recording_is_heard_and_a_long_one_is_not(world):
+    world.write("short.wav", b"RIFF" + bytes(100))
+    world.write("long.mp3", bytes(previews.AUDIO + 1))
+    made = world.capture()
+    short, long = (
+        invoke(world.ctx, preview_file, OfFile(version=made.id, path=path)) for path in ("short.wav", "long.mp3")
+    )
+    assert (short.kind, short.audio[:25]) == ("audio", "data:audio/wav;base64,UklG"[:25])
+    assert base64.b64decode(short.audio.partition(",")[2]) == b"RIFF" + bytes(100)
+    assert (long.kind, long.audio) == ("none", "")
+    assert "4 MiB" in long.note
 
 
 def test_tagged_contents_are_not_shown(world):

@@ -30,16 +30,14 @@ class Remembered(io.RawIOBase):
         """It is."""
         return True
 
-    def readinto(self, target: Any) -> int:
-        """Fill `target` as far as there is something."""
-        room = memoryview(target)
-        content = self._inner.read(len(room))
-        room[: len(content)] = content
+    def read(self, size: int = -1) -> bytes:
+        """As much of it as is asked for, as far as there is something."""
+        content = bytes(self._inner.read(size))
         self._kept.append(content)
         self._size += len(content)
         while self._size - len(self._kept[0]) >= self._length:
             self._size -= len(self._kept.popleft())
-        return len(content)
+        return content
 
     def last(self, length: int) -> bytes:
         """The last bytes, as many as are asked for or were kept."""
