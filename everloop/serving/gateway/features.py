@@ -38,6 +38,8 @@ class Looked(NamedTuple):
 _SLOW_SECONDS = 0.005
 _SUSPECT_SECONDS = 30.0
 """A store that took longer than that, or did not answer, is asked from threads for so long."""
+_SLOW_IN_A_THREAD = 0.02
+"""More than that, because a thread also waits for the interpreter, which the event loop keeps for 5 ms at a time."""
 _UNKNOWN_SECONDS = 1.0
 """A server that was never asked is asked from threads for so long: connections are made, each by several questions."""
 
@@ -64,13 +66,23 @@ class Features:
             served = is_served(place_of(self._home, wanted.scope.partition("/")[2]))
             suspect = self._suspect[wanted.scope] = now + _UNKNOWN_SECONDS if served else 0.0
         if now < suspect:
-            return await asyncio.to_thread(self.read, wanted, columns, rows, at)
+            return await asyncio.to_thread(self._waited, wanted, columns, rows, at)
         try:
             return self.read(wanted, columns, rows, at)
         finally:
             served = is_served(self._places.get(wanted.scope, (0.0, ""))[1])
             if served and time.monotonic() - now > _SLOW_SECONDS:
                 self._suspect[wanted.scope] = time.monotonic() + _SUSPECT_SECONDS
+
+    def _waited(self, wanted: Lookup, columns: Columns, rows: int, at: Micros) -> Looked:
+        """`read` in a thread; a server that is still slow goes on being asked from threads."""
+        began = time.monotonic()
+        try:
+            return self.read(wanted, columns, rows, at)
+        finally:
+            now = time.monotonic()
+            if now - began > _SLOW_IN_A_THREAD:
+                self._suspect[wanted.scope] = now + _SUSPECT_SECONDS
 
     def read(self, wanted: Lookup, columns: Columns, rows: int, at: Micros) -> Looked:
         """Feature columns for the entities that the caller named, by the endpoint's policy on what is too old.
