@@ -13,9 +13,11 @@ Prints a JSON object a line; exit status 1 when a target is missed.
 import argparse
 import hashlib
 import importlib
+import importlib.util
 import json
 import os
 import pickle
+import secrets
 import sqlite3
 import subprocess
 import sys
@@ -37,13 +39,14 @@ from everloop.flows.assets import Asset, plan
 from everloop.flows.engine import Options, Origin, run
 from everloop.flows.executors.forked import ForkedExecutor
 from everloop.flows.executors.local import LocalExecutor
-from everloop.flows.identity import runtime
+from everloop.flows.identity import project_tree, runtime
 from everloop.flows.value import codec
 from everloop.store import DirectoryStore
 
 CODECS = {"value": "everloop.flows.value:codec"}
-COLD, CACHED, CHILD, FAN, WRITING, PEAK = 1.0, 0.1, 15.0, 1.5, 1.3, 1.3
+COLD, CACHED, CHILD, FAN, WRITING, PEAK, ON_RAY = 1.0, 0.1, 15.0, 1.5, 1.3, 1.3, 1.5
 """Targets: ms a step cold, cached, in a child; seconds for 1,000; ratio to a bare write; GB of memory for 1 GB."""
+RAY = importlib.util.find_spec("ray") is not None
 Measure = Callable[[Path, int], tuple[float, float]]
 
 
@@ -92,11 +95,11 @@ class Bench:
         self.ctx = Context(Actor.of("ada"), "bench", SystemClock(), self.catalog, self.store, home=folder)
         runtime(1), runtime()  # read once a process, not once a step
 
-    def once(self, target: str, executor: Any = None, *, cached: bool = True) -> float:
+    def once(self, target: str, executor: Any = None, *, cached: bool = True, workers: int = 1) -> float:
         """Seconds of one run."""
         own = executor or LocalExecutor(self.assets, self.store)
         began = time.perf_counter()
-        origin, options = Origin(self.root, "chain"), Options(cached=cached)
+        origin, options = Origin(self.root, "chain"), Options(cached=cached, workers=workers)
         run(self.ctx, plan(self.assets, [target]), origin=origin, executor=own, codecs=CODECS, options=options)
         return time.perf_counter() - began
 
@@ -125,6 +128,37 @@ def fanned(folder: Path, items: int) -> tuple[float, float]:
     found = bench.once("total"), bench.once("total")
     bench.catalog.close()
     return found
+
+
+def on_ray(folder: Path, items: int) -> tuple[float, float]:
+    """Seconds for so many items on a cluster of this machine, and for as many bare tasks of the same cluster."""
+    import ray  # noqa: PLC0415 - an extra, and only this figure needs it
+    from ray.cluster_utils import Cluster  # noqa: PLC0415
+
+    from everloop.core.settings import use_ray_token  # noqa: PLC0415
+    from everloop.flows.executors.on_ray import RayExecutor  # noqa: PLC0415
+
+    token = secrets.token_hex(32)
+    use_ray_token(token)
+    bench = Bench(folder, fan(items))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 10**8})
+    files = project_tree(bench.root, bench.store).version.manifest["files"]
+    executor = RayExecutor(cluster.address, token, files=files, blobs=bench.store)
+    try:
+        bare = ray.remote(num_cpus=1)(lambda part: part + 1)
+        # one after the other, for their workers are processes of two kinds; the first time of each brings those up
+        theirs, ours = [], []
+        for _ in range(4):
+            began = time.perf_counter()
+            ray.get([bare.remote(item) for item in range(items)])
+            theirs.append(time.perf_counter() - began)
+        for _ in range(4):
+            ours.append(bench.once("total", executor, cached=False, workers=64))
+    finally:
+        executor.close()
+        cluster.shutdown()
+        bench.catalog.close()
+    return min(ours), min(theirs)
 
 
 def floor(folder: Path, steps: int) -> tuple[float, float]:
@@ -253,6 +287,17 @@ def records(*, quick: bool, with_peers: bool, keep: Path | None) -> Iterator[Rec
     items = 200 if quick else 1000
     out, again = best(fanned, items, 1 if quick else 3)
     yield figure(f"{items} items at once, in process", "s", out, limit=FAN * items / 1000, cached=round(again, 3))
+    if RAY:
+        with tempfile.TemporaryDirectory(prefix="everloop-bench-") as folder:
+            ours_there, bare = on_ray(Path(folder), items)
+        yield figure(
+            f"{items} items at once, on Ray, to as many bare tasks",
+            "ratio",
+            ours_there / bare,
+            limit=ON_RAY,
+            ours_seconds=round(ours_there, 3),
+            bare_seconds=round(bare, 3),
+        )
     yield from handed_on(12_500_000 if quick else 125_000_000)
     if with_peers:
         yield from peers(cold, cached, out, steps, keep)

@@ -7,10 +7,14 @@ version. A node holds what opens the object store and the step's own variables, 
 the catalog: what a step gave is recorded by the driver of its run.
 """
 
+import atexit
+import functools
 import importlib
 import os
+import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -21,7 +25,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskCancelledError
 
 from everloop.core.errors import Cancelled, Conflict, EverloopError, InvalidInput, StepFailed, Unavailable
-from everloop.core.ports import Blobs, Job, Observer, Outcome, Use
+from everloop.core.ports import Blobs, Job, Observer, Outcome, Resources, Use
 from everloop.core.settings import use_ray_token
 from everloop.flows import child
 from everloop.flows.executors.forked import ForkedExecutor
@@ -35,8 +39,17 @@ from everloop.store import access, open_store
 
 _AGAIN = 3
 """How often a step is placed again when its worker or node dies."""
+_SHORT = 0.05
+"""Seconds: steps that take less go to the cluster together, for a task of Ray costs a millisecond or two."""
+_GATHER = 0.003
+"""Seconds in which they wait for each other."""
+_MANY = 16
+"""Of them at most: a node that dies costs all of them another execution."""
 _LOOK = 0.5
-"""Seconds between two looks at whether the run was ended."""
+"""Seconds between two looks at whether the run was ended, and whether the head is there."""
+_GONE = 5.0
+"""Seconds after which a head that takes no connection is taken for dead. Ray itself waits for a minute, and then ends
+this whole process."""
 
 
 class RayExecutor:
@@ -63,7 +76,13 @@ class RayExecutor:
             raise InvalidInput("a cluster needs its token", hint="start its nodes with RAY_AUTH_MODE=token and a token")
         self._blobs, self._files = blobs, dict(files)
         self._closed = threading.Event()
+        self._head = _Head(address)
         self._packages: dict[int, str] = {}
+        self._tasks: dict[Resources, Any] = {}
+        self._took: dict[str, float] = {}
+        """Seconds that the last execution of each step took, by its key."""
+        self._batches: dict[tuple[Resources, str], _Batch] = {}
+        self._lock = threading.Lock()
         use_ray_token(token)
         try:
             ray.init(address=address, log_to_driver=False, logging_level="error")
@@ -80,12 +99,9 @@ class RayExecutor:
         if threads not in self._packages:
             self._packages[threads] = packages_digest(runtime(threads))
         job = replace(job, facts={**job.facts, "packages": self._packages[threads]})
-        wanted: dict[str, Any] = {"num_cpus": job.resources.cores, "num_gpus": job.resources.gpus}
-        if job.resources.memory is not None:
-            wanted["memory"] = job.resources.memory
-        environ = {"env_vars": {**thread_environment(int(job.resources.cores)), **_fixed()}}
-        task = ray.remote(**wanted, max_retries=_AGAIN, retry_exceptions=False, runtime_env=environ)(_work)
-        said = self._waited(job, task.remote(child.write_job(job), self._files, access(job.blobs, os.environ)))
+        began = time.monotonic()
+        said = self._waited(job, self._sent(job))
+        self._took[job.step] = time.monotonic() - began if "error" in said else float(said["used"][0])
         if observer is not None:
             observer.used(Use(*said["used"]))
             if said["output"]:
@@ -104,10 +120,53 @@ class RayExecutor:
 
     def close(self) -> None:
         """End what runs and leave the cluster, which goes on without us."""
-        if not self._closed.is_set():
-            self._closed.set()
-            with suppress(RayError):
-                ray.shutdown()
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        if self._head.gone():  # leaving it would wait for its answer until Ray ends this process
+            _here["abandoned"] = True
+            return
+        with suppress(RayError):
+            ray.shutdown()
+
+    def _sent(self, job: Job) -> Any:
+        """Hand it to the cluster: alone, or with others of its size that wait now, where its like are short."""
+        task, line = self._task(job.resources), child.write_job(job)
+        credentials = access(job.blobs, os.environ)
+        if job.resources.limited or self._took.get(job.step, _SHORT) >= _SHORT:
+            return task.remote([line], self._files, credentials)
+        key = (job.resources, job.blobs)
+        with self._lock:
+            batch = self._batches.get(key)
+            first = batch is None
+            if batch is None:
+                batch = self._batches[key] = _Batch()
+            place = len(batch.lines)
+            batch.lines.append(line)
+            if len(batch.lines) == _MANY:
+                self._batches.pop(key)
+                batch.full.set()
+        if first:
+            batch.full.wait(_GATHER)
+            with self._lock:
+                if self._batches.get(key) is batch:
+                    self._batches.pop(key)
+            made = task.options(num_returns=len(batch.lines)).remote(batch.lines, self._files, credentials)
+            batch.references = made if len(batch.lines) > 1 else [made]
+            batch.sent.set()
+        batch.sent.wait()
+        return batch.references[place]
+
+    def _task(self, resources: Resources) -> Any:
+        """The remote function for steps of a size, exported once."""
+        if resources not in self._tasks:
+            wanted: dict[str, Any] = {"num_cpus": resources.cores, "num_gpus": resources.gpus}
+            if resources.memory is not None:
+                wanted["memory"] = resources.memory
+            environ = {"env_vars": {**thread_environment(int(resources.cores)), **_fixed()}}
+            again = {"max_retries": _AGAIN, "retry_exceptions": False}
+            self._tasks[resources] = ray.remote(**wanted, **again, runtime_env=environ)(_work)
+        return self._tasks[resources]
 
     def _waited(self, job: Job, reference: Any) -> dict[str, Any]:
         try:
@@ -117,6 +176,8 @@ class RayExecutor:
                 with suppress(GetTimeoutError):
                     said: dict[str, Any] = ray.get(reference, timeout=_LOOK)
                     return said
+                if self._head.gone():
+                    raise _lost(job.step, "the head of the cluster does not answer any more")
         except TaskCancelledError as error:
             raise Cancelled(f"{job.step} was cancelled") from error
         except RayTaskError as error:
@@ -125,11 +186,33 @@ class RayExecutor:
         except (RayError, ConnectionError) as error:
             if self._closed.is_set():
                 raise Cancelled(f"{job.step} was cancelled") from error
-            raise Unavailable(
-                f"{job.step} was lost by the cluster: {str(error).splitlines()[0][:300]}",
-                hint="is its head up? everloop flows resume goes on with the run",
-                step=job.step,
-            ) from error
+            raise _lost(job.step, str(error).splitlines()[0][:300]) from error
+
+
+class _Head:
+    """Whether the head of a cluster takes connections; asked by every thread that waits for a step."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition("://")[2].rpartition(":")
+        self._place = (host.strip("[]"), int(port)) if port.isdigit() else None
+        self._lock = threading.Lock()
+        self._asked = self._there = time.monotonic()
+
+    def gone(self) -> bool:
+        """It was asked for some seconds, and did not answer."""
+        if self._place is None:
+            return False
+        with self._lock:
+            if time.monotonic() - self._asked >= _LOOK:
+                with suppress(OSError), socket.create_connection(self._place, timeout=_LOOK):
+                    self._there = time.monotonic()
+                self._asked = time.monotonic()
+            return self._asked - self._there > _GONE
+
+
+def _lost(step: str, why: str) -> Unavailable:
+    hint = "is its head up? everloop flows resume goes on with the run"
+    return Unavailable(f"{step} was lost by the cluster: {why}", hint=hint, step=step)
 
 
 def _fixed() -> dict[str, str]:
@@ -139,20 +222,58 @@ def _fixed() -> dict[str, str]:
 
 
 _here: dict[str, Any] = {}
-"""Of one worker process: the code that it has imported, and its warm process."""
+"""Of one process: on a node the code that it has imported and its warm process; of a driver whether its head died."""
 
 
-def _work(line: bytes, files: Mapping[str, str], credentials: Mapping[str, str]) -> dict[str, Any]:
-    """On a node: do the job and say what came of it, as a child of ours would."""
+@atexit.register
+def _ended() -> None:
+    """End a process whose cluster died here: Ray's own end would wait for the head, or fall over without it."""
+    if _here.get("abandoned"):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+@functools.cache
+def _node() -> str:
+    return str(ray.util.get_node_ip_address())
+
+
+@functools.lru_cache(maxsize=4)
+def _stores(url: str) -> Blobs:
+    """An object store, opened once a process."""
+    return open_store(url)
+
+
+class _Batch:
+    """Short steps that go to the cluster together."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.full, self.sent = threading.Event(), threading.Event()
+        self.references: list[Any] = []
+
+
+def _work(lines: list[bytes], files: Mapping[str, str], credentials: Mapping[str, str]) -> Any:
+    """On a node: do the jobs one after the other and say what came of each, as a child of ours would."""
     os.environ.update(credentials)
+    place: dict[str, Path] = {}
+    done = [_one(line, files, place) for line in lines]
+    return done if len(done) > 1 else done[0]
+
+
+def _one(line: bytes, files: Mapping[str, str], place: dict[str, Path]) -> dict[str, Any]:
+    """One job; `place` is where the code of this batch lies, once this node was found to be like the driver's."""
     job = child.job_of(line)
-    told: dict[str, Any] = {"output": "", "node": ray.util.get_node_ip_address()}
+    told: dict[str, Any] = {"output": "", "node": _node()}
     heard = _Used()
     try:
-        store = open_store(job.blobs)
-        job = replace(job, root=on_this_node(files, store))
-        _same(job)
-        _imported(job.root)
+        store = _stores(job.blobs)
+        if "code" not in place:
+            _same(job)
+            place["code"] = on_this_node(files, store)
+            _imported(place["code"])
+        job = replace(job, root=place["code"])
         if job.resources.limited:
             outcome = _here.setdefault("forked", ForkedExecutor()).run(job, heard)
             told["output"] = outcome.output
@@ -203,6 +324,6 @@ def _same(job: Job) -> None:
     wanted = job.facts.get("packages")
     if wanted and wanted != packages_digest(here):
         raise Conflict(
-            f"node {ray.util.get_node_ip_address()} has other packages than the driver of the run",
+            f"node {_node()} has other packages than the driver of the run",
             hint="install the same environment on every node",
         )

@@ -68,6 +68,7 @@ class Attempts:
         self._interrupts, self._stopping = interrupts, interrupts.stopping
         self._accounts = accounts
         self._flights = ctx.home
+        self._elsewhere = bool(getattr(executor, "unseen", False))
         self._ahead: dict[str, tuple[str, Ingredients]] = {}
 
     def do(self, unit: Unit) -> Done:
@@ -168,7 +169,7 @@ class Attempts:
             secrets=secrets_of(self._ctx.bindings, job.env),
             said=self._said,
             resources=asset.resources,
-            unseen=bool(getattr(self._executor, "unseen", False)),
+            unseen=self._elsewhere,
         )
         began = time.perf_counter()
         used = self._accounts.began(unit, observed.meter, attempt, key, run)
@@ -202,7 +203,8 @@ class Attempts:
         self._known.made(record.version.id, record.version.manifest, record.row)
         read = tuple(record.leak.reads) if record.leak else ()
         now = bool(run or record.placed or "parts" in record.version.manifest)
-        now = now or time.perf_counter() - began > _SHORT
+        took = outcome.seconds if self._elsewhere else time.perf_counter() - began  # elsewhere steps wait for a place
+        now = now or took > _SHORT
         return Done(unit.step, key, record.version.id, False, outcome.seconds, run, read), record, now
 
     def _failed(self, unit: Unit, key: str, at: FlowStep, error: EverloopError) -> str:

@@ -1,13 +1,20 @@
 """Steps on a real Ray of two nodes on this machine, with its own token; a node that is killed costs only its steps."""
 
+import json
 import os
 import secrets
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from sqlalchemy import func, select
 
 from everloop.catalog import versions
+from everloop.catalog.making import flows
+from everloop.catalog.tables.core import steps as step_rows
 from everloop.core.errors import InvalidInput, StepFailed
 from everloop.core.settings import forget_ray_token, use_ray_token
 from everloop.flows.identity import project_tree
@@ -16,8 +23,11 @@ from everloop.flows.value import codec
 ray = pytest.importorskip("ray")
 
 from ray.cluster_utils import Cluster  # noqa: E402 - only where Ray is installed
+from ray_host import Host  # noqa: E402
 
 from everloop.flows.executors.on_ray import RayExecutor  # noqa: E402
+
+DRIVER = str(Path(__file__).with_name("ray_driver.py"))
 
 STEPS = """
 import time
@@ -127,3 +137,55 @@ def test_a_flow_runs_on_two_nodes_and_survives_the_loss_of_one(cluster, author, 
     assert value(project, after.outputs["value/total"]) == list(range(8))
     executor.close()
     assert os.environ["RAY_AUTH_TOKEN"] == token
+
+
+def items_done(ctx):
+    """How many items of the one run are recorded as done."""
+    with ctx.read() as tx:
+        rows = [row for flow in flows.recent(tx, ctx.project) for row in flows.steps_of(tx, ctx.project, flow.id)]
+    return sum(row.state == "done" and "[" in row.step for row in rows)
+
+
+@pytest.mark.slow
+def test_a_run_whose_head_died_fails_soon_and_goes_on_when_it_is_back(author, tmp_path):
+    project = author(STEPS.replace("MARKS_HERE", str(tmp_path / "marks")))
+    ctx = project.ctx
+    asked = {"root": str(project.root), "store": ctx.store.url, "catalog": ctx.catalog.url, "project": ctx.project}
+    asked |= {"home": str(ctx.home), "title": "one", "targets": ["total"], "params": {"worked": {"wait": 1.0}}}
+
+    def drive(host):
+        said = json.dumps(asked | {"address": host.address, "token": host.token})
+        return subprocess.Popen([sys.executable, DRIVER, said], stdout=subprocess.PIPE, text=True)
+
+    host = Host(secrets.token_hex(32), nodes=0)
+    try:
+        driver = drive(host)
+        until = time.monotonic() + 120
+        while items_done(ctx) < 2 and driver.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        host.kill(0)
+        said = driver.communicate(timeout=120)[0]
+    finally:
+        host.kill()
+    assert driver.returncode == 1
+    assert "head of the cluster" in said
+    assert "resume" in said
+    with ctx.read() as tx:
+        (flow,) = flows.recent(tx, ctx.project)
+    assert flow.state == "failed"  # it could say so: Ray would have ended the process after a minute
+    host = Host(secrets.token_hex(32), nodes=0)
+    try:
+        again = drive(host)
+        again.communicate(timeout=120)
+    finally:
+        host.kill()
+    assert again.returncode == 0
+    with ctx.read() as tx:
+        (flow,) = flows.recent(tx, ctx.project)
+        rows = {row.step: row for row in flows.steps_of(tx, ctx.project, flow.id)}
+        query = select(func.count()).where(step_rows.c.status == "done", step_rows.c.cached.is_(False))
+        twice = tx.execute(query.group_by(step_rows.c.recipe)).scalars().all()
+    assert (flow.state, flow.token) == ("done", 2)
+    assert value(project, rows["value/total"].output) == list(range(8))
+    assert set(twice) == {1}
+    assert "reused" in {row.state for row in rows.values() if "[" in row.step}
