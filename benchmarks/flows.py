@@ -147,13 +147,12 @@ def on_ray(folder: Path, items: int) -> tuple[float, float]:
     try:
         bare = ray.remote(num_cpus=1)(lambda part: part + 1)
         # one after the other, for their workers are processes of two kinds; the first time of each brings those up
-        theirs, ours = [], []
+        theirs = []
         for _ in range(4):
             began = time.perf_counter()
             ray.get([bare.remote(item) for item in range(items)])
             theirs.append(time.perf_counter() - began)
-        for _ in range(4):
-            ours.append(bench.once("total", executor, cached=False, workers=64))
+        ours = [bench.once("total", executor, cached=False, workers=32) for _ in range(4)]
     finally:
         executor.close()
         cluster.shutdown()
