@@ -1,6 +1,7 @@
 """Holding a step's process to its time and its memory, from outside: whatever it does, and whatever it started.
 
-Inside, the kernel holds it to its data segment and CPU time (`flows.child`); that gives Python's own `MemoryError`
+Where a control group can be made (`cgroups`) the kernel holds the step, with all that it starts, to memory and cores.
+Inside, it holds its process to its data segment and CPU time (`flows.child`); that gives Python's own `MemoryError`
 where Python allocates. Memory that libraries map, and what child processes hold, is only seen from here.
 """
 
@@ -13,6 +14,7 @@ import psutil
 
 from everloop.core.errors import StepFailed
 from everloop.core.ports import Job
+from everloop.flows.executors.cgroups import Group, make
 
 _LOOK = 0.05
 """Seconds between two looks at the memory."""
@@ -27,7 +29,10 @@ class Limits:
         self._done = threading.Event()
         self._over = ""
         self._peak = 0
+        self._ended = False
+        """Whether the kernel ended something of it for its memory."""
         self._thread: threading.Thread | None = None
+        self._group = _group(job, pid)
         if job.resources.limited:
             self._thread = threading.Thread(target=self._watch, name="limits", daemon=True)
             self._thread.start()
@@ -37,11 +42,19 @@ class Limits:
         self._done.set()
         if self._thread is not None:
             self._thread.join()
+        if self._group is not None:
+            self._peak = max(self._peak, self._group.peak())
+            self._ended = self._group.killed()
+
+    def leave(self) -> None:
+        """Its processes are gone."""
+        if self._group is not None:
+            self._group.remove()
 
     def error(self, output: str, *, cpu: bool, died: str = "") -> StepFailed | None:
         """Which limit ended the step; None when it was none. `cpu`: the kernel ended it for its CPU time."""
         wanted = self._job.resources
-        if self._over == "memory" or (died in ("SIGKILL", "SIGABRT", "SIGSEGV") and self._near()):
+        if self._over == "memory" or self._ended or (died in ("SIGKILL", "SIGABRT", "SIGSEGV") and self._near()):
             assert wanted.memory is not None
             return self._failed(
                 f"it took more than its {wanted.memory / 1e6:,.0f} MB of memory (seen: {self._peak / 1e6:,.0f} MB)",
@@ -90,6 +103,22 @@ class Limits:
             if self._over:
                 self._kill()
                 return
+
+
+def _group(job: Job, pid: int) -> Group | None:
+    """A control group with the step in it, where the kernel lets us make one."""
+    wanted = job.resources
+    if not wanted.limited:
+        return None
+    found = make(wanted.memory, wanted.cores)
+    if found is None:
+        return None
+    try:
+        found.take(pid)
+    except OSError:  # it has ended already, or we may not
+        found.remove()
+        return None
+    return found
 
 
 def held_by(pid: int) -> int:

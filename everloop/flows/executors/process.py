@@ -92,6 +92,7 @@ class ProcessExecutor:
             finally:
                 limits.finish()
                 _kill(child)
+                limits.leave()
                 prints.finish()
                 with self._lock:
                     self._running.pop(job.recipe or job.step, None)
