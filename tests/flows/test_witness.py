@@ -199,3 +199,33 @@ def test_watches_that_overlap_in_any_order_see_all(tmp_path, monkeypatch, first)
     left = kept["inner" if first == "outer" else "outer"]
     assert set(left.reads) == {"environ:RATE"}
     assert type(os.environ) is os._Environ
+
+
+ITEMS = """
+from everloop.flows import control
+
+
+def parts(count: int = 4):
+    return list(range(count))
+
+
+def worked(part):
+    mark(str(part))
+    return [part, os.environ["RATE"]]
+
+
+ASSETS = [define(parts), define(worked, each=control.map("part", over="parts"))]
+"""
+
+
+def test_items_that_read_what_nobody_declared_are_reused_while_it_is_the_same(author, monkeypatch):
+    project = author(ITEMS)
+    monkeypatch.setenv("RATE", "1")
+    project.run("worked")
+    project.run("worked")
+    assert len(project.marks()) == 4
+    project.run("worked", params={"parts": {"count": 5}})
+    assert len(project.marks()) == 5
+    monkeypatch.setenv("RATE", "2")
+    project.run("worked")
+    assert len(project.marks()) == 9

@@ -13,6 +13,7 @@ from everloop.core.clock import Micros
 from everloop.core.ids import object_id
 
 _MOST = 50
+_CHUNK = 500
 _OF_STEPS = (  # built once: every run asks it
     select(leaks)
     .select_from(leaks.join(recipes, (recipes.c.project == leaks.c.project) & (recipes.c.recipe == leaks.c.recipe)))
@@ -50,6 +51,17 @@ def of(tx: Tx, project: str, recipe: str) -> list[Leak]:
     query = select(leaks).where(leaks.c.project == project, leaks.c.recipe == recipe)
     rows = tx.execute(query.order_by(leaks.c.at.desc(), leaks.c.reads).limit(_MOST))
     return [Leak(json.loads(row.content), row.output) for row in rows]
+
+
+def several(tx: Tx, project: str, wanted: Collection[str]) -> dict[str, list[Leak]]:
+    """What executions of these recipes read, by recipe, newest first."""
+    found: dict[str, list[Leak]] = {}
+    listed = sorted(set(wanted))
+    for start in range(0, len(listed), _CHUNK):
+        query = select(leaks).where(leaks.c.project == project, leaks.c.recipe.in_(listed[start : start + _CHUNK]))
+        for row in tx.execute(query.order_by(leaks.c.at.desc(), leaks.c.reads)):
+            found.setdefault(row.recipe, []).append(Leak(json.loads(row.content), row.output))
+    return found
 
 
 def of_steps(tx: Tx, project: str, steps: Collection[str]) -> dict[str, list[Leak]]:

@@ -118,6 +118,10 @@ class RayExecutor:
                 )
         return outcome
 
+    def environ(self, _step: str) -> dict[str, str]:
+        """The variables that a step would see; what a node has of its own is taken to be like here."""
+        return {**os.environ, **_fixed()}
+
     def close(self) -> None:
         """End what runs and leave the cluster, which goes on without us."""
         if self._closed.is_set():

@@ -61,6 +61,7 @@ class Known:
         with self._lock, self._ctx.read() as tx:
             found = steps.lookup_many(tx, self._ctx.project, recipes)
             self._take(tx, found, [row.output for row in found.values()])
+            self._leaks |= leaks.several(tx, self._ctx.project, set(recipes) - found.keys())
             self._asked.update(recipes)
 
     def manifest(self, identity: str) -> Mapping[str, Any] | None:
