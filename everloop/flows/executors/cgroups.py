@@ -32,6 +32,11 @@ class Group:
         """`memory`, `cpu`: what is held to its limit."""
         return frozenset(self._folders)
 
+    @property
+    def files(self) -> list[str]:
+        """Where a process writes `0` to join it, with all that it starts from then on."""
+        return [str(folder / "cgroup.procs") for folder in set(self._folders.values())]
+
     def take(self, pid: int) -> None:
         """Put a process into it; what it starts from then on is in it too. Raises `OSError`."""
         for folder in set(self._folders.values()):

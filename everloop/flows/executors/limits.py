@@ -23,8 +23,8 @@ _LOOK = 0.05
 class Limits:
     """The watch over one process group, from its start until `finish`."""
 
-    def __init__(self, job: Job, pid: int, kill: Callable[[], None]) -> None:
-        """Watch `pid` and what it starts; `kill` ends them all."""
+    def __init__(self, job: Job, pid: int, kill: Callable[[], None], group: Group | None = None) -> None:
+        """Watch `pid` and what it starts, which the kernel holds as `group`; `kill` ends them all."""
         self._job, self._pid, self._kill = job, pid, kill
         self._done = threading.Event()
         self._over = ""
@@ -32,7 +32,7 @@ class Limits:
         self._ended = False
         """Whether the kernel ended something of it for its memory."""
         self._thread: threading.Thread | None = None
-        self._group = _group(job, pid)
+        self._group = group
         if job.resources.limited:
             self._thread = threading.Thread(target=self._watch, name="limits", daemon=True)
             self._thread.start()
@@ -45,11 +45,6 @@ class Limits:
         if self._group is not None:
             self._peak = max(self._peak, self._group.peak())
             self._ended = self._group.killed()
-
-    def leave(self) -> None:
-        """Its processes are gone."""
-        if self._group is not None:
-            self._group.remove()
 
     def error(self, output: str, *, cpu: bool, died: str = "") -> StepFailed | None:
         """Which limit ended the step; None when it was none. `cpu`: the kernel ended it for its CPU time."""
@@ -105,20 +100,10 @@ class Limits:
                 return
 
 
-def _group(job: Job, pid: int) -> Group | None:
-    """A control group with the step in it, where the kernel lets us make one."""
+def group_of(job: Job) -> Group | None:
+    """A control group for a step with a limit, where the kernel lets us make one; the step's process joins it."""
     wanted = job.resources
-    if not wanted.limited:
-        return None
-    found = make(wanted.memory, wanted.cores)
-    if found is None:
-        return None
-    try:
-        found.take(pid)
-    except OSError:  # it has ended already, or we may not
-        found.remove()
-        return None
-    return found
+    return make(wanted.memory, wanted.cores) if wanted.limited else None
 
 
 def held_by(pid: int) -> int:

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import IO, Any, Protocol
 
 import msgspec
@@ -15,7 +16,7 @@ from everloop.core import errors
 from everloop.core.errors import Cancelled, EverloopError, StepFailed, Unavailable
 from everloop.core.ports import Job, Observer, Outcome, Use
 from everloop.flows.child import outcome_from_json, write_job
-from everloop.flows.executors.limits import Limits
+from everloop.flows.executors.limits import Limits, group_of
 from everloop.flows.executors.prints import Prints
 from everloop.flows.identity.runtime import thread_environment
 from everloop.store import access
@@ -78,7 +79,12 @@ class ProcessExecutor:
     def run(self, job: Job, observer: Observer | None = None) -> Outcome:
         """Run it; raises `StepFailed` for user code and limits, `Unavailable` when the child died, `Cancelled`."""
         reading, writing = os.pipe()
-        with os.fdopen(reading, "rb") as answer:
+        with ExitStack() as made:
+            answer = made.enter_context(os.fdopen(reading, "rb"))
+            group = group_of(job)
+            if group is not None:
+                made.callback(group.remove)
+                job = replace(job, facts={**job.facts, "groups": group.files})
             try:
                 child = self._start(job, writing)
             finally:
@@ -86,13 +92,12 @@ class ProcessExecutor:
             if observer is not None:
                 observer.began(child.pid)
             prints = Prints(child.stdout, child.stderr, observer)
-            limits = Limits(job, child.pid, lambda: _kill(child))
+            limits = Limits(job, child.pid, lambda: _kill(child), group)
             try:
                 said = self._converse(child, answer)
             finally:
                 limits.finish()
                 _kill(child)
-                limits.leave()
                 prints.finish()
                 with self._lock:
                     self._running.pop(job.recipe or job.step, None)
