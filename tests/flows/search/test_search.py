@@ -12,6 +12,8 @@ import pytest
 from everloop.catalog import versions
 from everloop.catalog.tracking import experiments, querying
 from everloop.core.errors import DefinitionError, InvalidInput, StepFailed
+from everloop.core.ports import Resources
+from everloop.flows.compute.profiles import Price, Profile, Profiles
 from everloop.flows.executors.forked import ForkedExecutor
 from everloop.flows.reproduce import reproduce
 from everloop.flows.search.definitions import choice, floats, ints, search
@@ -230,6 +232,15 @@ def test_several_metrics_give_the_pareto_front(author):
     assert points == sorted(points)
     assert [size for _, size in points] == sorted((size for _, size in points), reverse=True)
     assert best["params"] == best["front"][0]["params"]
+
+
+def test_a_budget_of_money_is_counted_by_the_price_of_the_profile_that_is_in_force(author):
+    """Trials of 0.1 s at a unit of money a second: a budget of 0.35 is spent by the fourth, or before."""
+    slow = FLOW.replace("trials=TRIALS", "money=0.35").replace('mark(f"', 'import time; time.sleep(0.1); mark(f"')
+    project = author(slow)
+    paid = Profile("paid", Resources(1.0), Price("EUR", hour=3600), default=True)
+    project.run("tuned", profiles=Profiles({"paid": paid}))
+    assert 1 <= len(project.marks()) <= 4
 
 
 def test_a_budget_of_time_ends_it_and_one_of_money_needs_a_price(author):
