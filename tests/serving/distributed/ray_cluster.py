@@ -5,8 +5,6 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.cluster_utils import Cluster
 from serving_house import HERE, Gateway, Place
 
 from everloop.core.settings import forget_ray_token, use_ray_token
@@ -18,6 +16,8 @@ class Nodes:
     """A head and a node, each with `cpus`; `end` ends them."""
 
     def __init__(self, cpus: int = 6) -> None:
+        from ray.cluster_utils import Cluster  # some 100 MB, which only those who run these tests need
+
         self._before = {name: os.environ.get(name) for name in VARIABLES}
         self.token = secrets.token_hex(32)
         use_ray_token(self.token)
@@ -36,6 +36,8 @@ class Nodes:
         self._made.remove_node(node, allow_graceful=False)
 
     def end(self) -> None:
+        import ray
+
         ray.shutdown()
         self._made.shutdown()
         for name, value in self._before.items():

@@ -44,7 +44,6 @@ from everloop.serving.batch import scoring
 from everloop.serving.distributed.linking import Cluster
 from everloop.serving.table import Route
 
-pytest.importorskip("ray.serve")
 sys.path.insert(0, str(Path(__file__).parent))
 
 from ray_cluster import Nodes, RayPlace  # beside this file: the line above makes it importable
