@@ -330,7 +330,8 @@ def feast(home: Path, arrived: pl.DataFrame, url: str, asked: int, seconds: floa
         )
         found[name] = json.loads(done.stdout.strip().splitlines()[-1])
     port = _free_port()
-    command = [python, "-m", "feast.cli.cli", "serve", "-p", str(port), "--no-access-log"]
+    # its worker would end after a thousand requests, and with it the connections that are measured
+    command = [python, "-m", "feast.cli.cli", "serve", "-p", str(port), "--no-access-log", "--max-requests", "0"]
     server = subprocess.Popen(command, cwd=home / "feast-SQLite", env=quiet(), stdout=subprocess.DEVNULL)
 
     def body(n: int) -> bytes:
