@@ -134,7 +134,7 @@ def test_runs_on_a_cluster_that_are_killed_at_random_end_right_and_commit_nothin
             assert found == 2 * sum(number * 100 + n for n in range(8))
             with capsys.disabled():
                 print(  # noqa: T201 - how far a long test is
-                    f"{number + 1} runs, {time.monotonic() - began:.0f} s: {kind or 'none'}, token {flow.token}",
+                    f"{number + 1} runs, {time.monotonic() - began:.0f} s: {killed[-1]}, token {flow.token}",
                     flush=True,
                 )
     finally:
