@@ -166,8 +166,8 @@ def unforeseen(identity: str) -> EverloopError:
 
 def from_problem(body: Mapping[str, Any], status: int) -> EverloopError:
     """The error that a server's RFC 9457 body stands for, so that remote and local callers catch the same classes."""
-    known = {kind.code: kind for kind in _tree(EverloopError)}
-    by_status = {kind.status: kind for kind in reversed(list(_tree(EverloopError)))}
+    known = {kind.code: kind for kind in _tree(EverloopError) if "code" in vars(kind)}
+    by_status = {kind.status: kind for kind in reversed(known.values())}
     kind = known.get(str(body.get("code"))) or by_status.get(status, EverloopError)
     details = body.get("details")
     message = str(body.get("detail") or body.get("title") or f"the server answered {status}")

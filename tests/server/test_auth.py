@@ -56,7 +56,7 @@ class Door:
 
     def login_path(self, name="ada", at=None):
         with self.catalog.write() as tx:
-            return link(tx, name, at=NOW if at is None else at).path
+            return link(tx, name, at=SystemClock().wall() if at is None else at).path
 
     def session(self, name="ada"):
         with self.catalog.write() as tx:

@@ -36,7 +36,7 @@ _OURS = (
 _CHUNK = 256 * 1024
 _MOST_IDLE = 64
 _CONNECT_SECONDS = 10.0
-_RESTART_SECONDS = 5.0
+_RESTART_SECONDS = 20.0
 """How long a request waits for a server that does not listen: nothing of it was sent, so waiting is safe."""
 _AGAIN_SECONDS = 0.1
 
