@@ -43,6 +43,8 @@ from everloop.store import access, open_store
 
 _REACH_SECONDS = 5.0
 _TELL_SECONDS = 0.2
+_DEAD_SECONDS = 0.5
+"""A gateway that was killed closes its connections first; then this process ends too, and leaves replicas warm."""
 _LOOK_SECONDS = 1.0
 _LEFT_SECONDS = 60.0
 """After how long applications that nobody took up again end."""
@@ -84,6 +86,7 @@ class Bridge:
             transport.write(wire.encode(wire.UNFIT, 0, 0, said(error)))
         finally:
             transport.close()
+            await asyncio.sleep(_DEAD_SECONDS)
             if name and self._links.get(name, link) is link:
                 async with self._alone[name]:
                     if self._links.get(name, link) is link:
