@@ -1,6 +1,7 @@
 """The worker that is started before the gateway is loaded."""
 
 import os
+import time
 
 import psutil
 import pytest
@@ -32,7 +33,10 @@ def ahead(place):
     if not spare._spare:
         return None
     ((process, _),) = spare._spare
-    words = psutil.Process(process.pid).cmdline()
+    end = time.monotonic() + 30
+    while "--fd" not in (words := psutil.Process(process.pid).cmdline()):  # it has yet to become what it is told to
+        assert time.monotonic() < end
+        time.sleep(0.01)
     spare.dismiss()
     return words[words.index("--fd") + 2 :]
 
