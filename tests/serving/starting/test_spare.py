@@ -27,16 +27,22 @@ def model(place, name, *requirements, **more):
     return revision(folder, 1, **more)
 
 
+def become(process):
+    """The process, once the kernel tells its words: it ends a fork a moment before."""
+    its, end = psutil.Process(process.pid), time.monotonic() + 30
+    while "--fd" not in its.cmdline():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return its
+
+
 def ahead(place):
     """What a spare for this home imports; None: there is no spare."""
     spare.begin(["gateway", "--home", str(place.home)])
     if not spare._spare:
         return None
     ((process, _),) = spare._spare
-    end = time.monotonic() + 30
-    while "--fd" not in (words := psutil.Process(process.pid).cmdline()):  # it has yet to become what it is told to
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    words = become(process).cmdline()
     spare.dismiss()
     return words[words.index("--fd") + 2 :]
 
@@ -69,7 +75,7 @@ def test_it_does_not_know_the_gateways_secret(place, monkeypatch):
     place.serve(Route("shop", "delay", [model(place, "m1", "scikit-learn==1.8.0")]))
     spare.begin(["gateway", "--home", str(place.home)])
     ((process, _),) = spare._spare
-    environment = psutil.Process(process.pid).environ()
+    environment = become(process).environ()
     assert hand.VARIABLE not in environment
     assert environment["OMP_NUM_THREADS"] == "1"
     spare.dismiss()
