@@ -12,6 +12,7 @@ from everloop.cli.output import Steps, output
 from everloop.cli.session import session
 from everloop.core.errors import InvalidInput
 from everloop.core.ports import Line
+from everloop.core.settings import FLOWS_RAY
 from everloop.flows.engine import Origin, State
 from everloop.flows.reproduce import Now
 from everloop.server.local import loopback_server
@@ -20,7 +21,7 @@ from everloop.workspace.direct import user_name
 from everloop.workspace.home import bind
 from everloop.workspace.opened import Workspace
 from everloop.workspace.operations import load_operations
-from everloop.workspace.work.executors import ByKind
+from everloop.workspace.work.executors import executor_of
 from everloop.workspace.work.reproducing import mirror_wheels, reproduce_version
 
 Sandbox = Annotated[str, typer.Option("--on", help="The sandbox to build on; by default your own.")]
@@ -35,12 +36,19 @@ def add_to(app: typer.Typer) -> None:
 
 def run(
     targets: Annotated[list[str] | None, typer.Argument(help="Assets by name; every model when left out.")] = None,
+    *,
     on: Sandbox = "",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="asset.parameter=value, for tunable parameters.")
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Run also what is unchanged.")] = False,
     message: Annotated[str, typer.Option("--message", "-m")] = "",
+    ray: Annotated[
+        str,
+        typer.Option(
+            "--ray", envvar=FLOWS_RAY, help="host:port of a Ray cluster for the steps; token: RAY_AUTH_TOKEN."
+        ),
+    ] = "",
 ) -> None:
     """Capture, build and train in a sandbox. What is unchanged is not run again."""
     with opened() as (workspace, uri):
@@ -53,7 +61,7 @@ def run(
             tracking_uri=uri,
         )
         with output.progress("planning") as steps:
-            built = _build(workspace, request, steps)
+            built = _build(workspace, request, steps, ray)
     rows = [
         {"step": d.step, "version": d.output, "seconds": d.seconds, "reused": d.reused, "leaks": d.leaks}
         for d in built.results.steps
@@ -80,8 +88,8 @@ def refresh_data(
     project = session.project()
     with opened() as (workspace, _), output.progress("refreshing") as steps:
         ctx = session.context(workspace, environment)
-        executor = ByKind(project.assets(), workspace.store)
         origin = Origin(session.root, session.settings.module, project.name)
+        executor = executor_of(ctx, project, origin)
         made = refresh(ctx, project, origin, environment, executor=executor, progress=shown(steps))
     rows = [
         {
@@ -143,12 +151,12 @@ def opened() -> Iterator[tuple[Workspace, str]]:
         yield workspace, uri
 
 
-def _build(workspace: Workspace, request: Request, steps: Steps) -> Built:
+def _build(workspace: Workspace, request: Request, steps: Steps, cluster: str) -> Built:
     project = session.project()
     bind(workspace.home, "sandbox", "files", str(session.root))
-    executor = ByKind(project.assets(), workspace.store)
     origin = Origin(session.root, session.settings.module, project.name)
     ctx = session.context(workspace, request.environment)
+    executor = executor_of(ctx, project, origin, cluster)
     try:
         return build(
             ctx, project, origin, request, executor=executor, progress=shown(steps), say=steps.step, said=_said

@@ -139,6 +139,8 @@ def is_public(text: str) -> bool:
     return address.is_global and not address.is_multicast
 
 
+FLOWS_RAY = "EVERLOOP_FLOWS_RAY"
+"""The variable that holds `host:port` of the head of the Ray cluster on which steps run."""
 SERVING_RAY = "EVERLOOP_SERVING_RAY"
 """The variable that holds `host:port` of the head of the Ray cluster on which models answer."""
 RAY_TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a name

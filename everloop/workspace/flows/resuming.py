@@ -15,7 +15,7 @@ from everloop.flows.running.operations import is_lost
 from everloop.project.loading import load_project
 from everloop.workspace.build import Built, Request, build
 from everloop.workspace.code import written
-from everloop.workspace.work.executors import ByKind
+from everloop.workspace.work.executors import executor_of
 
 
 def resume(ctx: Context, identity: str, *, tracking_uri: str = "") -> Built:
@@ -60,7 +60,7 @@ def _go_on(ctx: Context, flow: Flow, tracking_uri: str) -> Built:
     origin = Origin(folder, module, row.name)
     project = load_project(folder, module)
     request = replace(Request(**asked | {"targets": tuple(asked["targets"])}), tracking_uri=tracking_uri, flow=flow)
-    executor = ByKind(project.assets(), ctx.store)
+    executor = executor_of(ctx, project, origin)
     try:
         return build(ctx, project, origin, request, executor=executor)
     finally:

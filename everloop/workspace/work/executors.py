@@ -1,12 +1,37 @@
-"""Where steps run: tables and frames in this process, models and steps with limits in a child of their own."""
+"""Where steps run: tables and frames in this process, models and steps with limits in a child; or all on a cluster."""
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 
+from everloop.catalog.context import Context
+from everloop.core.errors import InvalidInput
 from everloop.core.ports import Blobs, Executor, Job, Observer, Outcome
+from everloop.core.settings import FLOWS_RAY, RAY_TOKEN
 from everloop.flows.assets import Asset
+from everloop.flows.engine import Origin
 from everloop.flows.executors.forked import ForkedExecutor
 from everloop.flows.executors.local import LocalExecutor
+from everloop.project import Project
+from everloop.workspace.build import code_tree
+
+
+def executor_of(ctx: Context, project: Project, origin: Origin, cluster: str = "") -> Executor:
+    """What runs the steps of a project: this machine, or the Ray cluster at `cluster`.
+
+    Without `cluster` the variable `EVERLOOP_FLOWS_RAY` names one (`host:port` of its head), whose token is in
+    `RAY_AUTH_TOKEN`. Raises `InvalidInput` without a token or without Ray, `Unavailable` when it does not answer.
+    """
+    address = cluster or os.environ.get(FLOWS_RAY, "")
+    if not address:
+        return ByKind(project.assets(), ctx.store)
+    if find_spec("ray") is None:
+        raise InvalidInput("Ray is not installed", hint="pip install everloop[ray]")
+    files = code_tree(ctx, project, origin).version.manifest["files"]
+    on_ray = import_module("everloop.flows.executors.on_ray")
+    made: Executor = on_ray.RayExecutor(address, os.environ.get(RAY_TOKEN, ""), files=files, blobs=ctx.store)
+    return made
 
 
 def _beside(asset: Asset) -> bool:

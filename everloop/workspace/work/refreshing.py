@@ -6,14 +6,14 @@ from typing import Any
 from everloop.catalog.context import Context
 from everloop.workspace.build import refresh
 from everloop.workspace.code import project_of
-from everloop.workspace.work.executors import ByKind
+from everloop.workspace.work.executors import executor_of
 from everloop.workspace.work.retraining import live_code
 
 
 def refresh_live(ctx: Context, payload: Mapping[str, Any]) -> dict[str, str]:
     """Refresh `payload["environment"]` with the code that trained `payload["model"]`; {dataset: version id}."""
     project, origin = project_of(ctx, *live_code(ctx, payload["model"]))
-    executor = ByKind(project.assets(), ctx.store)
+    executor = executor_of(ctx, project, origin)
     try:
         made = refresh(ctx, project, origin, payload["environment"], executor=executor)
     finally:

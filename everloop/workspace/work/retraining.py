@@ -13,7 +13,7 @@ from everloop.changes.proposing import Propose
 from everloop.core.errors import Conflict, NotFound
 from everloop.workspace.build import Built, Request, build
 from everloop.workspace.code import project_of
-from everloop.workspace.work.executors import ByKind
+from everloop.workspace.work.executors import executor_of
 
 PRODUCTION = "production"
 
@@ -27,7 +27,7 @@ def retrain(ctx: Context, payload: Mapping[str, Any], *, tracking_uri: str = "")
     model, environment, reason = payload["model"], payload["environment"], payload["reason"]
     snapshot, module = live_code(ctx, model)
     project, origin = project_of(ctx, snapshot, module)
-    executor = ByKind(project.assets(), ctx.store)
+    executor = executor_of(ctx, project, origin)
     request = Request(
         environment, (f"model/{model}",), base=PRODUCTION, message=f"Retrained: {reason}", tracking_uri=tracking_uri
     )

@@ -24,6 +24,7 @@ ray = pytest.importorskip("ray")
 
 from ray.cluster_utils import Cluster  # noqa: E402 - only where Ray is installed
 from ray_host import Host  # noqa: E402
+from shop_house import Shop  # noqa: E402
 
 from everloop.flows.executors.on_ray import RayExecutor  # noqa: E402
 
@@ -189,3 +190,22 @@ def test_a_run_whose_head_died_fails_soon_and_goes_on_when_it_is_back(author, tm
     assert value(project, rows["value/total"].output) == list(range(8))
     assert set(twice) == {1}
     assert "reused" in {row.state for row in rows.values() if "[" in row.step}
+
+
+@pytest.mark.slow
+def test_the_command_line_runs_a_project_on_two_nodes(cluster, tmp_path):
+    nodes, token = cluster
+    nodes.add_node(num_cpus=2, object_store_memory=10**8)
+    nodes.wait_for_nodes()
+    shop = Shop(tmp_path / "shop", policy="solo")
+    there = shop.cli("--json", "run", "--ray", nodes.address, check=True, timeout=300, RAY_AUTH_TOKEN=token)
+    made = {step["step"]: (step["version"], step["reused"]) for step in json.loads(there.stdout)["steps"]}
+    assert any(step.startswith("model/") for step in made)
+    assert not any(reused for _, reused in made.values())
+    here = shop.cli("--json", "run", "--again", check=True)  # on this machine, all of it
+    assert {step["step"]: step["version"] for step in json.loads(here.stdout)["steps"]} == {
+        step: version for step, (version, _) in made.items()
+    }
+    refused = shop.cli("run", "--ray", nodes.address, RAY_AUTH_TOKEN="")
+    assert (refused.returncode, "needs its token" in refused.stderr) == (2, True)
+    shop.close()
