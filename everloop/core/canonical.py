@@ -9,13 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from everloop.core.errors import InvalidInput
 
 _SAFE_INTEGER = 2**53 - 1
-_ASCII = msgspec.json.Encoder(order="sorted").encode
-"""Of keys that are ASCII the order of bytes is the one of UTF-16 code units."""
+_ASCII = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def canonical_json(value: Any) -> bytes:
@@ -25,18 +22,10 @@ def canonical_json(value: Any) -> bytes:
     lone surrogate, or a type that JSON does not have; the message gives the path to it.
     """
     if _plain(value):
-        content = _fast(value)
-        if content.isascii() and b"\\u" not in content:  # of printable ASCII every order and form is the same
-            return content
+        text = _ASCII(value)
+        if "\\u" not in text:  # all of it is printable ASCII, of which every order and form is the same
+            return text.encode("ascii")
     return _encode(_checked(value, "$"))
-
-
-def _fast(value: Any) -> bytes:
-    """What needs no care, in one go; a lone surrogate comes back as what does."""
-    try:
-        return _ASCII(value)
-    except UnicodeEncodeError:
-        return b"\\u"
 
 
 def _plain(value: Any) -> bool:

@@ -94,7 +94,9 @@ class Limits:
                 self._over = "time"
             elif wanted.memory is not None:
                 self._peak = max(self._peak, held_by(self._pid))
-                self._over = "memory" if self._peak > wanted.memory else ""
+                # the kernel may have ended one of several, which the step then waits for without knowing
+                killed = self._group is not None and self._group.killed()
+                self._over = "memory" if killed or self._peak > wanted.memory else ""
             if self._over:
                 self._kill()
                 return
