@@ -67,7 +67,9 @@ def serving(settings):
                 access.create_user(tx, name, kind="person", roles=(role,), actor="ada", at=at)
                 tokens[name] = access.issue_token(tx, name, at=at, expires=at + DAY, kind="person")[1]
         server = uvicorn.Server(
-            uvicorn.Config(build_app(workspace), port=0, lifespan="off", log_level="error", ws="none")
+            uvicorn.Config(
+                build_app(workspace), port=0, lifespan="off", log_level="error", timeout_keep_alive=3600, ws="none"
+            )
         )
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

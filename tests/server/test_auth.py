@@ -31,7 +31,9 @@ class Door:
         self.auth = Authenticator(catalog, SystemClock(), host=host, names=names, limit=Limit(failures=3))
         app = Starlette(routes=[*login_routes(self.auth), Route("/", self.who, methods=BOTH)])
         app.add_exception_handler(EverloopError, lambda _request, error: JSONResponse(error.problem(), error.status))
-        self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none"))
+        self.server = uvicorn.Server(
+            uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", timeout_keep_alive=3600, ws="none")
+        )
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
         while not self.server.started:

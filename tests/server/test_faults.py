@@ -22,7 +22,9 @@ SECRET = "the password is swordfish"
 
 @contextmanager
 def serving(app):
-    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="critical", ws="none"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, lifespan="off", log_level="critical", timeout_keep_alive=3600, ws="none")
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

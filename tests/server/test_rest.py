@@ -33,7 +33,9 @@ MINIMAL = {"string": "x", "integer": 1, "number": 1.0, "boolean": True, "array":
 def serving(settings):
     """The server's application on a real port; yields its URL."""
     with Workspace.open(settings) as workspace:
-        config = uvicorn.Config(build_app(workspace), port=0, lifespan="off", log_level="error", ws="none")
+        config = uvicorn.Config(
+            build_app(workspace), port=0, lifespan="off", log_level="error", timeout_keep_alive=3600, ws="none"
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

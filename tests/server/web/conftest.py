@@ -25,7 +25,9 @@ def running(workspace):
     listener.bind(("127.0.0.1", 0))
     app = build_app(workspace)
     server = uvicorn.Server(
-        uvicorn.Config(app, lifespan="off", log_level="error", ws="none", timeout_graceful_shutdown=3)
+        uvicorn.Config(
+            app, lifespan="off", log_level="error", timeout_keep_alive=3600, ws="none", timeout_graceful_shutdown=3
+        )
     )
     app.state.stopping = lambda: server.should_exit
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
