@@ -137,10 +137,8 @@ def served(what: str, vectors: np.ndarray, seconds: float) -> Iterator[Record]:
             server.process.send_signal(signal.SIGTERM)
             server.process.wait(20)
     floor = quantiles(lambda q: model.predict(q[None]), vectors[:60])[0]
-    yield figure(
-        f"nearest of {count} {what} in a graph, over HTTP, p50", "ms", cell.quantile(0.5), limit=GOAL, floor=floor
-    )
-    yield figure(f"nearest of {count} {what} in a graph, over HTTP, p99", "ms", cell.quantile(0.99))
+    yield figure(f"nearest of {count} {what} in a graph, over HTTP, p50", "ms", cell.p50, limit=GOAL, floor=floor)
+    yield figure(f"nearest of {count} {what} in a graph, over HTTP, p99", "ms", cell.p99)
 
 
 def gateway(home: Path, model: Any, dim: int) -> serving.Server:
