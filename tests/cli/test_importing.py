@@ -1,13 +1,11 @@
 """`everloop import` on a workspace's files and on a server, by people who may and who may not."""
 
 import json
-import threading
-import time
 from contextlib import contextmanager
 
 import pytest
-import uvicorn
 from tensorboardX import SummaryWriter
+from web_house import listening
 
 from everloop.catalog import facts
 from everloop.catalog.governance import access
@@ -66,18 +64,8 @@ def serving(settings):
             for name, role in {"carl": "contributor", "vera": "viewer"}.items():
                 access.create_user(tx, name, kind="person", roles=(role,), actor="ada", at=at)
                 tokens[name] = access.issue_token(tx, name, at=at, expires=at + DAY, kind="person")[1]
-        server = uvicorn.Server(
-            uvicorn.Config(
-                build_app(workspace), port=0, lifespan="off", log_level="error", timeout_keep_alive=3600, ws="none"
-            )
-        )
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", tokens
-        server.should_exit = True
-        thread.join(10)
+        with listening(build_app(workspace), lifespan="off", log_level="error") as address:
+            yield address, tokens
 
 
 def held(settings):

@@ -1,16 +1,17 @@
 """The way in: what a request's token, cookie, Host and Origin make of it, over real HTTP."""
 
 import base64
-import threading
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from web_house import listening
 
 from everloop.catalog.governance import access
 from everloop.changes.access import link
@@ -31,16 +32,9 @@ class Door:
         self.auth = Authenticator(catalog, SystemClock(), host=host, names=names, limit=Limit(failures=3))
         app = Starlette(routes=[*login_routes(self.auth), Route("/", self.who, methods=BOTH)])
         app.add_exception_handler(EverloopError, lambda _request, error: JSONResponse(error.problem(), error.status))
-        self.server = uvicorn.Server(
-            uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", timeout_keep_alive=3600, ws="none")
-        )
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
-        while not self.server.started:
-            self.thread.join(0.01)
-            assert self.thread.is_alive()
-        self.port = self.server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.served = ExitStack()
+        self.url = self.served.enter_context(listening(app))
+        self.port = urlsplit(self.url).port
 
     def who(self, request):
         actor = self.auth.actor(request, "flights")
@@ -69,8 +63,7 @@ class Door:
             return access.issue_token(tx, name, **{"at": NOW, "expires": NOW + DAY, **more})
 
     def close(self):
-        self.server.should_exit = True
-        self.thread.join()
+        self.served.close()
 
 
 @pytest.fixture

@@ -1,14 +1,12 @@
 """What nobody foresaw: whoever asked gets one form of error with an id and no internals, the log has the rest."""
 
-import threading
-import time
 from contextlib import contextmanager
 
 import httpx2
 import pytest
-import uvicorn
 from starlette.responses import StreamingResponse
 from starlette.routing import Mount, Route
+from web_house import listening
 
 from everloop.core.settings import Settings
 from everloop.server.app import build_app
@@ -22,17 +20,8 @@ SECRET = "the password is swordfish"
 
 @contextmanager
 def serving(app):
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=0, lifespan="off", log_level="critical", timeout_keep_alive=3600, ws="none")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    with httpx2.Client(base_url=f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}") as http:
+    with listening(app, lifespan="off", log_level="critical") as address, httpx2.Client(base_url=address) as http:
         yield http
-    server.should_exit = True
-    thread.join(10)
 
 
 @pytest.fixture(scope="module")

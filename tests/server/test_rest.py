@@ -1,15 +1,13 @@
 """REST on the real server: who may do what by default, one shape of errors, and no input that makes it stumble."""
 
 import json
-import threading
-import time
 from contextlib import contextmanager
 
 import httpx2
 import pytest
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from web_house import listening
 
 from everloop.catalog.context import Actor
 from everloop.catalog.governance import access
@@ -32,18 +30,11 @@ MINIMAL = {"string": "x", "integer": 1, "number": 1.0, "boolean": True, "array":
 @contextmanager
 def serving(settings):
     """The server's application on a real port; yields its URL."""
-    with Workspace.open(settings) as workspace:
-        config = uvicorn.Config(
-            build_app(workspace), port=0, lifespan="off", log_level="error", timeout_keep_alive=3600, ws="none"
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", workspace
-        server.should_exit = True
-        thread.join(10)
+    with (
+        Workspace.open(settings) as workspace,
+        listening(build_app(workspace), lifespan="off", log_level="error") as address,
+    ):
+        yield address, workspace
 
 
 @pytest.fixture(scope="module")

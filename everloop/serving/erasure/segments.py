@@ -4,7 +4,7 @@ A closed segment is written anew beside the old one and renamed over it. In the 
 appending, frames are overwritten by one write each; the gateway appends behind them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,13 @@ class PredictionLog:
 
     def erase(self, key: str) -> int:
         """Blank the rows that were asked for the subject; rows of others in the same request stay. Returns how many."""
-        root = self._ctx.home / "serving" / "log"
         gone, count = self._noted(), 0
-        for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []:
-            paths = log.segments(folder)
-            for path in paths:
-                ids, changed, blanked_now = _to_erase(path, self._ctx.project, (key, self._columns))
-                gone, count = gone | ids, count + blanked_now
-                if changed:
-                    self._note(gone)
-                    overwrite(path, changed.content, changed.frames, growing=path == paths[-1])
+        for path, newest in self._segments("log"):
+            ids, changed, blanked_now = _to_erase(path, self._ctx.project, (key, self._columns))
+            gone, count = gone | ids, count + blanked_now
+            if changed:
+                self._note(gone)
+                overwrite(path, changed.content, changed.frames, growing=newest)
         if gone:
             self._erase_shadows(frozenset(gone))
             with self._ctx.write() as tx:
@@ -70,19 +67,21 @@ class PredictionLog:
 
     def _erase_shadows(self, gone: frozenset[str]) -> None:
         """Blank what shadows answered to the same questions: they are known by the ids of the predictions alone."""
-        for folder in sorted((self._ctx.home / "serving" / "shadow").glob("*")):
+        for path, newest in self._segments("shadow"):
+            erase_shadow(path, self._ctx.project, gone, newest=newest)
+
+    def _segments(self, place: str) -> Iterator[tuple[Path, bool]]:
+        """The segments of all gateways, and whether one is its gateway's newest, which it may be appending to."""
+        for folder in sorted(path for path in (self._ctx.home / "serving" / place).glob("*") if path.is_dir()):
             paths = log.segments(folder)
-            for path in paths:
-                erase_shadow(path, self._ctx.project, gone, newest=path == paths[-1])
+            yield from ((path, path == paths[-1]) for path in paths)
 
     def holds(self, key: str) -> bool:
         """Whether any row was asked for the subject."""
-        root = self._ctx.home / "serving" / "log"
-        for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []:
-            for path in log.segments(folder):
-                entries = (entry for _, _, entry in log.read(path.read_bytes()) if entry.project == self._ctx.project)
-                if any(_about(entry, key, self._columns) for entry in entries):
-                    return True
+        for path, _ in self._segments("log"):
+            entries = (entry for _, _, entry in log.read(path.read_bytes()) if entry.project == self._ctx.project)
+            if any(_about(entry, key, self._columns) for entry in entries):
+                return True
         return False
 
 
@@ -102,10 +101,7 @@ def _to_erase(path: Path, project: str, subject: tuple[str, Sequence[str]]) -> t
         gone |= {identity for row, identity in enumerate(entry.row_ids()) if row in rows or entry.erased(row)}
         count += len(rows)
         if rows:
-            frame = log.frame(blanked(entry, rows))
-            if len(frame) != end - start:
-                raise CorruptObject(f"a frame of {path.name} cannot be erased in its place", hint="everloop verify")
-            frames[start] = frame
+            frames[start] = _blank_frame(path, entry, rows, end - start)
     return gone, _Changed(content, frames) if frames else None, count
 
 
@@ -118,15 +114,20 @@ def erase_shadow(path: Path, project: str, gone: frozenset[str], *, newest: bool
         rows = [row for row, identity in enumerate(entry.row_ids()) if identity in gone]
         if entry.project != project or not rows:
             continue
-        frame = log.frame(blanked(entry, rows))
-        if len(frame) != end - start:
-            raise CorruptObject(f"a frame of {path.name} cannot be erased in its place", hint="everloop verify")
+        frame = _blank_frame(path, entry, rows, end - start)
         if frame != content[start:end]:
             changed[start] = frame
             count += len(rows)
     if changed:
         overwrite(path, content, changed, growing=newest)
     return count
+
+
+def _blank_frame(path: Path, entry: log.Entry, rows: list[int], length: int) -> bytes:
+    frame = log.frame(blanked(entry, rows))
+    if len(frame) != length:
+        raise CorruptObject(f"a frame of {path.name} cannot be erased in its place", hint="everloop verify")
+    return frame
 
 
 def blanked(entry: log.Entry, rows: list[int]) -> log.Entry:

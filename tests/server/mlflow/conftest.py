@@ -1,14 +1,13 @@
 """A real server around the MLflow routes, and the real client set to it."""
 
-import threading
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
+from web_house import listening
 
 from everloop.catalog.context import Context
 from everloop.catalog.engine import Catalog
@@ -55,25 +54,6 @@ def serving(home, url, *, host="127.0.0.1", **more):
             yield Running(address, catalog, store, home)
     finally:
         catalog.close()
-
-
-@contextmanager
-def listening(app):
-    """Serve an application on a free port; its address."""
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", timeout_keep_alive=3600, ws="none")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        thread.join(0.01)
-        assert thread.is_alive()
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")
