@@ -27,7 +27,7 @@ def track(
     command: Annotated[list[str], typer.Argument(help="A program and its arguments: python train.py --depth 3")],
     experiment: Annotated[str, typer.Option(help="The experiment of its run.")] = "scripts",
 ) -> None:
-    """Run a program as a tracking run: its output and measures are kept; an mlflow client in it writes to that run."""
+    """Run a program as a tracking run: its output and measures are kept; mlflow clients in it write to the run."""
     with opened() as (workspace, uri):
         ctx = session.context(workspace)
         sink = TrackedRuns(ctx, uri)

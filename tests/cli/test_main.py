@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+
+import pytest
 import typer
 
 from everloop.cli.main import COMMANDS, assemble, main
@@ -41,3 +46,20 @@ def test_the_version_is_printed_for_people_and_for_programs(capsys):
     text, document = capsys.readouterr().out.splitlines()
     assert text.startswith("everloop ")
     assert document == f'{{"version": "{text.split()[1]}"}}'
+
+
+def test_the_help_stands_under_headings(capsys):
+    main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(heading in shown for heading in COMMANDS)
+    assert "─ Commands ─" not in shown
+
+
+@pytest.mark.parametrize(("line", "offered"), [("everloop rev", "revert"), ("everloop data dif", "diff")])
+@pytest.mark.parametrize(("shell", "variable"), [("bash", "COMP_WORDS"), ("zsh", "_TYPER_COMPLETE_ARGS")])
+def test_shells_complete_commands_and_those_within_them(line, offered, shell, variable):
+    asked = {variable: line, "COMP_CWORD": str(line.count(" ")), "_EVERLOOP_COMPLETE": f"complete_{shell}"}
+    words = [sys.executable, "-m", "everloop"]
+    found = subprocess.run(words, env=os.environ | asked, capture_output=True, text=True, check=True)
+    assert offered in found.stdout
+    assert "lineage" not in found.stdout
