@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
+from rich.table import Table
 
 from everloop import features as views
-from everloop.cli.output import output
+from everloop.cli.output import NOTHING, cell, fields, output
 from everloop.cli.session import session
+from everloop.core.clock import DAY, HOUR, MINUTE, SECOND, iso
 from everloop.core.errors import InvalidInput
+from everloop.features.definitions.words import length
 
 features = typer.Typer(help="Feature views and services.", no_args_is_help=True)
 
@@ -24,7 +28,13 @@ def add_to(app: typer.Typer) -> None:
 def list_features(environment: Annotated[str, typer.Option("--env")] = "production") -> None:
     """Views and services of an environment, and how fresh they are online."""
     with session.client() as client:
-        output.show(client.call("features.list", environment=environment))
+        listed = client.call("features.list", environment=environment)
+    table = _titled("view", "entity", "facts of", "features", "filled up to")
+    for view in listed.views:
+        names = "\n".join(name.partition("__")[2] for name in view.features)
+        cells = (view.name, ", ".join(view.entity), view.source, names)
+        table.add_row(*(cell("", text) for text in cells), _moment(view.watermark))
+    output.show(listed, table if listed.views else f"[dim]{environment} holds no feature view[/dim]")
 
 
 @features.command("get")
@@ -41,7 +51,17 @@ def get(
             raise InvalidInput(f"{entity!r} is not of the form column=value", hint="for example origin=JFK")
         row[column] = value
     with session.client() as client:
-        output.show(client.call("features.get", service=service, entities=[row], environment=environment))
+        found = client.call("features.get", service=service, entities=[row], environment=environment)
+    (values,) = found.values
+    told = {
+        "as known at": _moment(found.at),
+        **{f"{v} is filled up to": _moment(at) for v, at in found.watermarks.items()},
+    }
+    table = _titled("feature", "value")
+    for name, value in (values | dict.fromkeys(found.masked, "•••")).items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        table.add_row(cell("", name), NOTHING if shown is None else cell("", str(shown)))
+    output.show(found, Group(table, "", fields(told)))
 
 
 @features.command("show")
@@ -51,7 +71,36 @@ def show(
 ) -> None:
     """A view: its features, how far it is filled, where its facts come from, who uses it."""
     with session.client() as client:
-        output.show(client.call("features.show", view=view, environment=environment))
+        shown = client.call("features.show", view=view, environment=environment)
+    output.show(shown, Group(fields(_facts(shown)), "", _features(shown.features)))
+
+
+def _facts(shown: Any) -> dict[str, Any]:
+    """What stands above the table of a view's features."""
+    times = shown.event_time, shown.known_time
+    return {
+        "name": f"{shown.name} v{shown.number}, in {shown.environment}",
+        "version": shown.version,
+        "description": shown.description,
+        "owner": shown.owner,
+        "labels": shown.labels,
+        "facts of": shown.source + ("" if shown.source_version else f" ({shown.environment} holds no data of it)"),
+        "with features of": [read.name for read in shown.reads],
+        "entity": ", ".join(shown.entity),
+        "happens at, known at": ", ".join(times),
+        "filled up to": _moment(shown.watermark),
+        "behind now": "" if shown.lag is None else _about(shown.lag),
+        "used by": [f"{used.kind} {used.name}" for used in shown.used_by],
+    }
+
+
+def _features(shown: Any) -> Table:
+    table = _titled("feature", "what", "gives", "tags", "description")
+    for one in shown:
+        name = one.output.partition("__")[2]
+        cells = (name, one.text, one.gives, ", ".join(one.tags), one.description)
+        table.add_row(*(cell("", text) for text in cells))
+    return table
 
 
 @features.command("history")
@@ -92,7 +141,10 @@ def materialize(
     """Bring the online store up to the environment's data heads."""
     with session.client() as client, output.progress("materializing"):
         found = client.call("features.materialize", environment=environment, views=views or [])
-    output.show(found)
+    table = _titled("view", "version", "facts", "new")
+    for view in found.views:
+        table.add_row(*(cell("", getattr(view, name)) for name in ("view", "version", "facts", "new")))
+    output.show(found, table if found.views else f"[dim]{environment} holds no feature view[/dim]")
 
 
 @features.command("parity")
@@ -114,3 +166,22 @@ def parity(
     if found.rows:
         output.rows(found.rows, ["prediction", "column", "served", "batch"], empty="")
         raise typer.Exit(1)
+
+
+def _about(span: int) -> str:
+    """A length of time in the unit that suits it, rounded down."""
+    unit = next((size for size in (DAY, HOUR, MINUTE) if span >= 2 * size), SECOND)
+    return length(span - span % unit) if span >= SECOND else "0 s"
+
+
+def _titled(*names: str) -> Table:
+    """An empty table; its first column is never broken."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for number, name in enumerate(names):
+        table.add_column(name, no_wrap=not number)
+    return table
+
+
+def _moment(at: int | None) -> str:
+    """A time to the second; a dash for none."""
+    return NOTHING if at is None else iso(at)[:19].replace("T", " ")

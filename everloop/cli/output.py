@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
 from everloop.core.clock import iso
 from everloop.core.errors import EverloopError
@@ -33,7 +32,7 @@ class Output:
         if not self.as_json:
             self.out.print(text)
 
-    def show(self, value: Any, text: str | Table | Text | None = None) -> None:
+    def show(self, value: Any, text: RenderableType | None = None) -> None:
         """The command's answer: `value` as JSON, or `text` (by default `value`'s fields) for people."""
         if self.as_json:
             sys.stdout.write(json.dumps(plain(value), ensure_ascii=False) + "\n")

@@ -84,7 +84,7 @@ class OnlineView:
 
 
 def _computed(view: FeatureViewDef) -> str:
-    said = [{**f.manifest(), "name": "", "description": ""} for f in view.features]
+    said = [{**f.manifest(), "name": ""} for f in view.features]
     return repr((view.slack, said))
 
 

@@ -13,7 +13,7 @@ from everloop.core.grants import Target
 from everloop.core.ports import OnlineStore
 from everloop.data.heads import head
 from everloop.data.sensitive.masking import hidden_of
-from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, Value
+from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, Value, words_of
 
 
 class Push(Command):
@@ -82,7 +82,10 @@ class ViewRow(Answer):
     source: str
     entity: list[str]
     features: list[str]
+    texts: list[str]
+    """What each of them is, in words."""
     watermark: Micros | None
+    """Up to which known time it is filled online; None: never."""
 
 
 class ViewList(Answer):
@@ -277,6 +280,7 @@ def list_views(ctx: Context, cmd: ListViews) -> ViewList:
                 source=view.source,
                 entity=list(view.entity),
                 features=list(view.outputs),
+                texts=[words_of(feature) for feature in view.features],
                 watermark=at,
             )
             for (name, (identity, view)), at in zip(views.items(), reached, strict=True)

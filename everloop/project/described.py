@@ -5,10 +5,11 @@ before it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from everloop.core.errors import InvalidInput
+from everloop.features.definitions import FeatureViewDef
 
 Word = Literal["owner", "description", "label"]
 _LONGEST, _LONG = 200, 10_000
@@ -42,3 +43,11 @@ class Described:
         own += [("", "label", label) for label in dict.fromkeys(self.labels)]
         own += [(column, "description", text) for column, text in self.columns.items()]
         return [(column, name, value.strip()) for column, name, value in own if value.strip()]
+
+
+def said_of(made: Any, said: Described) -> Described:
+    """All that the code says of a definition: of a view also what its features are described by where they are made."""
+    if not isinstance(made, FeatureViewDef):
+        return said
+    own = {feature.name: feature.description for feature in made.features if feature.description}
+    return replace(said, columns=own | dict(said.columns))

@@ -25,7 +25,7 @@ from everloop.flows.engine import Options, Origin, Progress, Results, run
 from everloop.flows.identity import Tree, closure_hash, project_tree
 from everloop.flows.observation.observed import Said
 from everloop.project import Project
-from everloop.project.described import Described
+from everloop.project.described import Described, said_of
 from everloop.workspace.codecs import CODECS
 from everloop.workspace.definitions import definition_versions
 from everloop.workspace.flows.computing import profiles_for
@@ -238,7 +238,7 @@ def _commit(ctx: Context, project: Project, origin: Origin, results: Results, re
     with ctx.write() as tx:
         versions.put_many(tx, ctx.project, made.values(), actor=ctx.actor.name, at=ctx.now())
         for key in made:
-            _describe(ctx, tx, key, project.described.get(key, Described()))
+            _describe(ctx, tx, key, said_of(project.made.get(key), project.described.get(key, Described())))
     with ctx.read() as tx:
         head = refs.get(tx, ctx.project, refs.env_ref(request.environment))
         held = environments.view(tx, ctx.project, request.environment).entries if head else {}

@@ -194,10 +194,7 @@ def _of_view(lineage: ColumnLineage, row: VersionRow) -> Columns:
 
     found: dict[str, tuple[Made, ...]] = {column: (of(column, "copy"),) for column in manifest["entity"]}
     for feature in manifest["features"]:
-        made = [of(column, feature["function"]) for column in _read(feature)]
-        filtering = "count" if feature["function"] == "count" else "combine"
-        made += [of(column, filtering) for column in _read(feature.get("where"))]
-        found[feature["name"]] = tuple(made)
+        found[feature["name"]] = tuple(of(column, operator) for column, operator in _read_of(feature))
     return found
 
 
@@ -206,9 +203,22 @@ def _pinned(read: Mapping[str, Any]) -> str:
     return Version("view", read["name"], {key: said for key, said in read.items() if key != "name"}).id
 
 
+def _read_of(feature: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The columns that a feature reads and what it does with each: its own, its filter's, those of a ratio's parts."""
+    filtering = "count" if feature["function"] == "count" else "combine"
+    read = [(column, feature["function"]) for column in _read(feature)]
+    read += [(column, filtering) for column in _read(feature.get("where"))]
+    return read + [one for part in feature.get("parts", ()) for one in _read_of(part)]
+
+
 def _read(part: Mapping[str, Any] | None) -> list[str]:
-    """The columns that a feature, or its filter, reads: one, or those of its expression."""
-    if not part or not part["column"]:
+    """The columns that a feature's column or its filter reads: one, those of an expression, of all joined filters."""
+    if not part:
+        return []
+    joined = part.get("all") or part.get("any")
+    if joined:
+        return [column for one in joined for column in _read(one)]
+    if not part["column"]:
         return []
     computed = part.get("expression")
     return list(computed["columns"]) if computed else [part["column"]]

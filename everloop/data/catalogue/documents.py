@@ -70,31 +70,50 @@ def documents(tx: Tx, project: str) -> list[Document]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What people and code say of an asset; a person's word stands before the code's."""
+
+    owner: str
+    description: str
+    labels: tuple[str, ...]
+    columns: Mapping[str, str]
+    """Column -> its description."""
+
+
+def said_of(found: Iterable[Annotation]) -> Said:
+    """The words among what is said of one asset."""
+    rows = sorted((one for one in found if one.state not in _HIDDEN), key=_people_last)
+    texts = {one.part: one.value for one in rows if one.field == "description"}
+    owners = [one.value for one in rows if one.field == "owner" and not one.part]
+    labels = tuple(sorted(one.value for one in rows if one.field == "label"))
+    return Said(owners[-1] if owners else "", texts.pop("", ""), labels, texts)
+
+
 def _document(row: VersionRow, definition: VersionRow | None, said: Iterable[Annotation]) -> Document:
-    words: dict[str, list[Annotation]] = {}
-    for one in said:
-        words.setdefault(one.field, []).append(one)
+    found = list(said)
+    words = said_of(found)
     tags: dict[str, set[str]] = {}
     declared = row.manifest.get("tags", {})
     for column, tag in declared.items() if isinstance(declared, Mapping) else ():
         tags.setdefault(column, set()).add(tag)
-    for one in words.get("tag", ()):
-        tags.setdefault(one.part, set()).add(one.value)
-    texts = {one.part: one.value for one in sorted(words.get("description", ()), key=_people_last)}
-    owners = {one.part: one.value for one in sorted(words.get("owner", ()), key=_people_last)}
+    for one in found:
+        if one.field == "tag":
+            tags.setdefault(one.part, set()).add(one.value)
     types = {name: kind for name, kind, *_ in row.manifest.get("schema_fields", ())}
-    names = dict.fromkeys([*names_of(row), *(name for name in (*tags, *texts) if name)])
+    names = dict.fromkeys([*names_of(row), *(name for name in (*tags, *words.columns) if name)])
     columns = (
-        Column(name, str(types.get(name, "")), texts.get(name, ""), tuple(sorted(tags.get(name, ())))) for name in names
+        Column(name, str(types.get(name, "")), words.columns.get(name, ""), tuple(sorted(tags.get(name, ()))))
+        for name in names
     )
     return Document(
         row.kind,
         row.name,
         row.number,
         row.at,
-        owners.get("", "") or str(row.manifest.get("owner", "")),
-        texts.get("", ""),
-        tuple(sorted(one.value for one in words.get("label", ()))),
+        words.owner or str(row.manifest.get("owner", "")),
+        words.description,
+        words.labels,
         tuple(columns),
         " ".join(_words((definition or row).manifest)),
     )

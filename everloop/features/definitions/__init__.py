@@ -34,3 +34,4 @@ from everloop.features.definitions.services import FeatureServiceDef as FeatureS
 from everloop.features.definitions.views import FeatureViewDef as FeatureViewDef
 from everloop.features.definitions.views import Timed as Timed
 from everloop.features.definitions.views import by_dataset as by_dataset
+from everloop.features.definitions.words import words_of as words_of

@@ -1,7 +1,7 @@
 """One feature: an aggregation of a column, and every number that changes its answer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from everloop.core.clock import DAY, HOUR, MINUTE, Micros, parse_duration
@@ -63,7 +63,8 @@ class Feature:
     """Edges of a `histogram`, ascending, times 10 to the scale."""
     parts: "tuple[Feature, ...]" = ()
     """Numerator and denominator of a `ratio`."""
-    description: str = ""
+    description: str = field(default="", compare=False)
+    """No part of its definition: the catalogue shows it, as what is said of the view's column."""
     expression: Node | None = None
     """What `column` names where it is no column of the source but computed from its columns, row by row."""
 
@@ -152,7 +153,6 @@ class Feature:
             "quantile": self.quantile,
             "edges": list(self.edges),
             "parts": [p.manifest() for p in self.parts],
-            "description": self.description,
             "expression": None if self.expression is None else written(self.expression),
         }
         return fixed | {name: value for name, value in more.items() if value}
@@ -173,7 +173,7 @@ class Feature:
             manifest.get("quantile", ""),
             tuple(manifest.get("edges", ())),
             tuple(cls.from_manifest(p) for p in manifest.get("parts", ())),
-            manifest.get("description", ""),
+            "",
             None if tree is None else read(tree),
         )
         if feature.hop != manifest["hop"]:

@@ -55,8 +55,6 @@ class FeatureViewDef:
     known_time: str = ""
     key: tuple[str, ...] = ()
     slack: Micros = DAY
-    description: str = ""
-    owner: str = ""
     reads: "tuple[FeatureViewDef, ...]" = ()
 
     def __post_init__(self) -> None:
@@ -158,7 +156,6 @@ class FeatureViewDef:
             "key": list(self.key),
             "slack": self.slack,
             "features": [f.manifest() for f in self.features],
-            **{name: said for name in ("description", "owner") if (said := getattr(self, name))},
             **({"reads": [{"name": view.name, **view.manifest()} for view in self.reads]} if self.reads else {}),
         }
 
@@ -174,8 +171,6 @@ class FeatureViewDef:
             manifest["known_time"],
             tuple(manifest["key"]),
             manifest["slack"],
-            manifest.get("description", ""),
-            manifest.get("owner", ""),
             tuple(cls.from_manifest(one["name"], one) for one in manifest.get("reads", ())),
         )
 

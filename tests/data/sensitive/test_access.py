@@ -1,5 +1,7 @@
 """Who sees values of tagged columns: rows, profiles, differences, drafts, features; carried along lineage."""
 
+from functools import partial
+
 import polars as pl
 import pytest
 
@@ -17,6 +19,9 @@ from everloop.data.contracts.judging import check_version
 from everloop.data.definitions import Contract
 from everloop.data.sensitive.masking import need_file
 from everloop.data.sensitive.tags import tags_in, tags_of
+from everloop.features import definitions as el
+from everloop.features.definitions import FeatureViewDef
+from everloop.features.expressions import author
 
 PEOPLE = pl.DataFrame({"id": [1, 2], "email": ["ada@example.org", "bob@example.org"], "age": [36, 41]})
 PERSONAL = {"email": "personal", "age": "personal"}
@@ -183,6 +188,44 @@ def test_a_feature_of_a_feature_carries_its_tags(context, people):
     reads = [{"name": "load", **below}]
     view = record(context, "view", "trend", {"source": "people", "entity": ["id"], "features": read, "reads": reads})
     assert tags(context, view) == {"most": {"personal"}, "old": {"personal"}}
+
+
+def test_whatever_a_feature_reads_gives_it_its_tags(context, people):
+    """Of every function, of joined filters, of expressions, of both parts of a ratio."""
+    young, known = ("age", "<", 18), ("email", "!=", "")
+    count, said = el.count(over="1h"), {"over": "1h", "where": [young, el.any_of(known, ("id", ">", 3))]}
+    features = {
+        "joined": el.count(**said, name="joined"),
+        "nested": el.sum(
+            "id", over="1h", where=el.any_of(("id", ">", 1), el.all_of(("id", "<", 9), known)), name="nested"
+        ),
+        "computed": el.sum(author.col("id") + author.col("age"), over="1h", name="computed"),
+        "condition": el.count(over="1h", where=author.col("age") > 18, name="condition"),
+        "above": el.ratio(el.sum("age", over="1h"), count, name="above"),
+        "below": el.ratio(count, el.count(**said, name="part"), name="below"),
+        **{name: function("age", name=name) for name, function in READING.items()},
+    }
+    view = FeatureViewDef("load", "people", "id", [*features.values(), count], event_time="at")
+    made = record(context, "view", "load", view.manifest())
+    assert tags(context, made) == {name: {"personal"} for name in features}
+
+
+READING = {
+    "sum": partial(el.sum, over="1h"),
+    "mean": partial(el.mean, over="1h"),
+    "variance": partial(el.variance, over="1h"),
+    "stddev": partial(el.stddev, over="1h"),
+    "min": partial(el.min, over="1h"),
+    "max": partial(el.max, over="1h"),
+    "first": el.first,
+    "last": el.last,
+    "last_k": partial(el.last_k, k=2),
+    "top_k": partial(el.top_k, k=2, over="1h"),
+    "distinct": partial(el.distinct, over="1h"),
+    "histogram": partial(el.histogram, edges=[1], over="1h"),
+    "quantile": partial(el.quantile, q=0.5, over="1h"),
+}
+"""Every function of one column."""
 
 
 def test_failing_rows_are_written_down_masked_by_tags_that_came_later_too(context):

@@ -25,7 +25,7 @@ from everloop.core.clock import DAY, HOUR
 from everloop.core.settings import Settings
 from everloop.core.version import Version
 from everloop.data.definitions import Files, SourceDef
-from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, count, mean
+from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, any_of, count, last, last_k, mean, ratio
 from everloop.serving import log
 from everloop.serving.columns import Layout, Output, pack_answer
 from everloop.serving.definitions import Canary, EndpointDef, Guardrails
@@ -210,6 +210,13 @@ def _definitions(world, data):
     source, rows = data
     dataset = Version("dataset", "flights", {"function": "shop:flights", "upstream": {}, "event_time": "at"})
     view = FeatureViewDef("origin_load", "flights", ("origin",), (count(over="1h"), mean("distance", over="7d")), "at")
+    calm = any_of(("note", "==", "calm"), ("note", "==", ATTACK))
+    listed = (
+        last_k("distance", 2),
+        last("note", kind="text"),
+        ratio(count(over="1d", where=calm), count(over="1d"), name="calm"),
+    )
+    notes = FeatureViewDef("origin_notes", "flights", ("origin",), listed, "at")
     service = FeatureServiceDef("delay_inputs", (view,), request=("distance",))
     seen = Version("view", view.name, view.manifest())
     served = Version("service", service.name, service.manifest({view.name: seen.id}), (("view", seen.id),))
@@ -241,7 +248,8 @@ def _definitions(world, data):
     monitor = MonitorDef("delay", "delay", window="1d")
     gate = Version("check", check.name, check.manifest())
     shown = Version("endpoint", endpoint.name, endpoint.manifest())
-    made = [dataset, seen, served, code, gate, shown, monitor.version(), source.version()]
+    told = Version("view", notes.name, notes.manifest())
+    made = [dataset, seen, told, served, code, gate, shown, monitor.version(), source.version()]
     world.put(*made, frame, *models)
     entries = {version.key: version.id for version in made} | {"model/delay": models[0].id}
     return entries, [model.id for model in models]

@@ -34,6 +34,7 @@ def addresses(world):
         "/shop/features?e.origin=EWR",
         "/shop/features/origin_load",
         "/shop/features/origin_load?e.origin=EWR",
+        "/shop/features/origin_notes?e.origin=EWR",
         "/shop/lineage/model/delay@1",
         "/shop/versions/code/shop",
         "/shop/versions/data/flights",

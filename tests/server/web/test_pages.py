@@ -115,6 +115,13 @@ def test_values_of_tagged_columns_are_for_those_who_may_read_the_tag(http):
     assert ">N7<" in http("ada").get("/shop/data/flights").text  # a steward
 
 
+def test_a_views_page_says_what_each_feature_is(http):
+    page = http("ada").get("/shop/features/origin_notes?e.origin=EWR").text
+    assert "newest 2 of distance" in page
+    assert "(count over 24 h, where note == calm or note == &lt;" in page
+    assert http("ada").get("/shop/features").text.count("newest 2 of distance") == 1
+
+
 def test_the_search_box_finds_and_escapes(http):
     client = http("eve")
     assert 'action="/shop/search"' in client.get("/shop").text

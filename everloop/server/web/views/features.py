@@ -10,8 +10,6 @@ from everloop.catalog.operating import alarms
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.server.web.visit import Visit
 
-_HOUR = 3_600_000_000
-
 
 def index(visit: Visit) -> Response:
     """Views and services of an environment; with `?service=`, the values of one entity."""
@@ -20,7 +18,7 @@ def index(visit: Visit) -> Response:
     views = visit.ask("features.list", environment=environment).views
     with visit.ctx.read() as tx:
         services = {key.partition("/")[2]: i for key, i in held.entries.items() if key.startswith("service/")}
-        manifests = versions.manifests(tx, visit.ctx.project, {*services.values(), *(v.version for v in views)})
+        manifests = versions.manifests(tx, visit.ctx.project, set(services.values()))
     service = visit.query("service") or next(iter(sorted(services)), "")
     entities = list(manifests.get(services.get(service, ""), {}).get("entities", []))
     asked = {name: visit.query(f"e.{name}") for name in entities}
@@ -32,7 +30,6 @@ def index(visit: Visit) -> Response:
         environment=environment,
         environments=[e.name for e in visit.ask("environments.list").environments],
         views=views,
-        definitions={v.name: _definitions(manifests.get(v.version, {})) for v in views},
         services={name: manifests.get(identity, {}) for name, identity in sorted(services.items())},
         service=service,
         entities=entities,
@@ -56,11 +53,11 @@ def show(visit: Visit) -> Response:
         here="/features",
         environment=environment,
         view=view,
-        words=_definitions({"features": [feature.definition for feature in view.features]}),
         seen=_seen(visit, endpoints, view.name),
         parities=sorted(parities, key=lambda p: -p.until),
         asked=asked,
         values={} if values is None else {f.output: values.values[0].get(f.output) for f in view.features},
+        masked=[] if values is None else values.masked,
         problem=problem,
     )
 
@@ -101,27 +98,3 @@ def _values(visit: Visit, environment: str, asked: dict[str, str], **of: str) ->
         return visit.ask("features.get", environment=environment, entities=[asked], **of), None
     except EverloopError as error:
         return None, error
-
-
-def _definitions(manifest: Any) -> list[str]:
-    """The features of a view in words: `mean of dep_delay over 3 h`."""
-    listed = []
-    for feature in manifest.get("features", []):
-        of = f" of {feature['column']}" if feature.get("column") else ""
-        when = feature.get("where") or {}
-        only = f" where {when['column']} {when['op']} {when['value']}" if when else ""
-        listed.append(f"{feature.get('function', '?')}{of}{_length(feature.get('window'))}{only}")
-    return listed
-
-
-def _length(micros: Any) -> str:
-    if not isinstance(micros, int) or micros <= 0:
-        return ""
-    hours = micros / _HOUR
-    return (
-        f" over {hours / 24:g} d"
-        if hours >= 48
-        else f" over {hours:g} h"
-        if hours >= 1
-        else f" over {hours * 60:g} min"
-    )
