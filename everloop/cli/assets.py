@@ -25,6 +25,10 @@ from everloop.workspace.work.executors import executor_of
 from everloop.workspace.work.reproducing import mirror_wheels, reproduce_version
 
 Sandbox = Annotated[str, typer.Option("--on", help="The sandbox to build on; by default your own.")]
+Cluster = Annotated[
+    str,
+    typer.Option("--ray", envvar=FLOWS_RAY, help="host:port of a Ray cluster for the steps; token: RAY_AUTH_TOKEN."),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,12 +47,7 @@ def run(
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Run also what is unchanged.")] = False,
     message: Annotated[str, typer.Option("--message", "-m")] = "",
-    ray: Annotated[
-        str,
-        typer.Option(
-            "--ray", envvar=FLOWS_RAY, help="host:port of a Ray cluster for the steps; token: RAY_AUTH_TOKEN."
-        ),
-    ] = "",
+    ray: Cluster = "",
 ) -> None:
     """Capture, build and train in a sandbox. What is unchanged is not run again."""
     with opened() as (workspace, uri):

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from everloop.cli.assets import opened
+from everloop.cli.assets import Cluster, opened
 from everloop.cli.output import output
 from everloop.cli.session import session
 from everloop.flows.bisect.operations import SEEDS, Question
@@ -29,6 +29,7 @@ def bisect(
     max_runs: Annotated[int | None, typer.Option("--max-runs", help="Stop after so many executed steps.")] = None,
     max_seconds: Annotated[float | None, typer.Option("--max-seconds", help="Stop after so many seconds.")] = None,
     inside: Annotated[bool, typer.Option(help="Narrow inside the factor that lost most.")] = True,
+    ray: Cluster = "",
 ) -> None:
     """What a metric lost by: factors of two versions swapped, run again, their shares with intervals."""
     # what was run is cached: a stopped bisection goes on when it is asked again
@@ -46,6 +47,8 @@ def bisect(
             Question(good=good, bad=bad, metric=metric, seeds=seeds),
             budget=Budget(max_runs, max_seconds),
             inside=inside,
+            root=session.root,
+            cluster=ray,
             told=shown.step,
         )
     output.show(answer, escape(answer.text) + f"\nkept as {answer.labels[answer.evidence]}")

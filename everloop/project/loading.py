@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from everloop.core.errors import DefinitionError, InvalidInput
-from everloop.flows.identity.importing import import_from_source
+from everloop.flows.identity.importing import import_from_source, of_project
 from everloop.project import Project
 
 
@@ -39,15 +39,29 @@ def load_project(root: Path, module: str) -> Project:
 
 
 def _prefer(root: Path, module: str) -> None:
-    """Put `root` first on the path, and forget a module of that name that came from another folder."""
+    """Put `root` first on the path, and forget modules of its names that came from another project's folder."""
     import_from_source(root)
     if sys.path[:1] != [str(root)]:
         sys.path[:] = [str(root), *(entry for entry in sys.path if entry != str(root))]
+    names = {one.stem for one in root.iterdir() if one.suffix == ".py" or one.is_dir()}
+    strange = {name for name in names if _elsewhere(name, root)}
     known = getattr(sys.modules.get(module), "__file__", None)
     if known is not None and not Path(known).resolve().is_relative_to(root):
-        for name in [name for name in sys.modules if name == module or name.startswith(f"{module}.")]:
+        strange.add(module)
+    if strange:
+        for name in [name for name in sys.modules if any(name == one or name.startswith(f"{one}.") for one in strange)]:
             del sys.modules[name]
         importlib.invalidate_caches()
+
+
+def _elsewhere(name: str, root: Path) -> bool:
+    """Whether a module of this name is loaded that belongs to another project."""
+    module = sys.modules.get(name)
+    file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+    if not isinstance(file, str):
+        return False
+    place = Path(file).resolve()
+    return not place.is_relative_to(root) and of_project(str(place))
 
 
 def _blame(error: Exception, root: Path, module: str) -> str:

@@ -2,36 +2,41 @@
 
 import importlib
 import sys
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from everloop.catalog import versions
 from everloop.catalog.context import Context
 from everloop.catalog.operation import invoke
+from everloop.core.errors import InvalidInput
 from everloop.core.ids import short
+from everloop.core.ports import Executor
 from everloop.flows.bisect import answer, operations
 from everloop.flows.bisect.game import Attribution, attribute
+from everloop.flows.bisect.history import Place
 from everloop.flows.bisect.inside import narrowed
 from everloop.flows.bisect.narrow import Narrowed
 from everloop.flows.bisect.operations import Question, RecordAnswer, Recorded
 from everloop.flows.bisect.running import Budget, Loaded, Runs
 from everloop.flows.bisect.settings import Sides, sides
 from everloop.flows.engine import Origin
-from everloop.flows.executors.process import ProcessExecutor
-from everloop.flows.identity import Runtime, runtime
+from everloop.flows.executors.forked import ForkedExecutor
+from everloop.flows.identity import Runtime
 from everloop.flows.reproducing import environment
+from everloop.project import Project
 from everloop.project.loading import load_project
+from everloop.workspace.build import data_files
 from everloop.workspace.code import written
 from everloop.workspace.codecs import CODECS
 from everloop.workspace.flows.computing import profiles_for
-from everloop.workspace.work.executors import ByKind
-from everloop.workspace.work.reproducing import module_of
+from everloop.workspace.work.executors import executor_of
+from everloop.workspace.work.reproducing import interpreter, module_of
 
 Told = Callable[[str], None]
 
 
-class Elsewhere(ProcessExecutor):
+class Elsewhere(ForkedExecutor):
     """Runs every step in another environment, and knows what that environment holds."""
 
     def __init__(self, python: str) -> None:
@@ -45,19 +50,31 @@ class Elsewhere(ProcessExecutor):
 
 
 def bisect(
-    ctx: Context, asked: Question, *, budget: Budget | None = None, inside: bool = True, told: Told = lambda _text: None
+    ctx: Context,
+    asked: Question,
+    *,
+    budget: Budget | None = None,
+    inside: bool = True,
+    root: Path | None = None,
+    cluster: str = "",
+    told: Told = lambda _text: None,
 ) -> Recorded:
     """Run every mixture of two versions, put the change of the metric down to factors, and keep that as evidence.
 
     What was run is cached: after a stop, or a spent budget (`Conflict`), asking again goes on. `inside` narrows the
-    largest factor that is not noise. Raises what `settings.sides` raises.
+    largest factor that is not noise; `root` is the project's folder, whose git history code is narrowed by. `cluster`
+    is the Ray cluster that runs what runs in the environment of this process. Raises what `settings.sides` raises.
     """
     found = sides(ctx, asked.good, asked.bad)
     operations.plan_of(ctx, asked, found)
-    runs = Runs(ctx, found.step, asked.metric, _loader(ctx, found), codecs=CODECS, budget=budget)
+    loader = _loader(ctx, found, cluster)
+    runs = Runs(ctx, found.step, asked.metric, loader, codecs=CODECS, budget=budget)
+    narrow: dict[str, Narrowed] = {}
     try:
         attribution = _attributed(found, runs, asked.seeds, told)
-        narrow = _narrowed(ctx, found, attribution, runs, told) if inside and attribution.state == "explained" else {}
+        if inside and attribution.state == "explained":
+            place = Place(root, tuple(sorted(loader.leave_out))) if root is not None else None
+            narrow = _narrowed(ctx, found, attribution, runs, place=place, told=told)
     finally:
         runs.close()
     with ctx.read() as tx:
@@ -81,54 +98,63 @@ def _attributed(found: Sides, runs: Runs, seeds: int, told: Told) -> Attribution
     return attribute(values, found.players)
 
 
-def _narrowed(ctx: Context, found: Sides, attribution: Attribution, runs: Runs, told: Told) -> dict[str, Narrowed]:
+def _narrowed(
+    ctx: Context, found: Sides, attribution: Attribution, runs: Runs, *, place: Place | None, told: Told
+) -> dict[str, Narrowed]:
     guilty = next((one for one in attribution.contributions if not one.noise and len(one.factors) == 1), None)
     if guilty is None:
         return {}
     factor = guilty.factors[0]
     told(f"narrowing inside {factor}")
     total = guilty.swapped_in.mean if guilty.swapped_in is not None else guilty.value.mean
-    inside = narrowed(ctx, found, factor, runs, total) if total else None
-    return {factor: inside} if inside is not None else {}
+    return narrowed(ctx, found, factor, runs, total, place=place) if total else {}
 
 
-@dataclass(frozen=True, slots=True)
-class _Environments:
-    """Which interpreter has which recorded environment."""
+@dataclass
+class _Loader:
+    """Loads the code of one side in the environment of another."""
 
     ctx: Context
-    needed: Collection[str] | None
+    module: str
+    sides: Sides
+    cluster: str
+    leave_out: set[str] = field(default_factory=set)
+    """Globs of what the sources of the projects read: data, no code."""
 
-    def python(self, identity: str) -> str:
-        with self.ctx.read() as tx:
-            recorded = versions.get(tx, self.ctx.project, identity).manifest
-        packages = recorded["packages"]
-        names = [n for n in (self.needed if self.needed is not None else packages) if n in packages]
-        wanted = {name: f"{packages[name]['version']} {packages[name]['digest']}" for name in names}
-        if not environment.differs(wanted, runtime(), recorded["python"]):
-            return sys.executable
-        lock = environment.lock_of(names, recorded)
-        return str(environment.rebuild(self.ctx.home, recorded["python"], lock))
-
-
-def _loader(ctx: Context, found: Sides) -> Callable[[str, str], Loaded]:
-    with ctx.read() as tx:
-        module = module_of(tx, ctx.project, found.step)
-    environments = _Environments(ctx, found.needed)
-
-    def load(code: str, identity: str) -> Loaded:
+    def __call__(self, code: str, identity: str) -> Loaded:
+        ctx = self.ctx
         with ctx.read() as tx:
             row = versions.get(tx, ctx.project, code)
+            recorded = versions.get(tx, ctx.project, identity).manifest
         folder = written(ctx, row.manifest, ctx.home / "code" / short(code))
         _forget(ctx.home / "code")
-        project = load_project(folder, module)
-        assets = project.assets()
-        python = environments.python(identity)
-        executor = ByKind(assets, ctx.store) if python == sys.executable else Elsewhere(python)
-        held = profiles_for(ctx, project.profiles)
-        return Loaded(assets, Origin(folder, module, row.name), executor, held)
+        project = load_project(folder, self.module)
+        self.leave_out.update(data_files(project))
+        origin = Origin(folder, self.module, row.name)
+        packages = recorded["packages"]
+        needed = self.sides.needed if self.sides.needed is not None else packages
+        wanted = {one: f"{packages[one]['version']} {packages[one]['digest']}" for one in needed if one in packages}
+        executor = self._executor(project, origin, interpreter(ctx, wanted, recorded, exact=True))
+        return Loaded(project.assets(), origin, executor, profiles_for(ctx, project.profiles))
 
-    return load
+    def _executor(self, project: Project, origin: Origin, python: str) -> Executor:
+        """Where mixtures run. Two environments have the same threads and hash seed: each step has its own process."""
+        if python != sys.executable:
+            return Elsewhere(python)
+        if "environment" in self.sides.players:
+            return ForkedExecutor()
+        return executor_of(self.ctx, project, origin, self.cluster)
+
+
+def _loader(ctx: Context, found: Sides, cluster: str) -> _Loader:
+    with ctx.read() as tx:
+        module = module_of(tx, ctx.project, found.step)
+    if "environment" in found.players and cluster:
+        raise InvalidInput(
+            "the environment is one of the factors, and the nodes of a cluster have one",
+            hint="bisect without a cluster",
+        )
+    return _Loader(ctx, module, found, cluster)
 
 
 def _forget(folder: Path) -> None:

@@ -110,7 +110,7 @@ def build(
             flow=request.flow,
             environment=request.environment,
             profiles=profiles_for(ctx, project.profiles),
-            request=to_json(replace(request, given=given), origin, code.version.id),
+            request=to_json(replace(request, given=given), origin, code),
         ),
         progress=progress,
         said=said,
@@ -122,7 +122,7 @@ def build(
     return Built(request.environment, snapshot, captured, results, contracts)
 
 
-def to_json(request: Request, origin: Origin, code: str) -> dict[str, Any]:
+def to_json(request: Request, origin: Origin, code: Tree) -> dict[str, Any]:
     """What another process needs to go on with a build."""
     return {
         "environment": request.environment,
@@ -133,7 +133,8 @@ def to_json(request: Request, origin: Origin, code: str) -> dict[str, Any]:
         "message": request.message,
         "given": dict(request.given),
         "module": origin.module,
-        "code": code,
+        "code": code.version.id,
+        "commit": code.commit,
     }
 
 
@@ -183,12 +184,16 @@ def code_of(origin: Origin) -> Callable[[Callable[..., Any]], str]:
 
 
 def code_tree(ctx: Context, project: Project, origin: Origin) -> Tree:
-    """The project's files without those that its sources read: they are versioned as data."""
+    """The project's files without those that its sources read."""
+    return project_tree(origin.root, ctx.store, origin.name, data_files(project))
+
+
+def data_files(project: Project) -> list[str]:
+    """Globs of the files that the sources of a project read: they are versioned as data, and are no code."""
     tables = project.tables.values()
     origins = [t.origin for t in tables if isinstance(t, SourceDef)]
     patterns = [one.pattern for one in origins if isinstance(one, Files)]
-    patterns += [pattern for one in origins if isinstance(one, Folder) for pattern in one.globs()]
-    return project_tree(origin.root, ctx.store, origin.name, patterns)
+    return patterns + [pattern for one in origins if isinstance(one, Folder) for pattern in one.globs()]
 
 
 def _ensure_sandbox(ctx: Context, request: Request) -> None:

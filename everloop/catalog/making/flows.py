@@ -119,6 +119,13 @@ def recent(tx: Tx, project: str, *, states: Collection[str] = (), limit: int = 5
     return [_flow(row) for row in tx.execute(query.order_by(flows.c.created.desc(), flows.c.id).limit(limit))]
 
 
+def asked(tx: Tx, project: str, word: str, limit: int = 100) -> list[Mapping[str, Any]]:
+    """Requests of runs in which a word stands, newest first: who asked for a code version, and of which commit."""
+    query = select(flows.c.request).where(flows.c.project == project, flows.c.request.contains(word, autoescape=True))
+    rows = tx.execute(query.order_by(flows.c.created.desc(), flows.c.id).limit(limit)).scalars()
+    return [json.loads(text) for text in rows]
+
+
 def hold(tx: Tx, project: str, flow: Flow, *, now: Micros) -> None:
     """Be sure that this driver still has the run, and say that it lives. First in every transaction of a driver.
 

@@ -4,7 +4,8 @@ Every mixture is a real version: a table whose parts in some ranges of the key a
 with some of the other side's packages, a code version with some of its files. So it runs, and is cached, as any other.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any
@@ -13,12 +14,10 @@ from everloop.catalog import versions
 from everloop.catalog.context import Context
 from everloop.core.ids import short
 from everloop.core.version import Version
+from everloop.flows.bisect.history import NAME, Commits, Place, between, put_new
 from everloop.flows.bisect.narrow import Narrowed, narrow
 from everloop.flows.bisect.running import Runs
 from everloop.flows.bisect.settings import Setting, Sides
-
-NAME = "bisect"
-"""Of the versions that are made here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +28,38 @@ class _Inside:
     with_: Any
 
 
-def narrowed(ctx: Context, sides: Sides, factor: str, runs: Runs, total: float) -> Narrowed | None:
-    """Find what of a factor makes its difference `total`; None when it has no inside that can be swapped apart."""
+def narrowed(
+    ctx: Context, sides: Sides, factor: str, runs: Runs, total: float, *, place: Place | None = None
+) -> dict[str, Narrowed]:
+    """Find what of a factor makes its difference `total`, by the place where it was looked for.
+
+    Nothing for a factor that has no inside that can be swapped apart. Code is narrowed to a commit, and in that to
+    files, where both sides were built in the git history at `place`; else to a build, or to files.
+    """
     if factor == "code":
-        history = _builds(ctx, sides)
-        if len(history) > 2:  # each build between the two is one step; a range of them is what came in between
-            return _along(sides, history, runs, total)
+        with between(ctx, sides, place) if place is not None else nullcontext(None) as commits:
+            if commits is not None:
+                return _committed(ctx, sides, commits, runs, total)
+        builds = _builds(ctx, sides)
+        if len(builds) > 2:  # each build between the two is one step; a range of them is what came in between
+            return {"code": _along(sides, [label for label, _ in builds[1:]], lambda n: builds[n][1], runs, total)}
+    found = _within(ctx, sides, factor, runs, total)
+    return {factor: found} if found is not None else {}
+
+
+def _committed(ctx: Context, sides: Sides, commits: Commits, runs: Runs, total: float) -> dict[str, Narrowed]:
+    found = {"code": _along(sides, commits.labels, commits.code, runs, total)}
+    (one, *more), place = found["code"].items, commits.labels.index(found["code"].items[0])
+    ends = commits.code(place), commits.code(place + 1)
+    effect = found["code"].effect
+    if more or effect is None or ends[0] is None or ends[1] is None:
+        return found
+    alone = replace(sides, good=replace(sides.good, code=ends[0]), bad=replace(sides.bad, code=ends[1]))
+    files = _within(ctx, alone, "code", runs, effect.mean) if effect.mean else None
+    return found | ({" ".join(one.split()[:2]): files} if files is not None and len(files.probes) > 1 else {})
+
+
+def _within(ctx: Context, sides: Sides, factor: str, runs: Runs, total: float) -> Narrowed | None:
     inside = _INSIDES[factor](ctx, sides)
     if not inside.items:
         return None
@@ -46,13 +71,20 @@ def narrowed(ctx: Context, sides: Sides, factor: str, runs: Runs, total: float) 
     return narrow(inside.items, measure, total)
 
 
-def _along(sides: Sides, history: Sequence[tuple[str, str]], runs: Runs, total: float) -> Narrowed:
-    """The build with which the metric changed: what a range of builds did is the difference of its two ends."""
-    labels, place = [label for label, _ in history[1:]], {label: n for n, (label, _) in enumerate(history)}
+def _along(
+    sides: Sides, labels: Sequence[str], code: Callable[[int], str | None], runs: Runs, total: float
+) -> Narrowed:
+    """The step with which the metric changed: what a range of steps did is the difference of its two ends.
+
+    `code` gives the code version after so many steps.
+    """
+    place = {label: n for n, label in enumerate(labels)}
 
     def measure(items: Sequence[str], seed: int) -> float | None:
-        ends = (history[place[items[-1]]][1], history[place[items[0]] - 1][1])
-        after, before = (runs(replace(sides.good, code=code), seed + 1) for code in ends)
+        ends = [code(place[items[-1]] + 1), code(place[items[0]])]
+        if None in ends:
+            return None
+        after, before = (runs(replace(sides.good, code=str(one)), seed + 1) for one in ends)
         return None if after is None or before is None else after - before
 
     return narrow(labels, measure, total)
@@ -100,7 +132,7 @@ def _environment(ctx: Context, sides: Sides) -> _Inside:
         kept = {name: one for name, one in ours.items() if name not in items}
         mixed = {**kept, **{name: theirs[name] for name in items if name in theirs}}
         made = Version("runtime", NAME, {**good, "packages": mixed})
-        return replace(sides.good, environment=_put(ctx, made))
+        return replace(sides.good, environment=put_new(ctx, made))
 
     return _Inside(tuple(relevant), swapped)
 
@@ -142,7 +174,7 @@ def _tables(ctx: Context, sides: Sides, factor: str) -> _Inside:
                 one for n, (ours, theirs, _) in enumerate(groups[key]) for one in (theirs if n in wanted else ours)
             ]
             whole = {**manifests[key], "parts": parts, "rows": sum(part["rows"] for part in parts)}
-            chosen[key] = _put(ctx, Version("data", f"{NAME}.{key.partition('/')[2]}", whole))
+            chosen[key] = put_new(ctx, Version("data", f"{NAME}.{key.partition('/')[2]}", whole))
         return replace(sides.good, data=chosen) if factor == "data" else replace(sides.good, evaluation=chosen)
 
     return _Inside(tuple(found), swapped)
@@ -155,7 +187,7 @@ def _code(ctx: Context, sides: Sides) -> _Inside:
     def swapped(items: Sequence[str]) -> Setting:
         kept = {path: one for path, one in good.items() if path not in items}
         made = Version("code", NAME, {"files": {**kept, **{path: bad[path] for path in items if path in bad}}})
-        return replace(sides.good, code=_put(ctx, made))
+        return replace(sides.good, code=put_new(ctx, made))
 
     return _Inside(tuple(path for path in differ if path.endswith(".py")), swapped)
 
@@ -183,9 +215,3 @@ def _range(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -
 def _manifests(ctx: Context, *ids: str) -> list[Mapping[str, Any]]:
     with ctx.read() as tx:
         return [versions.get(tx, ctx.project, identity).manifest for identity in ids]
-
-
-def _put(ctx: Context, version: Version) -> str:
-    with ctx.write() as tx:
-        versions.put(tx, ctx.project, version, actor=ctx.actor.name, at=ctx.now())
-    return version.id

@@ -38,18 +38,19 @@ def import_from_source(root: Path) -> None:
     if not _roots:
         sys.path_hooks.insert(0, _finder)
     _roots.add(place)
-    for path in [path for path in sys.path_importer_cache if _ours(path)]:
+    for path in [path for path in sys.path_importer_cache if of_project(path)]:
         del sys.path_importer_cache[path]
     importlib.invalidate_caches()
 
 
 def _finder(path: str) -> FileFinder:
-    if not _ours(path) or not Path(path).is_dir():
+    if not of_project(path) or not Path(path).is_dir():
         raise ImportError(f"{path} is not of a project")
     return FileFinder(path, (ExtensionFileLoader, EXTENSION_SUFFIXES), (FromSource, SOURCE_SUFFIXES))
 
 
-def _ours(path: str) -> bool:
+def of_project(path: str) -> bool:
+    """Whether a file or folder lies below a project that was imported here, installed packages apart."""
     for root in _roots:
         if path == root or path.startswith(root + os.sep):
             return not _INSTALLED & set(Path(path).relative_to(root).parts)

@@ -56,7 +56,7 @@ class TreeReader:
         `leave_out` are globs, relative to the root, of files that are data: sources read and version those.
         """
         root = root.resolve()
-        inside_git = _in_git(root) and _git(root, "rev-parse", "--is-inside-work-tree").strip() == "true"
+        inside_git = _in_git(root) and git(root, "rev-parse", "--is-inside-work-tree").strip() == "true"
         files: dict[str, str] = {}
         for path in sorted(_tracked(root) if inside_git else _walked(root)):
             if any(fnmatchcase(path, pattern) for pattern in leave_out):
@@ -64,8 +64,8 @@ class TreeReader:
             identity = self._file(root, path)
             if identity is not None:
                 files[path] = identity
-        commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD").strip() if inside_git else ""
-        diff = _git(root, "diff", "--no-ext-diff", "HEAD", "--", ".")[:1_000_000] if commit else ""
+        commit = git(root, "rev-parse", "--verify", "--quiet", "HEAD").strip() if inside_git else ""
+        diff = git(root, "diff", "--no-ext-diff", "HEAD", "--", ".")[:1_000_000] if commit else ""
         return Tree(Version("code", name, {"files": files}), commit, diff)
 
     def _file(self, root: Path, path: str) -> str | None:
@@ -108,7 +108,7 @@ def _in_git(root: Path) -> bool:
 
 
 def _tracked(root: Path) -> list[str]:
-    listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ".")
+    listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ".")
     return [path for path in listed.split("\0") if path and not _hidden_state(path)]
 
 
@@ -125,8 +125,8 @@ def _walked(root: Path) -> Iterator[str]:
                 yield (Path(folder) / file).relative_to(root).as_posix()
 
 
-def _git(root: Path, *arguments: str) -> str:
-    """What git prints; empty when there is no git, no repository, or it fails."""
+def git(root: Path, *arguments: str) -> str:
+    """What git prints, asked of a folder; empty when there is no git, no repository, or it fails."""
     try:
         done = subprocess.run(  # noqa: S603 - fixed arguments; git is looked up on the path as everybody's is
             ["git", "-C", str(root), *arguments],  # noqa: S607 - see above

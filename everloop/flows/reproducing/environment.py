@@ -60,12 +60,22 @@ def lock_of(needed: Collection[str], recorded: Mapping[str, Any]) -> dict[str, s
     return dict(sorted(found.items()))
 
 
-def rebuild(home: Path, python: str, lock: Mapping[str, str], wheels: Path | None = None) -> Path:
+def rebuild(
+    home: Path,
+    python: str,
+    lock: Mapping[str, str],
+    wheels: Path | None = None,
+    *,
+    digests: Mapping[str, str] | None = None,
+) -> Path:
     """The Python of a virtual environment that holds `lock`, made below `home` once; `wheels` is a folder of them.
 
-    Raises `Unavailable` when `uv` is missing, or a package or Python of that version cannot be had.
+    `digests` are those that were recorded: a distribution that is installed here in those very files is linked from
+    here, so that neither network nor cache is needed for it. Raises `Unavailable` when `uv` is missing, or a package
+    or Python of that version cannot be had.
     """
-    key = short(manifest_id({"python": python, "lock": dict(lock), "everloop": str(_package())}))
+    known = dict(digests or {})
+    key = short(manifest_id({"python": python, "lock": dict(lock), "digests": known, "everloop": str(_package())}))
     folder = home / "environments" / key
     interpreter = folder / "bin" / "python"
     if interpreter.exists():
@@ -73,12 +83,15 @@ def rebuild(home: Path, python: str, lock: Mapping[str, str], wheels: Path | Non
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
     try:
-        base = sys.executable if python == sys.version.split()[0] else python
-        _uv("venv", "--quiet", "--python", base, "--clear", str(fresh))
-        names = fresh / "requirements.txt"
-        names.write_text("".join(f"{name}=={version}\n" for name, version in lock.items()))
-        given = ["--find-links", str(wheels)] if wheels else []
-        _install(fresh / "bin" / "python", [*given, "--requirement", str(names)])
+        same = python == sys.version.split()[0]
+        _uv("venv", "--quiet", "--python", sys.executable if same else python, "--clear", str(fresh))
+        there = _linked(fresh, lock, known) if same else frozenset[str]()
+        rest = {name: version for name, version in lock.items() if name not in there}
+        if rest:
+            names = fresh / "requirements.txt"
+            names.write_text("".join(f"{name}=={version}\n" for name, version in rest.items()))
+            given = ["--find-links", str(wheels)] if wheels else []
+            _install(fresh / "bin" / "python", [*given, "--requirement", str(names)])
         _link_ours(fresh)
         fresh.rename(folder)
     except FileExistsError:  # somebody else was faster, with the same packages
@@ -87,6 +100,47 @@ def rebuild(home: Path, python: str, lock: Mapping[str, str], wheels: Path | Non
         if fresh.exists():
             shutil.rmtree(fresh, ignore_errors=True)
     return interpreter
+
+
+def other_files(python: str, wanted: Mapping[str, str]) -> list[str]:
+    """Distributions of another interpreter that are not those of a record (`{name: version and digest}`)."""
+    known = seen_by(python, 1).distributions
+    held = {name: f"{one.version} {one.digest}" for name, one in known.items()}
+    return [name for name, one in wanted.items() if not name.startswith("import:") and held.get(name) != one]
+
+
+def _linked(folder: Path, lock: Mapping[str, str], digests: Mapping[str, str]) -> frozenset[str]:
+    """Link into a new environment what is installed here in the recorded files; the names of that."""
+    here, site, found = runtime().distributions, _site(folder), set[str]()
+    for name in lock:
+        one = here.get(name)
+        if one is not None and one.version == lock[name] and one.digest == digests.get(name) and _link(one, site):
+            found.add(name)
+    return frozenset(found)
+
+
+def _link(one: Distribution, site: Path) -> bool:
+    """Every file of a distribution by a hard link (a copy where there is none), compiled ones too.
+
+    False for one that is not installed file by file: it has a link to somewhere else, as editable ones do.
+    """
+    root, tag = one.folder.parent, sys.implementation.cache_tag
+    if (one.folder / "direct_url.json").is_file() or not (one.folder / "RECORD").is_file():
+        return False
+    for line in (one.folder / "RECORD").read_text(encoding="utf-8").splitlines():
+        path = Path(line.rpartition(",")[0].rpartition(",")[0].strip('"'))
+        if ".." in path.parts or path.is_absolute() or path.suffix == ".pyc" or not (root / path).is_file():
+            continue
+        for file in (path, path.parent / "__pycache__" / f"{path.stem}.{tag}.pyc"):
+            if (root / file).is_file():
+                (site / file).parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    (site / file).hardlink_to(root / file)
+                except FileExistsError:  # a file of two distributions: the first one's is taken, as it is here
+                    continue
+                except OSError:
+                    shutil.copy2(root / file, site / file)
+    return True
 
 
 @lru_cache(maxsize=16)
@@ -176,9 +230,17 @@ def _package() -> Path:
 
 def _link_ours(folder: Path) -> None:
     """Everloop itself is that of this process: it compares, and is a part of the recipe as far as it has a part."""
+    site, ours = _site(folder), runtime().distributions.get(_OURS)
+    (site / _OURS).symlink_to(_package(), target_is_directory=True)
+    if ours is not None:  # what it needs is known in there too
+        (site / ours.folder.name).symlink_to(ours.folder.resolve(), target_is_directory=True)
+
+
+def _site(folder: Path) -> Path:
+    """Where packages of a new environment are."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    sites = [*folder.glob("lib/python*/site-packages")] or [folder / "lib" / version / "site-packages"]
-    (sites[0] / "everloop").symlink_to(_package(), target_is_directory=True)
+    sites = [*folder.glob("lib/python*/site-packages")]
+    return sites[0] if sites else folder / "lib" / version / "site-packages"
 
 
 def _own(here: Runtime) -> tuple[str, ...]:

@@ -54,6 +54,7 @@ def perform(ctx: Context, payload: Mapping[str, Any], *, tracking_uri: str = "")
 def _go_on(ctx: Context, flow: Flow, tracking_uri: str) -> Built:
     asked = dict(flow.request)
     module, code = str(asked.pop("module")), str(asked.pop("code"))
+    asked.pop("commit", "")
     with ctx.read() as tx:
         row = versions.get(tx, ctx.project, code)
     folder = written(ctx, row.manifest, ctx.home / "code" / short(code))

@@ -10,11 +10,11 @@ from typing import Any
 
 from everloop.catalog import steps, versions
 from everloop.catalog.context import Context
-from everloop.catalog.making import recipes
+from everloop.catalog.making import flows, recipes
 from everloop.catalog.operation import invoke
 from everloop.checks import reproduced
 from everloop.checks.reproduced import RecordVerdict, VerdictView
-from everloop.core.errors import CorruptObject, InvalidInput, NotFound
+from everloop.core.errors import CorruptObject, InvalidInput, NotFound, Unavailable
 from everloop.core.ids import short
 from everloop.data.codec import part_paths, tables
 from everloop.data.content.logical import digest_batches
@@ -40,7 +40,12 @@ def reproduce_version(ctx: Context, spec: str, *, here: bool = False, now: Now |
         row = versions.find(tx, ctx.project, spec)
         made = steps.made(tx, ctx.project, [row.id]).get(row.id)
         module = module_of(tx, ctx.project, made.step if made else "")
-    python = sys.executable if here or made is None else _python(ctx, made)
+    python = sys.executable
+    if made is not None and not here:
+        with ctx.read() as tx:
+            recorded = versions.get(tx, ctx.project, made.runtime).manifest
+            needed = _needed(tx, ctx.project, made)
+        python = interpreter(ctx, needed, recorded)
     executor = ProcessExecutor(python)
     try:
         verdict = reproduce(
@@ -88,16 +93,26 @@ def mirror_wheels(ctx: Context, spec: str) -> tuple[str, int]:
     return wheels.mirror(ctx, environment.lock_of(needed, recorded))
 
 
-def _python(ctx: Context, made: steps.StepRow) -> str:
-    """This interpreter when it sees the recorded packages, else one of an environment made of them."""
-    with ctx.read() as tx:
-        recorded = versions.get(tx, ctx.project, made.runtime).manifest
-        needed = _needed(tx, ctx.project, made)
+def interpreter(ctx: Context, needed: Mapping[str, str], recorded: Mapping[str, Any], *, exact: bool = False) -> str:
+    """This interpreter when it sees the `needed` packages as `recorded`, else one of an environment made of them.
+
+    `needed` is `{name: version and digest}`, `recorded` a runtime's manifest. What cannot be had in the recorded files
+    comes in others of the same version, unless it must be `exact`: then `Unavailable` is raised.
+    """
     if not environment.differs(needed, runtime(), recorded["python"]):
         return sys.executable
     lock = environment.lock_of(needed, recorded)
+    here, packages = runtime().distributions, recorded["packages"]
+    digests = {name: packages[name]["digest"] if name in packages else here[name].digest for name in lock}
     with _kept(ctx, lock) as folder:
-        return str(environment.rebuild(ctx.home, recorded["python"], lock, folder))
+        python = str(environment.rebuild(ctx.home, recorded["python"], lock, folder, digests=digests))
+    other = environment.other_files(python, needed) if exact else []
+    if other:
+        raise Unavailable(
+            f"{', '.join(other)} can be had in other files only than were recorded, under the same version",
+            hint="keep wheels while they can be had: everloop reproduce VERSION --mirror",
+        )
+    return python
 
 
 @contextmanager
@@ -131,14 +146,16 @@ def other_rows(ctx: Context, manifest: Mapping[str, Any], placed: Mapping[str, s
 
 
 def module_of(tx: Any, project: str, step: str) -> str:
-    """The module that defines a step: its trainer's or dataset's function says it, or any trainer's."""
+    """The module that defines a step: its trainer's or dataset's function says it, else what was run last."""
     kind, _, name = step.partition("/")
     definition = {"model": "trainer", "data": "dataset"}.get(kind, "")
     known = versions.names(tx, project, definition) if definition else []
-    chosen = f"{definition}/{name}" if name in known else ""
-    if not chosen:
-        trainers = versions.names(tx, project, "trainer")
-        chosen = f"trainer/{trainers[0]}" if trainers else ""
-    if not chosen:
+    if name in known:
+        return str(versions.find(tx, project, f"{definition}/{name}").manifest["function"]).partition(":")[0]
+    asked = next((one for flow in flows.recent(tx, project) if (one := flow.request.get("module"))), "")
+    trainers = versions.names(tx, project, "trainer")
+    if trainers and not asked:
+        asked = str(versions.find(tx, project, f"trainer/{trainers[0]}").manifest["function"]).partition(":")[0]
+    if not asked:
         raise InvalidInput("nothing says which module defines this version", hint="build it with `everloop run` first")
-    return str(versions.find(tx, project, chosen).manifest["function"]).partition(":")[0]
+    return str(asked)

@@ -61,7 +61,7 @@ def test_it_is_found_inside_its_factor(context, tmp_path, what, factor, items):
         found = sides(context, good, bad)
         mixtures = Runs(context, found.step, "accuracy", world.load, codecs=CODECS)
         ends = [mixtures(side, 1) for side in (found.good, found.bad)]
-        inside = narrowed(context, found, factor, mixtures, ends[1] - ends[0])
+        inside = narrowed(context, found, factor, mixtures, ends[1] - ends[0])[factor]
     finally:
         world.close()
     assert (inside.items, inside.reason) == (items, "one item")
