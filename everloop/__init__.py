@@ -12,6 +12,7 @@ _HOMES = {
     "Project": "project",
     "Price": "flows.compute.profiles",
     "Retry": "flows.control",
+    "environment": "flows.control",
     "limits": "project.steps",
     "map": "flows.control",
     "Hyperband": "flows.search.definitions",

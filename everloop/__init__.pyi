@@ -42,6 +42,7 @@ from everloop.features.expressions import when as when
 from everloop.features.vectors.definitions import vector as vector
 from everloop.flows.compute.profiles import Price as Price
 from everloop.flows.control import Retry as Retry
+from everloop.flows.control import environment as environment
 from everloop.flows.control import map as map  # noqa: A004 - el.map(…)
 from everloop.flows.search.definitions import Hyperband as Hyperband
 from everloop.flows.search.definitions import Median as Median

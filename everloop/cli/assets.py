@@ -16,7 +16,7 @@ from everloop.core.settings import FLOWS_RAY
 from everloop.flows.engine import Origin, State
 from everloop.flows.reproduce import Now
 from everloop.server.local import loopback_server
-from everloop.workspace.build import Built, Request, build, refresh
+from everloop.workspace.build import Built, Request, build, code_tree, refresh
 from everloop.workspace.direct import user_name
 from everloop.workspace.home import bind
 from everloop.workspace.opened import Workspace
@@ -82,14 +82,19 @@ def run(
 
 def refresh_data(
     environment: Annotated[str, typer.Option("--env", help="Whose data heads move.")] = "production",
+    ray: Cluster = "",
 ) -> None:
     """Bring an environment's data up to date; heads move when the blocking expectations pass."""
     project = session.project()
     with opened() as (workspace, _), output.progress("refreshing") as steps:
         ctx = session.context(workspace, environment)
         origin = Origin(session.root, session.settings.module, project.name)
-        executor = executor_of(ctx, project, origin)
-        made = refresh(ctx, project, origin, environment, executor=executor, progress=shown(steps))
+        code = code_tree(ctx, project, origin)
+        executor = executor_of(ctx, project.assets(), code, ray)
+        try:
+            made = refresh(ctx, project, origin, environment, executor=executor, code=code, progress=shown(steps))
+        finally:
+            executor.close()
     rows = [
         {
             "dataset": name,
@@ -155,11 +160,11 @@ def _build(workspace: Workspace, request: Request, steps: Steps, cluster: str) -
     bind(workspace.home, "sandbox", "files", str(session.root))
     origin = Origin(session.root, session.settings.module, project.name)
     ctx = session.context(workspace, request.environment)
-    executor = executor_of(ctx, project, origin, cluster)
+    code = code_tree(ctx, project, origin)
+    executor = executor_of(ctx, project.assets(), code, cluster)
+    how: dict[str, Any] = {"progress": shown(steps), "say": steps.step, "said": _said}
     try:
-        return build(
-            ctx, project, origin, request, executor=executor, progress=shown(steps), say=steps.step, said=_said
-        )
+        return build(ctx, project, origin, request, executor=executor, code=code, **how)
     finally:
         executor.close()
 

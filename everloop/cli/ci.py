@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from everloop.cli.assets import Cluster
 from everloop.cli.output import output
 from everloop.cli.session import session
 from everloop.core.errors import EverloopError
@@ -34,10 +35,11 @@ def ci(  # noqa: PLR0917 - typer's way: one parameter an option
         str, typer.Option(help="Where to build; reset to the target first. Yours, `ci`, if empty.")
     ] = "",
     title: Annotated[str, typer.Option(help="Title of the change.")] = "",
+    ray: Cluster = "",
 ) -> None:
     """All of a project's checks for a CI: definitions, data contracts, tests, a build, the target's checks."""
     try:
-        found = _run(target, sandbox, title, propose=propose)
+        found = _run(target, sandbox, title, propose=propose, ray=ray)
     except EverloopError as error:
         output.fail(error)
         raise typer.Exit(WRONG) from error
@@ -51,13 +53,13 @@ def ci(  # noqa: PLR0917 - typer's way: one parameter an option
         raise typer.Exit(RED)
 
 
-def _run(target: str, sandbox: str, title: str, *, propose: bool) -> Report:
+def _run(target: str, sandbox: str, title: str, *, propose: bool, ray: str) -> Report:
     load_operations()
     settings = session.settings
     with session.workspace() as workspace, loopback_server(workspace) as uri, output.progress("ci") as steps:
         actor = session.context(workspace).actor
         place = sandbox or f"sandbox/{actor.name}/ci"
-        wanted = Wanted(session.root, settings.module, place, target, propose, title, uri)
+        wanted = Wanted(session.root, settings.module, place, target, propose, title, uri, ray)
         return run_ci(session.context(workspace, place), workspace.settings, wanted, steps.step)
 
 

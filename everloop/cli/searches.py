@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from everloop.cli.assets import opened, shown
+from everloop.cli.assets import Cluster, opened, shown
 from everloop.cli.output import output
 from everloop.cli.session import session
 from everloop.workspace.direct import user_name
@@ -80,10 +80,11 @@ def baseline(
     try_: Annotated[
         list[str] | None, typer.Option("--try", help="An algorithm to try; all that are installed when left out.")
     ] = None,
+    ray: Cluster = "",
 ) -> None:
     """A first model of a table, to be beaten: every algorithm cross-validated, the best kept, a report."""
     how: dict[str, Any] = {"time": time, "group": group, "name": name, "task": task, "seed": seed}
-    asked = Asked(table, label, on or f"sandbox/{user_name()}/main", **how, algorithms=tuple(try_ or ()))
+    asked = Asked(table, label, on or f"sandbox/{user_name()}/main", **how, algorithms=tuple(try_ or ()), cluster=ray)
     with opened() as (workspace, _):
         ctx = session.context(workspace, asked.environment)
         with output.progress("looking at the table") as steps:

@@ -14,7 +14,7 @@ from typing import Any
 from everloop.core.errors import DefinitionError, InvalidInput
 from everloop.core.ports import Resources
 from everloop.core.version import split_key
-from everloop.flows.control import NEVER, Approval, Each, Retry
+from everloop.flows.control import NEVER, Approval, Each, Environment, Retry
 from everloop.flows.search.definitions import Search
 
 
@@ -55,6 +55,8 @@ class Asset:
     """Run many times with other parameters; the best is what it gives."""
     compute: str = ""
     """The profile that it runs on, by name; empty: the default one, where there is one."""
+    environment: Environment | None = None
+    """Its own, where it names one; else that of the run."""
     limits: Resources | None = None
     """What it asked for itself, within its profile; `resources` are what it gets."""
 

@@ -13,6 +13,7 @@ TRIED_AGAIN = ("Unavailable", "ConnectionError", "TimeoutError")
 """What is tried again unless a step says otherwise: its place died, nobody answered, its time was over."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_PIN = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*==\s*([A-Za-z0-9.!+_-]+)\s*")
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 
 
@@ -45,6 +46,31 @@ class Retry:
 
 NEVER = Retry()
 """What a step does that says nothing: its first error is its last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Packages that a step has in other versions than this process: everything else is as it is here."""
+
+    packages: tuple[tuple[str, str], ...]
+    """(distribution, exact version), sorted."""
+
+
+def environment(*pins: str) -> Environment:
+    """An environment of a step's own: `environment("scikit-learn==1.6.1", "numpy==2.2.6")`.
+
+    Exact versions, for nothing is resolved: what a package needs in another version than is installed is named too.
+    Raises `DefinitionError` for anything else.
+    """
+    found = dict[str, str]()
+    for pin in pins:
+        match = _PIN.fullmatch(pin)
+        if match is None:
+            raise DefinitionError(f"{pin!r} is no package in an exact version", hint='el.environment("numpy==2.2.6")')
+        found[re.sub(r"[-_.]+", "-", match[1]).lower()] = match[2]
+    if not found:
+        raise DefinitionError("an environment of its own holds packages", hint='el.environment("numpy==2.2.6")')
+    return Environment(tuple(sorted(found.items())))
 
 
 @dataclass(frozen=True, slots=True)

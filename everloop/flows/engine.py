@@ -211,6 +211,11 @@ def _check(plan: Sequence[Asset], options: Options, keys: Keys) -> None:
             raise InvalidInput(
                 f"{asset.key} has no version yet", hint=f"capture it: everloop data capture {asset.name}"
             )
+        if asset.environment is not None and not keys.surrounds:
+            raise InvalidInput(
+                f"{asset.key} names an environment of its own, which this executor cannot give it",
+                hint="run it on this machine, without a cluster",
+            )
         if asset.function is not None and asset.resources.limited and not keys.isolates(asset):
             raise InvalidInput(
                 f"{asset.key} has a limit of memory or time, which nothing holds it to in this process",

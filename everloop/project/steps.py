@@ -8,7 +8,7 @@ from everloop.core.errors import DefinitionError, InvalidInput
 from everloop.core.ports import Resources
 from everloop.flows.assets import Asset, define, key_of
 from everloop.flows.compute.profiles import Price, Profile, Profiles, placed, profile
-from everloop.flows.control import Approval, Each, Retry, bytes_of, seconds_of
+from everloop.flows.control import Approval, Each, Environment, Retry, bytes_of, seconds_of
 from everloop.flows.search.definitions import Search
 from everloop.project.placing import at_caller, place
 
@@ -33,7 +33,7 @@ class Steps:
         """Start without any."""
         self.steps: dict[str, Asset] = {}
         self.computes: dict[str, Profile] = {}
-        self._run_with: dict[str, tuple[Resources | None, Retry | None, str]] = {}
+        self._run_with: dict[str, tuple[Resources | None, Retry | None, str, Environment | None]] = {}
 
     @property
     def profiles(self) -> Profiles:
@@ -75,13 +75,15 @@ class Steps:
         retry: Retry | None = None,
         upstream: Mapping[str, str] | None = None,
         search: Search | None = None,
+        environment: Environment | None = None,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Decorate a function that gives a value: anything that is no table and no model.
 
         `each=el.map("part", over="parts")` runs it once for every item of a list. `only_if` and `unless` name a value
         that decides whether it runs; what needs a skipped step is skipped too, unless it `joins`: then it gets None.
         `search=el.search(…)` runs it many times with other parameters and gives the best.
-        `compute` names the profile that it runs on, of which `limits` may take a part.
+        `compute` names the profile that it runs on, of which `limits` may take a part; `environment=el.environment(…)`
+        gives it packages of its own.
         """
 
         def declare(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,7 +99,8 @@ class Steps:
                     search=search,
                 )
             )
-            self._add("step", asset.name, self.steps, replace(asset, compute=compute, limits=limits))
+            made = replace(asset, compute=compute, limits=limits, environment=environment)
+            self._add("step", asset.name, self.steps, made)
             return function
 
         return declare
@@ -127,24 +130,34 @@ class Steps:
         self._add("step", name, self.steps, at_caller(made))
 
     def run_with(
-        self, definition: Any, *, limits: Resources | None = None, retry: Retry | None = None, compute: str = ""
+        self,
+        definition: Any,
+        *,
+        limits: Resources | None = None,
+        retry: Retry | None = None,
+        compute: str = "",
+        environment: Environment | None = None,
     ) -> None:
-        """Say with what a dataset or a model of this project is made: `el.limits(...)`, `el.Retry(...)`, a profile."""
+        """Say with what a dataset or a model of this project is made.
+
+        That is `el.limits(...)`, `el.Retry(...)`, the name of a profile, `el.environment(...)`.
+        """
         kind, _, name = self._key_of(definition).partition("/")
         if kind not in ("dataset", "trainer"):
             raise DefinitionError(f"{place()}: a {kind} is not executed", hint="say it of a dataset or a model")
-        self._run_with[f"{'data' if kind == 'dataset' else 'model'}/{name}"] = (limits, retry, compute)
+        self._run_with[f"{'data' if kind == 'dataset' else 'model'}/{name}"] = (limits, retry, compute, environment)
 
     def with_steps(self, assets: Iterable[Asset]) -> list[Asset]:
         """Assets as they are executed, with the steps behind them; raises `DefinitionError` for an unknown profile."""
         found = []
         for asset in [*assets, *self.steps.values()]:
-            limits, retry, compute = self._run_with.get(asset.key, (None, None, ""))
+            limits, retry, compute, environment = self._run_with.get(asset.key, (None, None, "", None))
             asked = replace(
                 asset,
                 compute=compute or asset.compute,
                 limits=limits or asset.limits,
                 retry=retry or asset.retry,
+                environment=environment or asset.environment,
             )
             try:
                 found.append(placed(asked, self.profiles))

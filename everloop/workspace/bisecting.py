@@ -12,6 +12,7 @@ from everloop.catalog.operation import invoke
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import short
 from everloop.core.ports import Executor
+from everloop.core.version import Version
 from everloop.flows.bisect import answer, operations
 from everloop.flows.bisect.game import Attribution, attribute
 from everloop.flows.bisect.history import Place
@@ -21,9 +22,9 @@ from everloop.flows.bisect.operations import Question, RecordAnswer, Recorded
 from everloop.flows.bisect.running import Budget, Loaded, Runs
 from everloop.flows.bisect.settings import Sides, sides
 from everloop.flows.engine import Origin
+from everloop.flows.executors.elsewhere import Elsewhere
 from everloop.flows.executors.forked import ForkedExecutor
-from everloop.flows.identity import Runtime
-from everloop.flows.reproducing import environment
+from everloop.flows.identity import Tree
 from everloop.project import Project
 from everloop.project.loading import load_project
 from everloop.workspace.build import data_files
@@ -34,19 +35,6 @@ from everloop.workspace.work.executors import executor_of
 from everloop.workspace.work.reproducing import interpreter, module_of
 
 Told = Callable[[str], None]
-
-
-class Elsewhere(ForkedExecutor):
-    """Runs every step in another environment, and knows what that environment holds."""
-
-    def __init__(self, python: str) -> None:
-        """Use this interpreter."""
-        super().__init__(python)
-        self._interpreter = python
-
-    def runtime(self, threads: int | None) -> Runtime:
-        """What its steps see."""
-        return environment.seen_by(self._interpreter, threads or 1)
 
 
 def bisect(
@@ -134,16 +122,17 @@ class _Loader:
         packages = recorded["packages"]
         needed = self.sides.needed if self.sides.needed is not None else packages
         wanted = {one: f"{packages[one]['version']} {packages[one]['digest']}" for one in needed if one in packages}
-        executor = self._executor(project, origin, interpreter(ctx, wanted, recorded, exact=True))
+        python = interpreter(ctx, wanted, recorded, exact=True)
+        executor = self._executor(project, Tree(Version("code", row.name, row.manifest), "", ""), python)
         return Loaded(project.assets(), origin, executor, profiles_for(ctx, project.profiles))
 
-    def _executor(self, project: Project, origin: Origin, python: str) -> Executor:
+    def _executor(self, project: Project, code: Tree, python: str) -> Executor:
         """Where mixtures run. Two environments have the same threads and hash seed: each step has its own process."""
         if python != sys.executable:
             return Elsewhere(python)
         if "environment" in self.sides.players:
             return ForkedExecutor()
-        return executor_of(self.ctx, project, origin, self.cluster)
+        return executor_of(self.ctx, project.assets(), code, self.cluster)
 
 
 def _loader(ctx: Context, found: Sides, cluster: str) -> _Loader:

@@ -70,6 +70,7 @@ def build(
     request: Request,
     *,
     executor: Executor,
+    code: Tree | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda _text: None,
     said: Said | None = None,
@@ -79,6 +80,7 @@ def build(
     Raises `InvalidInput` for an environment that is no sandbox (protected ones move by changes only),
     `PolicyRefused` when a blocking expectation fails, and what capturing and steps raise. What was made before
     an error stays in the cache; the sandbox moves only when everything is there. `said` shows what steps print.
+    `code` are the project's files where they were read already, as an executor on a cluster needs them.
     """
     if not request.environment.startswith(SANDBOX):
         raise InvalidInput(
@@ -89,7 +91,7 @@ def build(
     steps = plan(assets, request.targets or [f"model/{name}" for name in project.trainers] or list(assets))
     captured = _capture(ctx, project, origin, steps, request, say=say)
     given = {**request.given, **{f"data/{name}": made.id for name, made in captured.items()}}
-    code = code_tree(ctx, project, origin)
+    code = code or code_tree(ctx, project, origin)
     with ctx.write() as tx:  # a build of sources has no step that would record it
         versions.put(tx, ctx.project, code.version, actor=ctx.actor.name, at=ctx.now())
     sink = TrackedRuns(ctx, request.tracking_uri, code)
@@ -145,6 +147,7 @@ def refresh(
     environment: str,
     *,
     executor: Executor,
+    code: Tree | None = None,
     progress: Progress | None = None,
 ) -> dict[str, tuple[str, tuple[ExpectationResult, ...]]]:
     """Bring an environment's data up to date: capture every source, make every dataset, move the heads.
@@ -166,7 +169,7 @@ def refresh(
         options=Options(
             given=given,
             workers=2,
-            code=code_tree(ctx, project, origin).version,
+            code=(code or code_tree(ctx, project, origin)).version,
             title="data of " + environment,
             environment=environment,
             profiles=profiles_for(ctx, project.profiles),

@@ -1,15 +1,13 @@
 """Two versions of a real project: narrowed to the commit and the file, and to the package, in environments of uv's."""
 
-import base64
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import zipfile
 from types import SimpleNamespace
 
 import pytest
+from wheel_house import wheel
 
 from everloop.core.errors import Unavailable
 from everloop.core.settings import Settings
@@ -171,24 +169,6 @@ def income(seed: int = 0):
     labels.label()
     return {"mean": sum(pricing.price(chance.uniform(1, 2)) for _ in range(200)) / 200}
 """
-
-
-def wheel(folder, name, version, code):
-    """A wheel as a build tool makes it."""
-    info = f"{name}-{version}.dist-info"
-    files = {
-        f"{name}/__init__.py": code,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    rows = [
-        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip('=')},{len(text)}"
-        for path, text in files.items()
-    ]
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as packed:
-        for path, text in files.items():
-            packed.writestr(path, text)
-        packed.writestr(f"{info}/RECORD", "\n".join([*rows, f"{info}/RECORD,,", ""]))
 
 
 @pytest.fixture(scope="module")

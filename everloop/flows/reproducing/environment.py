@@ -102,6 +102,33 @@ def rebuild(
     return interpreter
 
 
+def overlay(home: Path, pins: Mapping[str, str]) -> Path:
+    """The Python of an environment that is this one, with some packages (`{name: version}`) in other versions.
+
+    Made below `home` once. Raises what `rebuild` raises.
+    """
+    paths = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    key = short(manifest_id({"python": sys.version, "over": paths, "pins": dict(pins), "everloop": str(_package())}))
+    folder = home / "environments" / key
+    interpreter = folder / "bin" / "python"
+    if interpreter.exists():
+        return interpreter
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
+    try:
+        _uv("venv", "--quiet", "--python", sys.executable, "--clear", str(fresh))
+        _install(fresh / "bin" / "python", [f"{name}=={version}" for name, version in pins.items()])
+        _link_ours(fresh)
+        (_site(fresh) / "everloop-below.pth").write_text("".join(f"{path}\n" for path in paths))
+        fresh.rename(folder)
+    except FileExistsError:  # somebody else was faster, with the same packages
+        pass
+    finally:
+        if fresh.exists():
+            shutil.rmtree(fresh, ignore_errors=True)
+    return interpreter
+
+
 def other_files(python: str, wanted: Mapping[str, str]) -> list[str]:
     """Distributions of another interpreter that are not those of a record (`{name: version and digest}`)."""
     known = seen_by(python, 1).distributions

@@ -27,6 +27,8 @@ class Keys:
         self._needed: dict[tuple[int, frozenset[str]], dict[str, str]] = {}
         self._lock = threading.Lock()
         self.isolated = bool(getattr(executor, "isolated", True))
+        self.surrounds = hasattr(executor, "runtime_of")
+        """Whether steps may have environments of their own."""
 
     def isolates(self, asset: Asset) -> bool:
         """Whether a step gets a process of its own."""
@@ -37,7 +39,12 @@ class Keys:
         """The runtime that a step sees: of its own threads in a process of its own, else of this process."""
         held = self._seen.get(asset.key)
         if held is None:
-            held = self._seen[asset.key] = self.runtime(asset.resources.cores, isolated=self.isolates(asset))
+            own = getattr(self._executor, "runtime_of", None) if asset.environment is not None else None
+            held = self._seen[asset.key] = (
+                own(asset.key, max(1, int(asset.resources.cores)))
+                if own is not None
+                else self.runtime(asset.resources.cores, isolated=self.isolates(asset))
+            )
         return held
 
     def runtime(self, cores: float, *, isolated: bool) -> Runtime:

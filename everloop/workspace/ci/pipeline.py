@@ -15,8 +15,10 @@ from everloop.changes.policies import checked_environment, effective_policy, is_
 from everloop.changes.proposing import Numbered, Propose
 from everloop.changes.standing import Standing
 from everloop.core.errors import Conflict, EverloopError, InvalidInput, PermissionDenied
+from everloop.core.ports import Executor
 from everloop.core.settings import Settings
 from everloop.flows.engine import Origin
+from everloop.flows.identity import Tree
 from everloop.project import Project
 from everloop.project.loading import load_project
 from everloop.workspace.build import Request, build, code_of, code_tree
@@ -24,7 +26,7 @@ from everloop.workspace.ci import contracts, examining, suite
 from everloop.workspace.ci.differences import Differences, differences
 from everloop.workspace.ci.findings import Case, Report, Stage, skipped
 from everloop.workspace.definitions import definition_versions
-from everloop.workspace.work.executors import ByKind
+from everloop.workspace.work.executors import executor_of
 
 DEFINITIONS, BUILD = "definitions", "build"
 
@@ -42,6 +44,8 @@ class Wanted:
     """Whether to open the change, or update the open one, when everything is green."""
     title: str = ""
     tracking_uri: str = ""
+    cluster: str = ""
+    """A Ray cluster for the steps, `host:port` of its head; empty: that of `EVERLOOP_FLOWS_RAY`, or this machine."""
 
 
 def run_ci(ctx: Context, settings: Settings, wanted: Wanted, say: Callable[[str], None] = lambda _text: None) -> Report:
@@ -59,14 +63,17 @@ def run_ci(ctx: Context, settings: Settings, wanted: Wanted, say: Callable[[str]
     if project is None:
         return report
     origin = Origin(wanted.root, wanted.module, project.name)
-    executor = ByKind(project.assets(), ctx.store)
+    code = code_tree(ctx, project, origin)
+    executor = executor_of(ctx, project.assets(), code, wanted.cluster)
     try:
         say("data contracts")
         held = contracts.check_contracts(ctx, project, origin, executor)
         say("the project's tests")
         tested = suite.run_tests(wanted.root)
         say("build")
-        built, snapshot = _built(ctx, project, origin, wanted, executor) if held.green else (_not_reached(BUILD), "")
+        built, snapshot = _not_reached(BUILD), ""
+        if held.green:
+            built, snapshot = _built(ctx, project, origin, wanted, executor=executor, code=code)
     finally:
         executor.close()
     report = replace(report, stages=(definitions, held, tested, built), snapshot=snapshot)
@@ -101,7 +108,9 @@ def _definitions(wanted: Wanted) -> tuple[Stage, Project | None]:
     return Stage(DEFINITIONS, (Case("load and wire", "passed", said, seconds=seconds),), seconds), project
 
 
-def _built(ctx: Context, project: Project, origin: Origin, wanted: Wanted, executor: ByKind) -> tuple[Stage, str]:
+def _built(
+    ctx: Context, project: Project, origin: Origin, wanted: Wanted, *, executor: Executor, code: Tree
+) -> tuple[Stage, str]:
     began = time.monotonic()
     with ctx.read() as tx:
         there = refs.get(tx, ctx.project, refs.env_ref(wanted.sandbox)) is not None
@@ -109,7 +118,7 @@ def _built(ctx: Context, project: Project, origin: Origin, wanted: Wanted, execu
         if there:
             invoke(ctx, environments.reset, CreateSandbox(environment=wanted.sandbox, base=wanted.target))
         request = Request(wanted.sandbox, base=wanted.target, message="CI build", tracking_uri=wanted.tracking_uri)
-        made = build(ctx, project, origin, request, executor=executor)
+        made = build(ctx, project, origin, request, executor=executor, code=code)
     except PermissionDenied:  # no fault of the project's
         raise
     except EverloopError as error:

@@ -25,7 +25,7 @@ from everloop.models.baseline.definitions import OUTPUTS, TRIVIAL, installed, mi
 from everloop.project.baselines import ROWS, Baseline
 from everloop.workspace.codecs import CODECS
 from everloop.workspace.runs import TrackedRuns
-from everloop.workspace.work.executors import ByKind
+from everloop.workspace.work.executors import executor_of
 
 MODULE = "baseline"
 
@@ -48,6 +48,8 @@ class Asked:
     rows: int = ROWS
     algorithms: tuple[str, ...] = ()
     """Which to try beside the trivial one; empty: all that are installed."""
+    cluster: str = ""
+    """A Ray cluster for the steps, `host:port` of its head; empty: that of `EVERLOOP_FLOWS_RAY`, or this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def baseline(
     origin = _written(ctx, made)
     assets = made.assets()
     code = project_tree(origin.root, ctx.store, name)
-    executor = ByKind(assets, ctx.store)
+    executor = executor_of(ctx, assets, code, asked.cluster)
     try:
         results = run(
             ctx,

@@ -13,7 +13,7 @@ from everloop.core.ids import short
 from everloop.flows.engine import Origin, owner
 from everloop.flows.running.operations import is_lost
 from everloop.project.loading import load_project
-from everloop.workspace.build import Built, Request, build
+from everloop.workspace.build import Built, Request, build, code_tree
 from everloop.workspace.code import written
 from everloop.workspace.work.executors import executor_of
 
@@ -61,8 +61,9 @@ def _go_on(ctx: Context, flow: Flow, tracking_uri: str) -> Built:
     origin = Origin(folder, module, row.name)
     project = load_project(folder, module)
     request = replace(Request(**asked | {"targets": tuple(asked["targets"])}), tracking_uri=tracking_uri, flow=flow)
-    executor = executor_of(ctx, project, origin)
+    tree = code_tree(ctx, project, origin)
+    executor = executor_of(ctx, project.assets(), tree)
     try:
-        return build(ctx, project, origin, request, executor=executor)
+        return build(ctx, project, origin, request, executor=executor, code=tree)
     finally:
         executor.close()

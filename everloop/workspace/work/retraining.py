@@ -11,7 +11,7 @@ from everloop.changes import proposing
 from everloop.changes.ancestry import snapshot_of
 from everloop.changes.proposing import Propose
 from everloop.core.errors import Conflict, NotFound
-from everloop.workspace.build import Built, Request, build
+from everloop.workspace.build import Built, Request, build, code_tree
 from everloop.workspace.code import project_of
 from everloop.workspace.work.executors import executor_of
 
@@ -27,12 +27,13 @@ def retrain(ctx: Context, payload: Mapping[str, Any], *, tracking_uri: str = "")
     model, environment, reason = payload["model"], payload["environment"], payload["reason"]
     snapshot, module = live_code(ctx, model)
     project, origin = project_of(ctx, snapshot, module)
-    executor = executor_of(ctx, project, origin)
+    code = code_tree(ctx, project, origin)
+    executor = executor_of(ctx, project.assets(), code)
     request = Request(
         environment, (f"model/{model}",), base=PRODUCTION, message=f"Retrained: {reason}", tracking_uri=tracking_uri
     )
     try:
-        built = build(ctx, project, origin, request, executor=executor)
+        built = build(ctx, project, origin, request, executor=executor, code=code)
     finally:
         executor.close()
     return _proposed(ctx, model, built, reason)
