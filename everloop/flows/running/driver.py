@@ -27,7 +27,7 @@ from everloop.flows.running.ledger import Ledger, Record
 from everloop.flows.running.settings import Done, Ended, Options, Progress
 from everloop.flows.running.unit import Unit
 from everloop.flows.search.definitions import Search
-from everloop.flows.search.driving import Searching
+from everloop.flows.search.driving import Searching, spent
 from everloop.flows.value import codec
 
 
@@ -308,6 +308,7 @@ class Driver:
             price=self._options.price,
             recipe=recipe,
             recipe_of=lambda tried: self._keys.recipe(tried, whole.inputs)[0],
+            before=spent(self._ledger.before.values(), asset.key),
         )
         self._ledger.state(FlowStep(asset.key, whole.place, "running", recipe, began=self._ctx.wall()))
         self._search_on(asset.key)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from everloop.catalog import placements, steps, versions
 from everloop.catalog.context import Context
@@ -64,15 +64,28 @@ class Ledger:
         self._broken: EverloopError | None = None
         self._wake, self._closed = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
+        self.before: Mapping[str, FlowStep] = self._known() if flow is not None and flow.token > 1 else {}
+        """How far the run's steps were when this process took it over."""
         if flow is not None:
             self._begin()
 
     def state(self, *changed: FlowStep) -> None:
-        """Note how far steps are."""
+        """Note how far steps are; one that this very run had made before it was taken over, when it was made."""
         if self.flow is not None:
             with self._lock:
-                self._states.update((one.step, one) for one in changed)
+                self._states.update((one.step, self._dated(one)) for one in changed)
             self._stir()
+
+    def _known(self) -> Mapping[str, FlowStep]:
+        assert self.flow is not None
+        with self._ctx.read() as tx:
+            return {one.step: one for one in flows.steps_of(tx, self._ctx.project, self.flow.id)}
+
+    def _dated(self, one: FlowStep) -> FlowStep:
+        then = self.before.get(one.step) if one.state == "reused" else None
+        if then is None or then.output != one.output or then.began is None or then.ended is None:
+            return one
+        return replace(one, began=then.began, ended=then.ended)
 
     def base(self, *many: Version) -> None:
         """Code and runtimes, which must be in the catalog before a row names them."""

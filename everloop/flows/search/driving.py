@@ -8,13 +8,14 @@ are known come from the cache. A search that was killed goes on by being run aga
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from everloop.catalog.context import Context
+from everloop.catalog.making.flows import FlowStep
 from everloop.catalog.steps import StepRow
-from everloop.core.clock import Micros
+from everloop.core.clock import SECOND, Micros
 from everloop.core.errors import EverloopError, InvalidInput, StepFailed
 from everloop.core.ids import manifest_id
 from everloop.core.ports import RunSink, Sample
@@ -57,6 +58,32 @@ class Trial:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What a run spent on a search before it was interrupted and gone on with."""
+
+    trials: int = 0
+    """How many it finished."""
+    seconds: float = 0.0
+    """In which at least one of them ran: the time between two drivers is nobody's."""
+    work: float = 0.0
+    """Of all of them together."""
+
+
+def spent(rows: Iterable[FlowStep], key: str) -> Before:
+    """What is known of the trials of the step `key` from the rows of its run."""
+    trials = [one for one in rows if one.step.startswith(f"{key}[") and one.began is not None and one.ended is not None]
+    busy, until = 0, 0
+    for began, ended in sorted((one.began or 0, one.ended or 0) for one in trials):
+        busy += max(0, ended - max(began, until))
+        until = max(until, ended)
+    work = sum((one.ended or 0) - (one.began or 0) for one in trials)
+    return Before(sum(one.state in _OVER for one in trials), busy / SECOND, work / SECOND)
+
+
+_OVER = ("done", "reused")
+
+
 class Searching:
     """The state of one search. Not for several threads: its driver's asks it."""
 
@@ -71,8 +98,12 @@ class Searching:
         price: Price | None,
         recipe: str,
         recipe_of: Callable[[Asset], str],
+        before: "Before | None" = None,
     ) -> None:
-        """Search over `whole`, the search's own unit; `load` reads a trial's output by its id."""
+        """Search over `whole`, the search's own unit; `load` reads a trial's output by its id.
+
+        `before` is what this very run spent on it until it was interrupted.
+        """
         self._recipe_of = recipe_of
         self._ctx, self.whole, self._search, self._runs, self._load = ctx, whole, search, runs, load
         self.recipe = recipe
@@ -81,7 +112,8 @@ class Searching:
         self.trials: dict[int, Trial] = {}
         self._wave: list[int] = []
         self._open = 0
-        self._began = time.monotonic()
+        self._before = before or Before()
+        self._began = time.monotonic() - self._before.seconds
         self._price = 0.0
         if search.money is not None:
             known = price(whole.asset) if price is not None else None
@@ -301,10 +333,13 @@ class Searching:
         search, left = self._search, self._search.at_once
         if search.trials is not None:
             left = min(left, search.trials - len(self.trials))
+        if len(self.trials) < self._before.trials:  # these are paid for: they are reused, whatever is left to spend
+            return left
         if search.seconds is not None and time.monotonic() - self._began >= search.seconds:
             return 0
         if search.money is not None:
-            spent = sum(one.seconds for one in self.trials.values()) / 3600 * self._price
+            seconds = self._before.work + sum(one.seconds for one in self.trials.values())
+            spent = seconds / 3600 * self._price
             if spent >= search.money:
                 return 0
         return left

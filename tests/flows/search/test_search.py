@@ -10,6 +10,8 @@ import time
 import pytest
 
 from everloop.catalog import versions
+from everloop.catalog.making import flows
+from everloop.catalog.making.flows import FlowStep
 from everloop.catalog.tracking import experiments, querying
 from everloop.core.errors import DefinitionError, InvalidInput, StepFailed
 from everloop.core.ports import Resources
@@ -17,6 +19,7 @@ from everloop.flows.compute.profiles import Price, Profile, Profiles
 from everloop.flows.executors.forked import ForkedExecutor
 from everloop.flows.reproduce import reproduce
 from everloop.flows.search.definitions import choice, floats, ints, search
+from everloop.flows.search.driving import Before, spent
 from everloop.flows.value import codec
 from everloop.workspace.runs import TrackedRuns
 
@@ -337,3 +340,50 @@ def test_a_search_that_was_killed_goes_on_where_it_was(author, context):
     parents, trials = tracked(context)
     assert sorted(one.status for one in parents) == ["FINISHED", "KILLED"]
     assert "RUNNING" not in {one.status for one in trials}
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("budget", ["within=1.0", "money=1.0"])
+def test_a_search_that_is_gone_on_with_has_spent_what_it_spent(author, context, budget):
+    """Two waves of four trials of 0.2 s are more than a second, and a second of work is the money too."""
+    slow = FLOW.replace("trials=TRIALS", budget).replace('mark(f"', 'import time; time.sleep(0.2); mark(f"')
+    project = author(slow)
+    price = {"price": lambda _asset: 3600.0}
+    ended = []
+
+    def interrupt(step, state, _seconds):
+        ended.extend([step] if state == "done" and "[" in step else [])
+        if len(ended) == 8:
+            raise Interrupted
+
+    broken = author(slow.replace(budget, budget.replace("1.0", "60")))
+    with pytest.raises(Interrupted):
+        broken.run("tuned", progress=interrupt, **price)
+    with context.read() as tx:
+        (flow,) = flows.recent(tx, context.project)
+    with context.write() as tx:
+        taken = flows.take_over(tx, context.project, flow, owner="another", now=context.wall())
+    ran = len(project.marks())
+    assert ran == 8
+    project = author(slow)
+    best = value_of(project, project.run("tuned", flow=taken, **price))
+    assert len(project.marks()) == ran  # nothing is left to spend; what it paid for is reused, and gives the best
+    assert best["values"]["loss"] >= 0
+    with context.read() as tx:
+        rows = [one for one in flows.steps_of(tx, context.project, flow.id) if "[" in one.step]
+    assert sum(one.state == "reused" for one in rows) == 8
+    assert all(one.ended - one.began >= 200_000 for one in rows if one.state == "reused")  # when they really ran
+
+
+def test_time_between_two_drivers_is_nobodys():
+    rows = [
+        FlowStep("value/x[0]", 0, "done", began=0, ended=2_000_000),
+        FlowStep("value/x[1]", 0, "reused", began=1_000_000, ended=3_000_000),
+        FlowStep("value/x[2]", 0, "done", began=90_000_000, ended=91_000_000),
+        FlowStep("value/x[3]", 0, "running", began=92_000_000),
+        FlowStep("value/other", 0, "done", began=0, ended=50_000_000),
+    ]
+    assert spent(rows, "value/x") == Before(trials=3, seconds=4.0, work=5.0)
