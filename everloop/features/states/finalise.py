@@ -29,14 +29,18 @@ def ratio(high: int, low: int, divisor: int) -> float:
 
 def ratios(high: Ints, low: Ints, count: Ints, scale: int | Ints) -> Floats:
     """Element by element `(high * 2**32 + low) / (count * 10**scale)`; NaN where `count` is 0."""
-    factor = 10**scale
-    high, low = high + (low >> LANE), low & LOW
-    fast = (high >= -(2**20)) & (high < 2**20) & (count <= _EXACT // factor)
-    none = count == 0
-    if fast.all():
-        values: Floats = ((high << LANE) + low) / (np.where(none, 1, count) * factor)
+    factor, none = 10**scale, count == 0
+    most = _EXACT // int(np.max(factor))
+    if (
+        max(-high.min(initial=0), high.max(initial=0)) < 2**20
+        and 0 <= low.min(initial=0) <= low.max(initial=0) < 2**52
+        and count.max(initial=0) <= most
+    ):  # both sides are exact doubles, whatever was carried into the high lane
+        values: Floats = ((high << LANE) + low) / (np.maximum(count, 1) * factor)
         values[none] = np.nan
         return values
+    high, low = high + (low >> LANE), low & LOW
+    fast = (high >= -(2**20)) & (high < 2**20) & (count <= _EXACT // factor)
     total = (np.where(fast, high, 0) << LANE) + np.where(fast, low, 0)
     values = np.where(none, np.nan, total / (np.where(fast & ~none, count, 1) * factor))
     factors = np.broadcast_to(np.asarray(factor), values.shape)

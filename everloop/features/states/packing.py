@@ -117,15 +117,14 @@ def unpack(layout: Layout, packed: Sequence[bytes | None], spent: Sequence[bytes
     if found:
         header, starts, flat = headers(found, np.array([*widths, 1]))
         owners = np.array(there)
-        newest[owners] = header[:, 1]
-        counts = header[:, 2:-1]
-        for s, width in enumerate(widths):
-            if counts[:, s].any():
-                local = np.repeat(np.arange(len(found)), counts[:, s])
-                place, step = _places(starts[:, s], counts[:, s], local)
+        newest[owners] = header[1]
+        for s, (width, counts) in enumerate(zip(widths, header[2:-1], strict=True)):
+            if counts.any():
+                local = np.repeat(np.arange(len(found)), counts)
+                place, step = _places(starts[s], counts, local)
                 columns = flat[place + np.arange(width)[:, None] * step]
                 sections[s] = Rows(columns, owners[local])
-        for state, words in zip(found, header[:, -1].tolist(), strict=True):
+        for state, words in zip(found, header[-1].tolist(), strict=True):
             if words:
                 texts |= read_texts(state[len(state) - 8 * words :])
     return Batch(newest, sections, texts, _read_spent(spent))
@@ -147,7 +146,7 @@ def read_texts(part: bytes) -> dict[int, str]:
 
 
 def headers(found: Sequence[bytes], widths: Ints, *, end: bytes = b"") -> tuple[Ints, Ints, Ints]:
-    """Headers, where each section begins (`(states, sections)`), all words and then `end`.
+    """Headers (`(words, states)`), where each section begins (`(sections, states)`), all words and then `end`.
 
     `widths` are those of the layout and then 1, for the texts. Raises `CorruptObject` for another form or length.
     """
@@ -158,18 +157,18 @@ def headers(found: Sequence[bytes], widths: Ints, *, end: bytes = b"") -> tuple[
     if not len(flat) or lengths.min() < width:
         raise CorruptObject("an online value has no whole header", hint="materialise the view again")
     begins = np.cumsum(lengths) - lengths
-    header = flat[begins[:, None] + np.arange(width)]
-    said = header[:, 2:]
-    sizes = said * widths
-    ends = np.cumsum(sizes, axis=1)  # where each section ends, the texts the last
+    header = flat.take(begins + np.arange(width)[:, None])
+    said = header[2:]
+    sizes = said * widths[:, None]
+    ends = np.cumsum(sizes, axis=0)  # where each section ends, the texts the last
     if (
-        (header[:, 0] != FORMAT).any()
+        (header[0] != FORMAT).any()
         or said.min() < 0
         or said.max() > lengths.max()  # so that no product of it is wrapped
-        or (width + ends[:, -1] != lengths).any()
+        or (width + ends[-1] != lengths).any()
     ):
         raise CorruptObject("an online value has an unknown format or length", hint="materialise the view again")
-    return header, (begins + width)[:, None] + (ends - sizes)[:, :-1], flat
+    return header, (ends - sizes)[:-1] + (begins + width), flat
 
 
 def _places(starts: Ints, counts: Ints, owner: Ints) -> tuple[Ints, Ints]:

@@ -64,13 +64,16 @@ class _Heads:
     """How far a fact's next column is from it."""
     cuts: Ints
     """Where each entity's facts begin; one more."""
+    owners: Ints
+    """The entities that have facts."""
 
     @classmethod
     def of(cls, words: Ints, starts: Ints, rows: Ints, at: Micros) -> "_Heads":
         """Those that a question sees."""
         cuts = _cuts(rows)
         owner = np.repeat(np.arange(len(rows)), rows)
-        whole = cls(words, owner, (starts - cuts[:-1])[owner] + np.arange(len(owner)), rows[owner], cuts)
+        place = (starts - cuts[:-1]).take(owner) + np.arange(len(owner))
+        whole = cls(words, owner, place, rows.take(owner), cuts, np.flatnonzero(rows))
         began = whole.column(STARTS)
         return whole.only(began < at) if len(owner) and began.max() >= at else whole
 
@@ -78,16 +81,11 @@ class _Heads:
         """The facts of a mask."""
         owner = self.owner[wanted]
         rows = np.bincount(owner, minlength=len(self.cuts) - 1)
-        return _Heads(self.words, owner, self.place[wanted], self.step[wanted], _cuts(rows))
-
-    @property
-    def owners(self) -> Ints:
-        """The entities that have facts."""
-        return np.flatnonzero(self.cuts[1:] > self.cuts[:-1])
+        return _Heads(self.words, owner, self.place[wanted], self.step[wanted], _cuts(rows), np.flatnonzero(rows))
 
     def column(self, column: int) -> Ints:
         """A column of all facts."""
-        return self.words[self.place + column * self.step] if column else self.words[self.place]
+        return self.words.take(self.place + column * self.step if column else self.place)
 
     def newest(self) -> tuple[Ints, Ints]:
         """Of each entity that has facts its number and, among the facts, its newest: by event time, then by id."""
@@ -112,9 +110,8 @@ class _Reach:
 
     rows: Ints
     """Tiles of the window's tier."""
-    first: Ints
-    """Where the start of the first tile of the window lies."""
-    end: Ints
+    spans: Ints
+    """`(2, windows, entities)`: where the start of the first tile of the window lies, and where the starts end."""
     inside: Mask
     """Which facts of the heads: `(windows, facts)`."""
 
@@ -126,7 +123,7 @@ class _Asked:
     words: Ints
     counts: Ints
     starts: Ints
-    """Rows of each section, and where it begins: `(entities, sections)`."""
+    """Rows of each section, and where it begins: `(sections, entities)`."""
     heads: _Heads
     at: Micros
 
@@ -151,16 +148,15 @@ class _Parts:
         """What lies in the windows, tiles and head together, of each entity."""
         if not self._keys:
             return
-        before = self._columns * reach.rows[self._windows]
-        begin, end = reach.first[self._windows] + before, reach.end[self._windows] + before
-        cuts = np.empty((*begin.T.shape, 2), np.int64)  # entity by entity: `reduceat` also walks from range to range
-        cuts[..., 0], cuts[..., 1] = begin.T, end.T
-        values = self._combine.reduceat(asked.words, cuts.ravel())[::2].reshape(begin.T.shape).T
+        spans = reach.spans[:, self._windows] + self._columns * reach.rows[self._windows]
+        begin, end = spans
+        cuts = spans.T.ravel()  # entity by entity: `reduceat` also walks from range to range
+        values = self._combine.reduceat(asked.words, cuts)[::2].reshape(begin.T.shape).T
         values = np.where(begin < end, values, self._nothing)
         owners = asked.heads.owners
         if len(owners):
             mine = self._combine.reduceat(self._of_facts(asked.heads, reach), asked.heads.cuts[owners], axis=1)
-            if len(owners) == len(asked.counts):
+            if len(owners) == values.shape[1]:
                 values = self._combine(values, mine)
             else:
                 values[:, owners] = self._combine(values[:, owners], mine)
@@ -226,11 +222,11 @@ class _Several:
         layout = self._layout
         there = [self._nothing if p is None else p for p in packed] if None in packed else packed
         header, starts, words = headers(there, self._widths, end=_END)  # type: ignore[arg-type]
-        newest = int(header[:, 1].max())
+        newest = int(header[1].max())
         if at < newest - layout.view.slack:
             raise too_early(layout, newest, at)
-        counts = header[:, 2:-1]
-        asked = _Asked(words, counts, starts, _Heads.of(words, starts[:, 0], counts[:, 0], at), at)
+        counts = header[2:-1]
+        asked = _Asked(words, counts, starts, _Heads.of(words, starts[0], counts[0], at), at)
         found: list[list[Value]] = [[] for _ in layout.atoms]
         for newest_of in self._newest:
             newest_of.put(asked, found)
@@ -246,10 +242,11 @@ class _Several:
         return found
 
     def _reach(self, asked: _Asked) -> _Reach:
-        rows, begin = asked.counts.T[self._sections], asked.starts.T[self._sections]
+        rows, begin = asked.counts[self._sections], asked.starts[self._sections]
         tails = ((asked.at - self._lengths) // self._hops * self._hops)[:, None]
-        first = _first(asked.words, begin, rows, tails)
-        return _Reach(rows, first, begin + rows, asked.heads.column(EVENT) >= tails)
+        spans = np.empty((2, *rows.shape), np.int64)
+        spans[0], spans[1] = _first(asked.words, begin, rows, tails), begin + rows
+        return _Reach(rows, spans, asked.heads.column(EVENT) >= tails)
 
     def _put_quotients(self, parts: Mapping[_Key, Ints], found: list[list[Value]]) -> None:
         """Values of all sums, means, minima and maxima, finalised together."""
@@ -259,17 +256,17 @@ class _Several:
         high, low, count = np.empty(shape, np.int64), np.empty(shape, np.int64), np.ones(shape, np.int64)
         for row, (_, keys, nothing) in enumerate(self._quotients):
             if nothing:
-                high[row], low[row] = lanes(parts[keys[0]])
-                count[row] = parts[keys[0]] != nothing
+                count[row] = there = parts[keys[0]] != nothing
+                high[row], low[row] = lanes(parts[keys[0]] * there)
             else:
                 high[row], low[row] = parts[keys[-2]], parts[keys[-1]]
                 if len(keys) > len(_SUM):
                     count[row] = parts[keys[0]]
         values = ratios(high, low, count, self._scales)
-        whole: list[bool] = np.all(count, axis=1).tolist()
-        for (i, _, _), column, all_there in zip(self._quotients, values.tolist(), whole, strict=True):
-            # NaN stands for null
-            found[i] = column if all_there else [None if v != v else v for v in column]  # noqa: PLR0124
+        for (i, _, _), column, divisors in zip(self._quotients, values.tolist(), count, strict=True):
+            for entity in np.flatnonzero(divisors == 0).tolist():
+                column[entity] = None
+            found[i] = column
 
     def _other(self, feature: Feature, atoms: tuple[Atom, ...], parts: Mapping[_Key, Ints]) -> list[Value]:
         """Values of a count, ratio, variance or deviation."""
@@ -307,10 +304,10 @@ class _Newest:
 
     def put(self, asked: _Asked, found: list[list[Value]]) -> None:
         """Put each feature's values where they belong."""
-        words, entities = asked.words, len(asked.counts)
+        words, entities = asked.words, asked.counts.shape[1]
         heads = asked.heads if self._filter < 0 else asked.heads.only(asked.heads.column(self._filter) != NOTHING)
-        folded = asked.counts[:, self._keeps].T > 0
-        begin = np.where(folded, asked.starts[:, self._keeps].T, 0)
+        folded = asked.counts[self._keeps] > 0
+        begin = np.where(folded, asked.starts[self._keeps], 0)
         owners, facts = heads.newest()
         place, step = np.full(entities, -1), np.zeros(entities, np.int64)
         place[owners], step[owners] = heads.place[facts], heads.step[facts]
@@ -344,6 +341,6 @@ def _first(words: Ints, begin: Ints, rows: Ints, least: Ints) -> Ints:
     step = 1 << int(rows.max(initial=0)).bit_length() >> 1
     while step:
         probe = np.minimum(before + step, last)
-        before = np.where(words[probe] < least, probe, before)
+        before = np.where(words.take(probe) < least, probe, before)
         step >>= 1
     return before + 1

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 import redis
 
-from everloop.core.errors import Conflict, InvalidInput, StorageFull, Unavailable
+from everloop.core.errors import Conflict, StorageFull, Unavailable
+from everloop.features.stores.talking import Command, Talk, pool_of
 
 Result = TypeVar("Result")
 _AT_ONCE = 20_000
@@ -65,11 +66,8 @@ class RedisStore:
         server that is gone cannot hold up a process that has other things to do. `prefix` begins the names of the
         hashes: give each workspace that shares a database its own. Raises `InvalidInput` for a wrong URL.
         """
-        try:
-            self._pool = redis.ConnectionPool.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)
-        except ValueError as error:
-            raise InvalidInput(f"the online store's URL: {error}", hint="redis://HOST:PORT/DATABASE") from error
-        self._free: deque[Any] = deque()
+        self._pool = pool_of(url, timeout)
+        self._free: deque[Talk] = deque()
         self._prefix, self._rest, self._gone_until, self._why = prefix.encode(), rest, 0.0, ""
         self._local = threading.local()
         self._names: dict[str, bytes] = {}
@@ -77,7 +75,7 @@ class RedisStore:
     def close(self) -> None:
         """Give the connections back."""
         while self._free:
-            self._free.pop().disconnect()
+            self._free.pop().close()
 
     def read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
         """The values of some keys of each space, in one round trip; None where there is none."""
@@ -148,7 +146,7 @@ class RedisStore:
         cursor = b"0"
         while True:
             ((cursor, pairs),) = self._ask([(b"HSCAN", self._name(space), cursor, b"COUNT", b"1000")])
-            yield pairs[::2] if isinstance(pairs, list) else list(pairs)
+            yield pairs[::2]
             if int(cursor) == 0:
                 return
 
@@ -158,7 +156,7 @@ class RedisStore:
         if b"aof_enabled:1" in bytes(told):
             self._in_turn(b"BGREWRITEAOF")
         (saves,) = self._ask([(b"CONFIG", b"GET", b"save")])
-        if any(saves.values() if isinstance(saves, dict) else saves[1::2]):
+        if any(saves[1::2]):
             self._in_turn(b"BGSAVE", b"SCHEDULE")
 
     def _in_turn(self, *command: bytes) -> None:
@@ -202,7 +200,7 @@ class RedisStore:
             name = self._names[space] = self._prefix + b":" + space.encode()
         return name
 
-    def _ask(self, commands: Sequence[tuple[bytes, ...]]) -> list[Any]:
+    def _ask(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands in one piece and read their answers."""
         if not commands:
             return []
@@ -210,49 +208,40 @@ class RedisStore:
             raise Unavailable(self._why, hint="is the server running, and the binding right?")
         try:
             answers = self._exchanged(commands)
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        except (redis.RedisError, OSError) as error:
             self._gone_until, self._why = time.monotonic() + self._rest, f"the online store does not answer: {error}"
             raise Unavailable(self._why, hint="is the server running, and the binding right?") from error
         self._gone_until = 0.0
         _check(answers)
         return answers
 
-    def _exchanged(self, commands: Sequence[tuple[bytes, ...]]) -> list[Any]:
+    def _exchanged(self, commands: Sequence[Command]) -> list[Any]:
         """The answers, over a kept connection; over a new one when that is dead (the server has restarted).
 
         Sending again is safe: what is written is either the same again, or compared before it is written.
         """
         try:
-            connection = self._free.pop()
+            talk = self._free.pop()
         except IndexError:
-            return self._kept(self._pool.make_connection(), commands)
+            return self._kept(Talk(self._pool), commands)
         try:
-            return self._kept(connection, commands)
-        except (redis.ConnectionError, OSError):
-            return self._kept(self._pool.make_connection(), commands)
+            return self._kept(talk, commands)
+        except TimeoutError:  # it is not dead, and would be as silent to the next
+            raise
+        except OSError:
+            return self._kept(Talk(self._pool), commands)
 
-    def _kept(self, connection: Any, commands: Sequence[tuple[bytes, ...]]) -> list[Any]:
+    def _kept(self, talk: Talk, commands: Sequence[Command]) -> list[Any]:
         whole = False
         try:
-            answers = _exchange(connection, commands)
+            answers = talk.asked(commands)
             whole = True
         finally:
             if whole:
-                self._free.append(connection)
+                self._free.append(talk)
             else:
-                connection.disconnect()  # answers may be under way, which nobody would wait for
+                talk.close()  # answers may be under way, which nobody would wait for
         return answers
-
-
-def _exchange(connection: Any, commands: Sequence[tuple[bytes, ...]]) -> list[Any]:
-    connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-    answers = []
-    for _ in commands:
-        try:
-            answers.append(connection.read_response(disable_decoding=True))
-        except redis.ResponseError as error:  # the answers to the other commands are still to be read
-            answers.append(error)
-    return answers
 
 
 def _check(answers: Sequence[Any]) -> None:
@@ -274,6 +263,6 @@ def _parts(changes: Sequence[tuple[str, bytes, bytes]]) -> Iterator[tuple[str, l
 
 
 def _refused(error: redis.ResponseError) -> Unavailable:
-    if isinstance(error, redis.exceptions.OutOfMemoryError) or str(error).startswith("MISCONF"):
+    if str(error).startswith(("OOM", "MISCONF")):
         return StorageFull(f"the online store is full: {error}", hint="give the Redis server more memory or disk")
     return Unavailable(f"the online store refuses: {error}", hint="look at the Redis server's log and settings")
