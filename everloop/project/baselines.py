@@ -1,6 +1,6 @@
 """A set of first models of a table, as a project of its own: a file of a few lines that anybody can go on from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from everloop.core.errors import DefinitionError
@@ -9,6 +9,8 @@ from everloop.core.ports import Resources
 from everloop.flows.assets import Asset, define, wire
 from everloop.flows.search.definitions import choice, search
 from everloop.models.baseline.definitions import ALGORITHMS, METRICS, OUTPUTS
+from everloop.models.baseline.estimator import Baseline as Estimator
+from everloop.models.baseline.shipped import PACKAGE
 
 _STEPS = "everloop.models.baseline.steps"
 ROWS = 200_000
@@ -30,8 +32,12 @@ class Baseline:
         algorithms: tuple[str, ...],
         seed: int = 0,
         rows: int = ROWS,
+        made: Callable[..., Any] | None = None,
     ) -> None:
-        """Learn `label` of the dataset `table`; `task` is `binary`, `classes` or `numbers`."""
+        """Learn `label` of the dataset `table`; `task` is `binary`, `classes` or `numbers`.
+
+        `made(algorithm, task, roles, seed)` gives an estimator: a project's own is packaged with its model.
+        """
         self.name, self.table, self.algorithms = checked_name(name), table, algorithms
         if task not in METRICS:
             raise DefinitionError(f"{task!r} is no task", hint="one of " + ", ".join(METRICS))
@@ -40,6 +46,7 @@ class Baseline:
             raise DefinitionError(f"no algorithm {unknown!r}", hint="one of " + ", ".join(ALGORITHMS))
         self._said: dict[str, Any] = {"label": label, "time": time, "group": group, "task": task, "seed": seed}
         self._rows = rows
+        self._made = made or Estimator
 
     def assets(self) -> Mapping[str, Asset]:
         """What is made, wired."""
@@ -75,7 +82,7 @@ class Baseline:
             trial,
             Asset(
                 model,
-                _stand_in,
+                self._made,
                 inputs,
                 resources=Resources(cores=1),
                 facts={**facts, "output": OUTPUTS[task]},
@@ -91,8 +98,10 @@ class Baseline:
         lines = "".join(f"    {key}={value!r},\n" for key, value in said.items())
         return (
             f'"""First models of data/{self.table}, as `everloop baseline` made them."""\n\n'
-            "from everloop.project.baselines import Baseline\n\n"
-            f"project = Baseline(\n    {self.name!r},\n    {self.table!r},\n{lines})\n"
+            "from everloop.project.baselines import Baseline\n"
+            f"from {PACKAGE}.estimator import Baseline as Estimator\n\n\n"
+            "def made(algorithm, task, roles, seed):\n    return Estimator(algorithm, task, roles, seed)\n\n\n"
+            f"project = Baseline(\n    {self.name!r},\n    {self.table!r},\n{lines}    made=made,\n)\n"
         )
 
 

@@ -16,7 +16,7 @@ def load_project(root: Path, module: str) -> Project:
     Raises `DefinitionError` with file, line and a hint for anything wrong in it, also for an import that fails.
     """
     root = root.resolve()
-    _prefer(root, module)
+    prefer(root, module)
     try:
         loaded = importlib.import_module(module)
     except InvalidInput as error:
@@ -38,7 +38,7 @@ def load_project(root: Path, module: str) -> Project:
     return project
 
 
-def _prefer(root: Path, module: str) -> None:
+def prefer(root: Path, module: str) -> None:
     """Put `root` first on the path, and forget modules of its names that came from another project's folder."""
     import_from_source(root)
     if sys.path[:1] != [str(root)]:

@@ -1,6 +1,8 @@
 """`everloop baseline` on real files, as people type it."""
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -10,6 +12,9 @@ import pytest
 import everloop as el
 from everloop.cli.main import main
 from everloop.cli.options import given
+from everloop.core.settings import Settings
+from everloop.models.predictor import materialize
+from everloop.workspace.opened import Workspace
 
 
 @pytest.fixture
@@ -28,6 +33,28 @@ def everloop(tmp_path, monkeypatch, capsys):
     assert run("init")[0] == 0
     yield run
     given.clear()
+
+
+PLAIN = """
+import json, sys
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+
+class Without(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "everloop":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Without())
+import mlflow.pyfunc
+import pandas as pd
+
+folder = sys.argv[1]
+rows = json.loads(Path(folder, "example.json").read_text())
+answer = mlflow.pyfunc.load_model(folder).predict(pd.DataFrame(rows))
+assert answer.shape == (len(next(iter(rows.values()))), 2), answer
+assert "everloop" not in sys.modules
+"""
 
 
 def orders(count=500):
@@ -76,6 +103,14 @@ def test_a_table_and_a_label_give_a_first_model_and_a_report(everloop, tmp_path)
     code, again, said = everloop("reproduce", "model/lateness")
     assert code == 0, said
     assert again["tier"] in ("bit", "canonical")
+    # it answers where there is no Everloop, for the plain mlflow client
+    folder = tmp_path / "model"
+    settings = Settings(home=tmp_path / ".everloop", project="shop")
+    with Workspace.open(settings) as workspace:
+        manifest = model["manifest"]
+        materialize(manifest, workspace.store, folder)
+    assert {"code/first_models/estimator.py", "code/first_models/encoding.py"} <= manifest["files"].keys()
+    subprocess.run([sys.executable, "-W", "ignore", "-c", PLAIN, str(folder)], check=True, cwd="/")
     # and nothing is run twice
     code, second, _ = everloop(*asked)
     assert (code, second["model"]) == (0, found["model"])

@@ -1,4 +1,8 @@
-"""The one estimator of all first models: columns as they are in the table in, answers out."""
+"""The one estimator of all first models: columns as they are in the table in, answers out.
+
+A first model's project holds a copy (see `shipped`), so that its model answers where there is no Everloop: all that is
+needed for an answer is here, in `encoding` and in `definitions`, which are copied too.
+"""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -7,11 +11,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from everloop.models import baseline
 from everloop.models.baseline.definitions import TRIVIAL
 from everloop.models.baseline.encoding import Encoder
 
 Array = npt.NDArray[Any]
+_NETWORK = "everloop.models.baseline.network"
+"""Only for training."""
 _DENSE = frozenset({"linear", "mlp"})
 
 
@@ -50,7 +55,8 @@ class Baseline:
         if self.algorithm == "mlp":
             wanted = (truth - self.middle_) / self.scale_ if self.task == "numbers" else truth
             count = 0 if self.task == "numbers" else len(self.classes_)
-            self.layers_ = baseline.network.trained(matrix, wanted, count, self.seed)
+            network = import_module(_NETWORK)
+            self.layers_ = network.trained(matrix, wanted, count, self.seed)
         else:
             self.model_ = _MAKERS[self.algorithm](self.task == "numbers", self.seed).fit(matrix, truth)
         return self

@@ -22,6 +22,8 @@ TIME = "everloop_time"
 """The column of the frames that rows are split by, as a time; the table's own is a text there, as a caller sends it."""
 _LAST = 4
 """One part of so many and one is the holdout."""
+_FEW = 50
+"""Rows; a model that learnt from fewer says little."""
 _DRAWS = 400
 _REPEATS = 3
 
@@ -32,6 +34,11 @@ class Described(Protocol):
     @property
     def facts(self) -> Mapping[str, Any]:
         """`label`, `time`, `group`, `task`, `seed`, `rows` (at most so many), and `part` of a frame."""
+        ...
+
+    @property
+    def function(self) -> Any:
+        """Of the model: `(algorithm, task, roles, seed) -> estimator`, of the project's own copy."""
         ...
 
 
@@ -76,7 +83,7 @@ def fit(asset: Described, inputs: Mapping[str, Any], _params: Mapping[str, Any],
     """The best algorithm, fitted to all training rows."""
     said, rows = asset.facts, _eager(inputs["frame"])
     roles, chosen = inputs["columns"]["roles"], inputs["search"]["params"]["algorithm"]
-    model = Baseline(chosen, said["task"], roles, said["seed"]).fit(rows, rows[said["label"]])
+    model = asset.function(chosen, said["task"], roles, said["seed"]).fit(rows, rows[said["label"]])
     kept = [*roles, said["label"]]
     return Fitted(model, rows.select(kept), _eager(inputs["holdout"]), chosen=list(roles))
 
@@ -94,7 +101,7 @@ def tell(
     answers = {"model": _answers(model, holdout, columns["roles"]), TRIVIAL: _told(trivial, holdout, said["task"])}
     metric = METRICS[said["task"]][0]
     scores, margin = _scores(said["task"], truth, answers, said["seed"])
-    warnings = [*columns["warnings"]]
+    warnings = [*columns["warnings"], *starved(training, said)]
     if margin[0] <= 0:
         warnings.append(f"on the holdout the model is not surely better than the trivial answer ({metric})")
     return {
@@ -111,6 +118,23 @@ def tell(
         "columns": columns,
         "warnings": warnings,
     }
+
+
+def starved(rows: pl.DataFrame, said: Mapping[str, Any]) -> list[str]:
+    """Warnings of folds that keeping groups on one side left with few of the rows that were known by then."""
+    if not (said["time"] and said["group"]):
+        return []
+    found, when = [], rows[TIME]
+    for number, fold in enumerate(_cut(rows, said), 1):
+        begins: Any = when[fold.valid].min()
+        known = int((when < begins).sum())
+        left = len(fold.train)
+        if left < _FEW or left < known / 2:
+            found.append(
+                f"fold {number} learnt from {left} of the {known} rows before it: the others share a {said['group']} "
+                "with rows that it is judged by, so scores may be too low and differ by chance"
+            )
+    return found
 
 
 def folds_of(said: Mapping[str, Any], n: int) -> Folds:

@@ -1,7 +1,9 @@
 """`everloop baseline`: a table and a label in, a sound first model with a report out."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from everloop.catalog import refs, versions
@@ -22,7 +24,9 @@ from everloop.flows.identity import project_tree
 from everloop.flows.running.finding import placed
 from everloop.models.baseline.columns import task_of
 from everloop.models.baseline.definitions import OUTPUTS, TRIVIAL, installed, missing
+from everloop.models.baseline.shipped import PACKAGE, shipped
 from everloop.project.baselines import ROWS, Baseline
+from everloop.project.loading import prefer
 from everloop.workspace.codecs import CODECS
 from everloop.workspace.runs import TrackedRuns
 from everloop.workspace.work.executors import executor_of
@@ -92,7 +96,7 @@ def baseline(
         rows=asked.rows,
     )
     origin = _written(ctx, made)
-    assets = made.assets()
+    assets = _loaded(origin).assets()
     code = project_tree(origin.root, ctx.store, name)
     executor = executor_of(ctx, assets, code, asked.cluster)
     try:
@@ -169,8 +173,19 @@ def _written(ctx: Context, made: Baseline) -> Origin:
     """The project of a few lines, in the workspace: children import it, and its files are the code version."""
     folder = ctx.home / "baselines" / ctx.project / made.name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{MODULE}.py").write_text(made.text())
+    for path, text in {f"{MODULE}.py": made.text(), **shipped()}.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text)
     return Origin(folder, MODULE, made.name)
+
+
+def _loaded(origin: Origin) -> Baseline:
+    """The set as the file defines it: what is recorded of its code is what children run."""
+    for name in [one for one in sys.modules if one.partition(".")[0] in (MODULE, PACKAGE)]:
+        del sys.modules[name]  # written anew
+    prefer(origin.root, MODULE)
+    found: Baseline = import_module(MODULE).project
+    return found
 
 
 def _commit(ctx: Context, asked: Asked, made: Baseline, task: str, ids: Mapping[str, str]) -> None:

@@ -1,5 +1,7 @@
 """First models: columns, encoding, estimators, as values; a whole run is in tests/cli/test_baseline.py."""
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +11,7 @@ from everloop.models.baseline.columns import planned, task_of
 from everloop.models.baseline.definitions import ALGORITHMS, installed
 from everloop.models.baseline.encoding import Encoder
 from everloop.models.baseline.estimator import Baseline
+from everloop.models.baseline.steps import TIME, starved
 from everloop.models.canonical import canonical_digest
 
 ROWS = 600
@@ -52,6 +55,19 @@ def test_columns_are_told_apart_and_what_must_go_goes():
     said = " ".join(found.warnings)
     assert "refund answers the question alone" in said
     assert "order was left out" in said
+
+
+def test_folds_that_groups_leave_with_few_rows_are_warned_of():
+    start, said = datetime(2025, 1, 1, tzinfo=UTC), {"time": "at", "group": "who", "label": "late", "seed": 0}
+    when = [start + timedelta(hours=n) for n in range(400)]
+    stays = pl.DataFrame({TIME: when, "who": [n % 3 for n in range(400)], "late": [n % 2 for n in range(400)]})
+    leaves = stays.with_columns(who=pl.Series([n // 10 for n in range(400)]))
+    comes = stays.with_columns(who=pl.Series([n % 10 if n % 10 < 6 else n for n in range(400)]))
+    assert starved(leaves, said) == []
+    assert starved(stays.with_columns(who=pl.Series(range(400))), {**said, "group": ""}) == []
+    told = starved(comes, said)
+    assert len(told) == 4
+    assert "rows before it: the others share a who" in told[0]
 
 
 @pytest.mark.parametrize(
