@@ -31,6 +31,7 @@ from everloop.serving.streaming.working import Streams, said
 
 _CHUNK = 1 << 20
 _WARM_CALLS = 3
+_STEPS = "everloop.serving.fusing.steps"
 Array = np.ndarray[Any, Any]
 
 
@@ -55,10 +56,15 @@ class Setup(msgspec.Struct, frozen=True):
     least: int = 1
     """On a cluster: replicas between which Ray Serve chooses by the load."""
     most: int = 1
+    steps: list["Setup"] = []
+    """Of fused steps: each as if it were alone, the model last; `inputs` are of all."""
 
 
 def loaded(setup: Setup) -> tuple[Predictor, Layout, Outputs]:
     """Load a model and warm it up: the predictor, its inputs, its outputs. Raises whatever the model raises."""
+    if setup.steps:
+        fused: tuple[Predictor, Layout, Outputs] = importlib.import_module(_STEPS).loaded(setup)
+        return fused
     layout = Layout.from_pairs(setup.inputs)
     module, _, name = setup.loader.partition(":")
     predictor: Predictor = getattr(importlib.import_module(module), name)(setup.folder)
@@ -110,7 +116,8 @@ class Answerer:
             return self._together(frames)
         except Exception as error:  # noqa: BLE001 - the edge of a user's model: whatever it raises is its answer
             if len(frames) == 1:
-                return [wire.Frame(wire.FAILED, frames[0].id, 0, said(error))]
+                took = np.array(getattr(self._predictor, "took", ()), "<i4")
+                return [wire.Frame(wire.FAILED, frames[0].id, len(took), took.tobytes() + said(error))]
         return [reply for frame in frames for reply in self.answer([frame])]
 
     def _together(self, frames: list[wire.Frame]) -> list[wire.Frame]:

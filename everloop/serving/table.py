@@ -55,6 +55,8 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nullable: list[str] = []
     budget_micros: int = 50_000
     """How long a batch of several requests may take, as far as past ones tell; an explanation, how long it may take."""
+    steps: list["Part"] = []
+    """Of fused steps (`graph.fusing`): each of them as it would run alone, the model last; `inputs` are of all."""
 
 
 class Explainer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ ASK = 1
 ANSWER = 2
 """The outputs of one request."""
 FAILED = 3
-"""The model raised: the payload is the message."""
+"""The model raised: the payload is the message, behind the microseconds (i32) of the `rows` fused steps before it."""
 HELLO = 4
 """The worker is warm: the payload is JSON (`outputs`, `pid`, `seconds`, `engine`)."""
 UNFIT = 5

@@ -27,6 +27,7 @@ from everloop.serving.gateway.fleet import Live, LiveRoute
 from everloop.serving.gateway.instead.cache import Cache
 from everloop.serving.gateway.shadows import Shadows
 from everloop.serving.gateway.stats import Counters, NodeCounters, ShadowCounters
+from everloop.serving.graph.fusing import running
 from everloop.serving.protocol.question import Question
 from everloop.serving.rollout.entries import weighted
 from everloop.serving.table import Route
@@ -69,7 +70,8 @@ class Offline:
         self._routes = routes
         self._live: dict[str, LiveRoute] = {}
         nowhere, cache = _Nowhere(), Cache(home / "serving")  # nothing here is answered from it
-        self._predictions = Predictions(nowhere, 0, self._features.look, self._route, Shadows(nowhere), cache=cache)
+        more: Any = {"quick": self._features.at_once, "cache": cache}
+        self._predictions = Predictions(nowhere, 0, self._features.look, self._route, Shadows(nowhere), **more)
         self.route = self._route(address)
         self.live = self.route.live[0]
         graph = self.live.graph
@@ -86,7 +88,7 @@ class Offline:
 
     def _made(self, route: Route, revision: tables.Revision) -> Live:
         workers = {}
-        for name, part in revision.workers.items():
+        for name, part in running(revision).items():
             key = msgspec.msgpack.encode(part)
             if key not in self._crews:
                 self._crews[key] = Crew(part, self._size, cluster=self._cluster)

@@ -19,7 +19,6 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -36,7 +35,7 @@ from everloop.flows.executors.parent import die_with_parent
 from everloop.flows.identity.runtime import runtime
 from everloop.serving import wire
 from everloop.serving.distributed.passing import Link
-from everloop.serving.distributed.replica import Replica, files_of
+from everloop.serving.distributed.replica import Replica, files_in
 from everloop.serving.modelworker import Setup
 from everloop.serving.streaming.working import said
 from everloop.store import access, open_store
@@ -65,7 +64,7 @@ class Bridge:
         self._threads = ThreadPoolExecutor(_PLACES)
         self._alone: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._links: dict[str, Link] = {}
-        self._folders: dict[str, Path] = {}
+        self._setups: dict[str, Setup] = {}
 
     async def serve(self, connection: socket.socket) -> None:
         """Serve one part until its gateway hangs up; the application ends with it."""
@@ -73,11 +72,11 @@ class Bridge:
         name = ""
         try:
             setup = msgspec.json.decode((await link.first()).payload, type=Setup)
-            files = await self._in_thread(files_of, Path(setup.folder), self._store)
+            files = await self._in_thread(files_in, setup, self._store)
             name = f"{self._prefix}-{_digest(setup, files)}"
             async with self._alone[name]:
                 handle, hello = await self._placed(name, setup, files)
-                self._links[name], self._folders[name] = link, Path(setup.folder)
+                self._links[name], self._setups[name] = link, setup
             link.begin(handle, setup, hello, lambda size: self._resize(name, setup, files, size))
             await link.lost
         except ConnectionError:
@@ -150,7 +149,7 @@ class Bridge:
             if loop.time() - renewed > _RENEW_SECONDS:
                 renewed = loop.time()
                 for name in list(self._links):
-                    await self._in_thread(files_of, self._folders[name], self._store)
+                    await self._in_thread(files_in, self._setups[name], self._store)
 
     async def _end_those_left(self, running: dict[str, int]) -> None:
         for name in running:
@@ -164,7 +163,8 @@ class Bridge:
 
 def _digest(setup: Setup, files: dict[str, str]) -> str:
     """Names an application by all that it answers with, and not by how many replicas it has."""
-    same = msgspec.structs.replace(setup, least=1, most=1, folder="" if files else setup.folder)
+    steps = [msgspec.structs.replace(step, folder="") for step in setup.steps] if files else setup.steps
+    same = msgspec.structs.replace(setup, least=1, most=1, folder="" if files else setup.folder, steps=steps)
     return blake2b(msgspec.json.encode([__version__, same, sorted(files.items())]), digest_size=12).hexdigest()
 
 

@@ -58,7 +58,7 @@ class Replica:
             hint = "install the same environment on every node"
             raise Conflict("a node has other packages than the gateway", hint=hint)
         if files:
-            setup = msgspec.structs.replace(setup, folder=str(on_this_node(files, open_store(objects))))
+            setup = _moved(setup, on_this_node(files, open_store(objects)), files)
         self._model = self._work_thread.submit(loaded, setup).result()
         predictor, layout, outputs = self._model
         self._answerer = Answerer(predictor, layout, outputs)
@@ -144,6 +144,26 @@ class Replica:
                 yield reply
             # how far it may be ahead of its reader is not said back over the cluster: the bridge holds the rest
             streams.take(deque([wire.Frame(wire.MORE, frame.id, WINDOW, b"")]))
+
+
+def files_in(setup: Setup, objects: Any) -> dict[str, str]:
+    """The files that a part loads, by their object in the store: of fused steps those of each, below its number."""
+    if not setup.steps:
+        return files_of(Path(setup.folder), objects)
+    found = ((number, files_of(Path(step.folder), objects)) for number, step in enumerate(setup.steps))
+    return {f"{number}/{path}": identity for number, files in found for path, identity in files.items()}
+
+
+def _moved(setup: Setup, folder: Path, files: Mapping[str, str]) -> Setup:
+    """The setup with its files below `folder`, where it has any."""
+    if not setup.steps:
+        return msgspec.structs.replace(setup, folder=str(folder))
+    there = {path.partition("/")[0] for path in files}
+    steps = [
+        msgspec.structs.replace(step, folder=str(folder / str(number))) if str(number) in there else step
+        for number, step in enumerate(setup.steps)
+    ]
+    return msgspec.structs.replace(setup, steps=steps)
 
 
 def files_of(folder: Path, objects: Any) -> dict[str, str]:

@@ -29,6 +29,7 @@ from everloop.serving.tracing.recording import Trace
 
 _DEEPEST = 4
 """Endpoints that may call each other in one question."""
+QuickReader = Callable[[Lookup, Mapping[str, Any], int, Micros], Looked | None]
 FeatureReader = Callable[[Lookup, Columns, int, Micros], Awaitable[Looked]]
 """(look-up, caller's columns, rows, event time) -> feature columns."""
 
@@ -143,9 +144,14 @@ class Predictions:
         route: Callable[[str], LiveRoute],
         shadows: Shadows,
         *,
+        quick: QuickReader,
         cache: Cache,
     ) -> None:
-        """Log with `appender`; `nonce` (32 bit, random) keeps ids of different processes apart."""
+        """Log with `appender`; `nonce` (32 bit, random) keeps ids of different processes apart.
+
+        `quick` is the reader where it need not wait, and None otherwise.
+        """
+        self.quick = quick
         self.cache = cache
         self._appender, self._reader, self._route, self._shadows = appender, reader, route, shadows
         self._nonce = f"{nonce & 0xFFFFFFFF:08x}"
@@ -328,23 +334,23 @@ class Predictions:
             found, old = await self._reader(live.revision.lookup, dict(columns), rows, at)
             looked.update(found)
             stale.update(old)
-            return {name: _array(values) for name, values in found.items()}
+            return {name: array_of(values) for name, values in found.items()}
 
         async def call(name: str, columns: Mapping[str, Any], rows: int, deadline: float) -> dict[str, Any]:
             return await self._called(asked, name, dict(columns), rows, deadline)
 
         question = asked.question
         sticky = asked.sticky or _entity(asked) or self._fresh_id(0).encode()
-        nullable = {name: part.nullable for name, part in live.revision.parts.items()}
+        nullable = {name: crew.part.nullable for name, crew in live.workers.items()}
         run = Run(live.workers, live.nodes, nullable, self._deadline(asked), sticky, look_up, call)
         run.trace, run.revision = asked.trace, live.revision.id
         answer = await run.run(graph, question.columns, question.rows)
         if not answer:
             raise StepFailed("every step that could answer was left out")
         outputs = describe(answer)
-        seen = _seen({**looked, **question.columns}, live, question.rows)
+        asked_with = seen({**looked, **question.columns}, live, question.rows)
         said = (msgspec.Raw(msgspec.msgpack.encode([o.listed() for o in outputs])), pack_answer(outputs, answer))
-        return _Told(seen, said, outputs, answer, stale, run.path)
+        return _Told(asked_with, said, outputs, answer, stale, run.path)
 
     async def _called(
         self, asked: Asked, name: str, columns: dict[str, Any], rows: int, deadline: float
@@ -403,7 +409,7 @@ class Predictions:
             asked.question.rows,
             *told.inputs,
             *told.said,
-            _keys(live, asked.question.columns),
+            keys_of(live, asked.question.columns),
             took,
             fallback,
             asked.protocol,
@@ -417,17 +423,22 @@ class Predictions:
         self,
         route: Route,
         live: Live,
-        asked: tuple[int, bytes],
+        asked: tuple[int, tuple[msgspec.Raw, bytes]],
         said: tuple[msgspec.Raw, bytes],
         *,
         took: int,
         protocol: str,
+        keys: dict[str, list[str]] | None = None,
+        at: Micros = 0,
     ) -> str:
-        """Log what a model alone answered to `asked`, rows and their bytes; the id, or "" as `answer` has it."""
+        """Log what one worker answered to `asked`, rows with layout and bytes; the id, or "" as `answer` has it.
+
+        `at` is the event time, where it was not just now.
+        """
         wall = time.time_ns() // 1000
-        names, (rows, payload), by = (route.project, route.name), asked, live.revision.id
-        inputs = (live.logged_raw, payload)
-        entry = log.Entry(self._fresh_id(wall), wall, wall, *names, by, rows, *inputs, *said, {}, took, "", protocol)
+        names, (rows, inputs), by = (route.project, route.name), asked, live.revision.id
+        kept, id_, at = keys or {}, self._fresh_id(wall), at or wall
+        entry = log.Entry(id_, at, wall, *names, by, rows, *inputs, *said, kept, took, "", protocol)
         return self._appended(route, live, entry)
 
     def _appended(self, route: Route, live: Live, entry: log.Entry) -> str:
@@ -446,7 +457,7 @@ def _count(live: Live, number: int, rows: int, seconds: float) -> None:
         live.nodes[number].answered(rows, int(seconds * 1e6))
 
 
-def _array(values: Any) -> np.ndarray[Any, Any]:
+def array_of(values: Any) -> np.ndarray[Any, Any]:
     """A column of features: text as objects, a missing number as NaN."""
     if isinstance(values, np.ndarray):
         return values
@@ -455,7 +466,7 @@ def _array(values: Any) -> np.ndarray[Any, Any]:
     return np.array([np.nan if value is None else value for value in values])
 
 
-def _seen(columns: Mapping[str, Any], live: Live, rows: int) -> tuple[msgspec.Raw, bytes]:
+def seen(columns: Mapping[str, Any], live: Live, rows: int) -> tuple[msgspec.Raw, bytes]:
     """The layout and bytes of what models were asked with; a column that a step left out is left out."""
     given = nulls_apart(columns, [name for name in live.revision.nullable if name in columns], rows)
     if all(name in given for name in live.logged.names):
@@ -464,7 +475,8 @@ def _seen(columns: Mapping[str, Any], live: Live, rows: int) -> tuple[msgspec.Ra
     return msgspec.Raw(msgspec.msgpack.encode(layout.pairs())), layout.pack(given, rows)
 
 
-def _keys(live: Live, columns: Columns) -> dict[str, list[str]]:
+def keys_of(live: Live, columns: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The entity keys of a question, as text."""
     lookup = live.revision.lookup
     if lookup is None:
         return {}

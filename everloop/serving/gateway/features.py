@@ -60,13 +60,18 @@ class Features:
 
         While it is quick it is asked at once, for a thread would cost more than the answer.
         """
+        found = self.at_once(wanted, columns, rows, at)
+        return found if found is not None else await asyncio.to_thread(self._waited, wanted, columns, rows, at)
+
+    def at_once(self, wanted: Lookup, columns: Mapping[str, Any], rows: int, at: Micros) -> Looked | None:
+        """What `read` gives, where that is quick; None where it may have to be waited for."""
         now = time.monotonic()
         suspect = self._suspect.get(wanted.scope)
         if suspect is None:
             served = is_served(place_of(self._home, wanted.scope.partition("/")[2]))
             suspect = self._suspect[wanted.scope] = now + _UNKNOWN_SECONDS if served else 0.0
         if now < suspect:
-            return await asyncio.to_thread(self._waited, wanted, columns, rows, at)
+            return None
         try:
             return self.read(wanted, columns, rows, at)
         finally:
@@ -84,7 +89,7 @@ class Features:
             if now - began > _SLOW_IN_A_THREAD:
                 self._suspect[wanted.scope] = now + _SUSPECT_SECONDS
 
-    def read(self, wanted: Lookup, columns: Columns, rows: int, at: Micros) -> Looked:
+    def read(self, wanted: Lookup, columns: Mapping[str, Any], rows: int, at: Micros) -> Looked:
         """Feature columns for the entities that the caller named, by the endpoint's policy on what is too old.
 
         Raises what `features.online.lookup` raises, and `Unavailable` for a view that is too old, was never filled or
@@ -93,11 +98,11 @@ class Features:
         service = self._service(wanted)
         entities = {name: _listed(columns[name]) for name in wanted.keys}
         try:
-            columns, reached = find_columns(self._store(wanted.scope), service, entities, at)
+            found, reached = find_columns(self._store(wanted.scope), service, entities, at)
         except Unavailable as error:
             if wanted.stale != "default":
                 raise FeaturesGone(error.message, hint=error.hint) from error
-            columns = {name: [value] * rows for view in service.views for name, value in _empty(view)}
+            found = {name: [value] * rows for view in service.views for name, value in _empty(view)}
             reached = (None,) * len(service.views)
         stale = {
             view.view.name: wanted.stale
@@ -108,8 +113,8 @@ class Features:
             raise _too_old(wanted, service, reached, at)
         if stale and wanted.stale == "default":
             told = (view for view in service.views if view.view.name in stale)
-            columns |= {name: [value] * rows for view in told for name, value in _empty(view)}
-        return Looked(spread(service.lists, columns) if service.lists else columns, stale)
+            found |= {name: [value] * rows for view in told for name, value in _empty(view)}
+        return Looked(spread(service.lists, found) if service.lists else found, stale)
 
     async def ask(self, wanted: Lookup, how: Callable[..., Answer], entities: Any, at: Micros) -> Answer:
         """Values of a service as they are, and how far each view is filled: `how` is one of `online`'s ways to ask.

@@ -25,6 +25,7 @@ from everloop.serving.gateway.crew import Crew, Size
 from everloop.serving.gateway.crew import told as crew_told
 from everloop.serving.gateway.inline.within import crew_for
 from everloop.serving.gateway.stats import Counters, NodeCounters, ShadowCounters
+from everloop.serving.graph.fusing import fused, running
 from everloop.serving.graph.nodes import numbered
 from everloop.serving.graph.running import prepared
 from everloop.serving.graph.shapes import ShownBy, outputs_of
@@ -62,7 +63,8 @@ class Live:
     def __post_init__(self) -> None:
         """Read the entry."""
         whole = self.revision.graph
-        self.graph = prepared(numbered(whole)) if whole is not None and self.revision.parts else None
+        fits = whole is not None and self.revision.parts
+        self.graph = fused(prepared(numbered(whole)), self.revision.parts)[0] if whole is not None and fits else None
         self.lenient = self.graph is not None and any("soft" in n or "default" in n for n in walk(self.graph))
         self.caller = Layout.from_pairs(self.revision.caller)
         self.logged = Layout.from_pairs(self.revision.inputs)
@@ -293,13 +295,15 @@ class Fleet:
 
     def _problem(self, revision: Revision, starting: list[Crew]) -> str:
         """Why a revision cannot serve; empty when nothing that was started for it says so."""
-        for name, part in revision.workers.items():
+        parts = running(revision)
+        for name, part in parts.items():
             process = self._processes[_key(part)]
             if process in starting and not process.ready.is_set():
                 return f"{name}: {process.problem}".removeprefix(": ") if process.problem else "not warm in time"
         if revision.parts and revision.graph is not None:
             try:
-                outputs_of(revision.graph, lambda name: self._processes[_key(revision.parts[name])].shown, lambda _: ())
+                graph, _ = fused(revision.graph, revision.parts)
+                outputs_of(graph, lambda name: self._processes[_key(parts[name])].shown, lambda _: ())
             except InvalidInput as error:
                 return error.message
         return ""
@@ -324,7 +328,7 @@ class Fleet:
                 self._users.setdefault(crew, []).append(address)
 
     def _live(self, route: Route, revision: Revision) -> Live:
-        workers = {name: self._processes[_key(part)] for name, part in revision.workers.items()}
+        workers = {name: self._processes[_key(part)] for name, part in running(revision).items()}
         counted = (route.address, revision.id)
         if counted not in self._counters:
             nodes = range(sum(1 for _ in walk(revision.graph))) if revision.graph else range(0)
@@ -429,7 +433,7 @@ def _wanted(table: Table) -> dict[bytes, tuple[Part, Size]]:
     wanted: dict[bytes, tuple[Part, Size]] = {}
     for route in table.routes:
         size = Size(route.least, route.most, route.idle_micros / 1e6)
-        for part in (part for revision in route.revisions for part in revision.workers.values()):
+        for part in (part for revision in route.revisions for part in running(revision).values()):
             _, before = wanted.get(_key(part), (part, size))
             wanted[_key(part)] = part, size.joined(before)
         for part in (revision.explainer.part for revision in route.revisions if revision.explainer):

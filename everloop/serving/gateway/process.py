@@ -123,7 +123,9 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     # the secret goes before any model's process is started: it is not theirs
     carrier = Carrier(arguments.server, os.environ.pop(hand.VARIABLE, ""))
     door = Door(listening.getsockname()[0])
-    predictions = Predictions(appender, nonce, features.look, fleet.route, shadows, cache=Cache(home))
+    predictions = Predictions(
+        appender, nonce, features.look, fleet.route, shadows, quick=features.at_once, cache=Cache(home)
+    )
     switchboard = Switchboard()
     switchboard.desk = desk = Desk(fleet, predictions, door)
     exporter = Exporter(desk.tracer, home / "traces" / arguments.name, os.environ)

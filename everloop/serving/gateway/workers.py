@@ -23,7 +23,17 @@ from everloop.serving.table import Part
 _FIRST_DELAY, _MOST_DELAY, _HEALTHY_SECONDS = 0.05, 5.0, 10.0
 _SILENT_SECONDS = 1.0
 _PACE_SMOOTHING = 0.02
+_MICROS = 4
 LOST = "the model worker died"
+
+
+class StepFailedBehind(StepFailed):
+    """What a model raised, and how long the fused steps before the one that raised took."""
+
+    def __init__(self, text: str, took: tuple[int, ...]) -> None:
+        """`text` is what the worker says; `took` are microseconds."""
+        super().__init__("the model failed: " + text)
+        self.took = took
 
 
 class Waiter(Protocol):
@@ -51,7 +61,9 @@ def tell(waiter: Waiter, frame: wire.Frame) -> None:
     elif frame.kind == wire.GONE:
         waiter.set_exception(Unavailable(LOST, hint="it is being restarted; try again"))
     else:
-        waiter.set_exception(StepFailed("the model failed: " + frame.payload.decode(errors="replace")))
+        ends = _MICROS * frame.rows
+        took = tuple(memoryview(frame.payload[:ends]).cast("i")) if ends else ()
+        waiter.set_exception(StepFailedBehind(frame.payload[ends:].decode(errors="replace"), took))
 
 
 class _Link(asyncio.Protocol):
@@ -180,7 +192,8 @@ class ModelProcess:
         self._link = link
         part = self.part
         budget, (least, most) = part.budget_micros / 1e6, self._size
-        setup = Setup(part.folder, part.loader, part.inputs, part.example, 512, budget, least, most)
+        steps = [Setup(step.folder, step.loader, step.inputs, step.example) for step in part.steps]
+        setup = Setup(part.folder, part.loader, part.inputs, part.example, 512, budget, least, most, steps)
         link.transport.write(wire.encode(wire.ASK, 0, 0, msgspec.json.encode(setup)))
 
     def ask(

@@ -45,7 +45,10 @@ class Plan:
 
 def key_of(node: Mapping[str, Any]) -> str:
     """The name of a leaf's part."""
-    return f"model {node['role']}" if node["node"] == "model" else f"transform {node['name']}"
+    if node["node"] != "model":
+        return f"{node['node']} {node.get('name', '')}"
+    before = "".join(f"{key_of(one)}, " for one in node.get("before", ()))
+    return f"{before}model {node['role']}"
 
 
 def visit(plan: Plan, node: Mapping[str, Any], there: set[str], made: set[str]) -> set[str]:
@@ -60,7 +63,7 @@ def visit(plan: Plan, node: Mapping[str, Any], there: set[str], made: set[str]) 
         return here - there
     if kind == "switch":
         for case in node["cases"]:
-            for column in _columns(case["if"]):
+            for column in _typed(case["if"]):
                 _needs(plan, column, TYPES[column[1]], there, made)
     if kind in ("switch", "splitter"):
         branches = [visit(plan, inner, there, made) for inner in below(node)]
@@ -109,7 +112,12 @@ def _needs(plan: Plan, column: tuple[str, str], datatype: str, there: set[str], 
         plan.seen.setdefault(name, plan.asked.get(name, datatype))
 
 
-def _columns(condition: Mapping[str, Any]) -> list[tuple[str, str]]:
+def columns_in(condition: Mapping[str, Any]) -> set[str]:
+    """The columns that a condition reads."""
+    return set(read(condition).columns)
+
+
+def _typed(condition: Mapping[str, Any]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     waiting = [read(condition)]
     while waiting:

@@ -15,11 +15,12 @@ import numpy as np
 
 from everloop.core.coherence import walk
 from everloop.core.errors import EverloopError, InvalidInput, StepFailed, Unavailable
-from everloop.features.expressions.evaluate import Cells, evaluate
-from everloop.features.expressions.tree import Node, read
 from everloop.serving.columns import unpack_answer
 from everloop.serving.fusing.derived import PREFIX, nulls_apart
+from everloop.serving.fusing.steps import TOOK
 from everloop.serving.gateway.stats import NodeCounters
+from everloop.serving.gateway.workers import StepFailedBehind
+from everloop.serving.graph.conditions import Condition, there
 from everloop.serving.graph.nodes import literal
 from everloop.serving.graph.planning import key_of
 from everloop.serving.tracing.recording import Trace
@@ -46,6 +47,12 @@ class Run:
     """What happened that the caller should know: shares taken, defaults, steps left out."""
     trace: Trace | None = None
     revision: str = ""
+    _told: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Of fused steps that workers report: their rows and microseconds, until they are counted."""
+    _inner: dict[int, int] = field(default_factory=dict)
+    """By the number of a model: the microseconds of the fused steps before it."""
+    _blamed: dict[int, int] = field(default_factory=dict)
+    """By the number of a model that did not answer: the fused step that failed before it."""
 
     async def run(self, node: Mapping[str, Any], columns: Mapping[str, Any], rows: int) -> Outputs:
         """The outputs of a node under its policy; raises what its last try raised."""
@@ -68,11 +75,20 @@ class Run:
                 if left and time.monotonic() < self.deadline:
                     counted.retries += 1
                     continue
-                counted.failed()
+                self.counters[self._blamed.pop(node["number"], node["number"])].failed()
                 return self._instead(node, rows, error)
-            counted.answered(rows, int((time.monotonic() - started) * 1e6))
+            finally:
+                inner = self._count(node)
+            counted.answered(rows, max(int((time.monotonic() - started) * 1e6) - inner, 0))
             return answer
         raise AssertionError
+
+    def _count(self, node: Mapping[str, Any]) -> int:
+        """Count the fused steps that are done with this node; the microseconds that are theirs and not a model's."""
+        for number in node.get("counts", ()):
+            if (told := self._told.pop(number, None)) is not None:
+                self.counters[number].answered(*told)
+        return self._inner.pop(node["number"], 0)
 
     async def _in_time(self, node: Mapping[str, Any], columns: Mapping[str, Any], rows: int) -> Outputs:
         limit = node.get("timeout_micros")
@@ -113,17 +129,17 @@ class Run:
         return await self.run(share["node"], columns, rows)
 
     async def _call(self, node: Mapping[str, Any], columns: Mapping[str, Any], rows: int) -> Outputs:
-        sent = {name: _there(columns, name) for name, _ in node["columns"]}
+        sent = {name: there(columns, name) for name, _ in node["columns"]}
         return await self.call(node["endpoint"], sent, rows, self.deadline)
 
     async def _sequence(self, node: Mapping[str, Any], columns: Mapping[str, Any], rows: int) -> Outputs:
-        there = dict(columns)
+        known = dict(columns)
         last: Outputs = {}
         for inner in node["nodes"]:
-            made = await self.run(inner, there, rows)
-            there |= made
+            made = await self.run(inner, known, rows)
+            known |= made
             if inner["node"] == "model":
-                there |= {f"{inner['role']}.{name}": values for name, values in made.items()}
+                known |= {f"{inner['role']}.{name}": values for name, values in made.items()}
             last = made or last
         return last
 
@@ -139,16 +155,36 @@ class Run:
         nullable = self.nullable[key]
         given = nulls_apart(columns, nullable, rows) if nullable else columns
         payload = worker.model_inputs.pack(given, rows)
-        frame = await worker.ask(payload, rows, self.deadline)
+        before, started = node.get("before", ()), time.monotonic()
+        try:
+            frame = await worker.ask(payload, rows, self.deadline)
+        except StepFailedBehind as error:
+            self._note(node, error.took, rows, started)
+            if len(error.took) < len(before):
+                self._blamed[node["number"]] = before[len(error.took)]["number"]
+            raise
         answer = unpack_answer(worker.outputs, frame.payload, rows)
+        if before:
+            self._note(node, answer[TOOK][0].tolist()[:-1], rows, started)
         return {name: values for name, values in answer.items() if not name.startswith(PREFIX)}
+
+    def _note(self, node: Mapping[str, Any], took: Sequence[int], rows: int, started: float) -> None:
+        """Take note of the steps before a model; those of branches of a switch are one, as long as the longest."""
+        self._inner[node["number"]] = sum(took)
+        for step, micros in zip(node.get("before", ()), took, strict=False):
+            known, longest = self._told.get(step["number"], (0, 0))
+            self._told[step["number"]] = known + rows, max(longest, micros)
+            if self.trace is not None:
+                told = {"everloop.node": step["number"], "everloop.revision": self.revision, "everloop.rows": rows}
+                self.trace.add(said(step), started, told, ended=started + micros / 1e6)
+                started += micros / 1e6
 
     async def _switch(self, node: Mapping[str, Any], columns: Mapping[str, Any], rows: int) -> Outputs:
         taken = np.full(rows, -1)
         for place, case in enumerate(node["cases"]):
             if (taken >= 0).all():
                 break
-            held = _holds(case["tree"], columns)
+            held = case["condition"].holds(columns)
             taken[(taken < 0) & held] = place
         branches = [case["node"] for case in node["cases"]]
         if (taken < 0).any():
@@ -212,39 +248,12 @@ def chosen_share(node: Mapping[str, Any], sticky: bytes) -> Mapping[str, Any]:
     raise AssertionError
 
 
-def _there(columns: Mapping[str, Any], name: str) -> Any:
-    if name not in columns:
-        raise StepFailed(f"column {name!r} is not there: a step before was left out")
-    return columns[name]
-
-
 def prepared(graph: dict[str, Any]) -> dict[str, Any]:
-    """A numbered graph with the `tree` of each condition beside it, so that no request parses one."""
+    """A numbered graph with each `condition` of it read, so that no request parses one."""
     for node in walk(graph):
         for case in node["cases"] if node["node"] == "switch" else ():
-            case["tree"] = read(case["if"])
+            case["condition"] = Condition(case["if"])
     return graph
-
-
-def _holds(tree: Node, columns: Mapping[str, Any]) -> Array:
-    found = evaluate(tree, {name: _cells(_there(columns, name)) for name in _names(tree)})
-    return np.asarray(found.valid & found.values.astype(bool))
-
-
-def _names(node: Node) -> set[str]:
-    own = {str(node.value)} if node.op == "column" else set()
-    return own.union(*(_names(arg) for arg in node.args))
-
-
-def _cells(values: Any) -> Cells:
-    array = values if isinstance(values, np.ndarray) else np.array(values)
-    if array.dtype.kind in "OUS":
-        array = np.array(array, object)
-        valid = np.array([value is not None for value in array], bool)
-        if all(isinstance(value, int | float) for value in array[valid]):
-            array = np.array([value if ok else 0 for value, ok in zip(array, valid, strict=True)], float)
-        return Cells(array, valid)
-    return Cells(array, ~np.isnan(array) if array.dtype.kind == "f" else np.ones(len(array), bool))
 
 
 def _rows(columns: Mapping[str, Any], rows: Array) -> dict[str, Any]:

@@ -8,6 +8,7 @@ model here declares any: as MLflow does.
 import csv
 import io
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -143,12 +144,18 @@ def of_plain(request: Any, layout: Layout) -> Question:
     if isinstance(request, list):
         columns = columns_of_rows(request, layout.names)
     elif isinstance(request, dict):
-        known = {*layout.names, *vectors_of(layout.names)}
+        known = _known(layout.names)
         listed = {n: v if isinstance(v, list) else [v] for n, v in request.items() if n in known}
         columns = spread({n: [v] if n not in layout.names and _flat(v) else v for n, v in listed.items()}, layout.names)
     else:
         raise InvalidInput("the body is not an object of columns", hint="the columns are " + ", ".join(layout.names))
     return Question(columns, counted(columns, layout))
+
+
+@lru_cache(maxsize=64)
+def _known(names: tuple[str, ...]) -> frozenset[str]:
+    """What a caller may name: columns, and vectors among them."""
+    return frozenset((*names, *vectors_of(names)))
 
 
 def _flat(values: list[Any]) -> bool:

@@ -18,6 +18,8 @@ def vectors_of(names: tuple[str, ...]) -> dict[str, list[str]]:
 
 def spread(columns: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """The columns with each vector in the place of its dimensions; raises `InvalidInput` for another length."""
+    if not vectors_of(names):
+        return columns
     made: dict[str, Any] = {}
     for name, values in columns.items():
         wanted = None if name in names else vectors_of(names).get(name)

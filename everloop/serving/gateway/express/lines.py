@@ -1,8 +1,8 @@
 """Which questions go the short way, and how their bodies are read.
 
-The shortest is for endpoints where one revision answers all, by one model alone, and where nothing is looked up,
-copied, kept, traced or limited. Whatever is particular about a question sends it the ordinary way, which also says what
-is wrong with it: here nothing is refused.
+The shortest is for endpoints where one revision answers all and nothing is copied, kept, traced or limited: by a model
+alone, or through a graph that comes to one worker (`straight`). Whatever is particular about a question sends it the
+ordinary way, which also says what is wrong with it: here nothing is refused.
 """
 
 import struct
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from everloop.core.errors import InvalidInput
+from everloop.core.errors import EverloopError
 from everloop.serving.columns import Layout, pack_text
+from everloop.serving.gateway.answer import Predictions
+from everloop.serving.gateway.express.straight import Straight, Way, able
 from everloop.serving.gateway.fleet import Live, LiveRoute
 from everloop.serving.gateway.speaking import scoring as speaking
 from everloop.serving.protocol import oip, scoring
@@ -42,32 +44,54 @@ class Line:
     seconds: float
     """How long an answer may take."""
     row: "Row"
+    straight: Straight | None = None
+    """Of one where more than a model has its part."""
 
-    def read(self, headers: Mapping[bytes, bytes], body: bytes) -> tuple[bytes, int, Question | None] | None:
-        """What the model is asked with, its rows, and the question where its answer depends on it; None: not here."""
-        inputs: Layout = self.crew.model_inputs
+    def read(self, headers: Mapping[bytes, bytes], body: bytes) -> "Read | None":
+        """What a model is asked with; None: not here."""
         kind = headers.get(b"content-type", b"")
-        question: Question | None
         try:
             if self.leaf == OIP:
                 length = headers.get(b"inference-header-content-length")
                 question = oip.parse(body, None if length is None else length.decode("latin-1"), self.live.caller)
                 if question.parameters.get("explain"):
                     return None
-                oip.chosen(question, self.crew.shown)
-                return inputs.pack(question.columns, question.rows), question.rows, question
+                read = self._packed(question, question)
+                if read is not None:
+                    oip.chosen(question, read.crew.shown)
+                return read
             if self.leaf == "invocations":
                 question = scoring.parse_invocation(body, kind.decode("latin-1"), self.live.caller)
             elif b"arrow" in kind or body[:1] not in (b"{", b"["):
                 return None
             else:
                 request = parse_json(body)
-                if (packed := self.row.packed(request)) is not None:
-                    return packed, 1, None
+                if self.straight is None and (packed := self.row.packed(request)) is not None:
+                    return Read(self.crew, packed, 1, None)
                 question = scoring.of_plain(request, self.live.caller)
-            return inputs.pack(question.columns, question.rows), question.rows, None
-        except InvalidInput:
+            return self._packed(question, None)
+        except (EverloopError, KeyError):  # a key of the look-up that is not there, and all that is refused
             return None
+
+    def _packed(self, question: Question, kept: Question | None) -> "Read | None":
+        if self.straight is None:
+            return Read(self.crew, self.crew.model_inputs.pack(question.columns, question.rows), question.rows, kept)
+        way = self.straight.way(question.columns, question.rows)
+        return None if way is None else Read(way.leaf.crew, way.payload, way.rows, kept, way)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A question that goes the short way."""
+
+    crew: Any
+    """Who is asked."""
+    payload: bytes
+    rows: int
+    question: Question | None
+    """Where the form of the answer depends on it."""
+    way: Way | None = None
+    """Through a graph."""
 
 
 class Row:
@@ -103,7 +127,7 @@ def _getter(names: Sequence[str]) -> Callable[[Any], Sequence[Any]]:
     return lambda request: (request[name],)
 
 
-def line_of(routes: Mapping[str, LiveRoute], url: bytes) -> Line | None:
+def line_of(routes: Mapping[str, LiveRoute], url: bytes, predictions: Predictions) -> Line | None:
     """The line of an address; None where its questions go the ordinary way."""
     try:
         path = url.decode("ascii")
@@ -123,7 +147,9 @@ def line_of(routes: Mapping[str, LiveRoute], url: bytes) -> Line | None:
         return Line(path, address, leaf, route, route.champion, None, -1, 0.0, Row(Layout(())))
     crew: Any = live.process
     seconds = route.route.deadline_micros / 1e6 / (2 if route.ways else 1)  # others may answer in the rest
-    return Line(path, address, leaf, route, live, crew, len(live.nodes) - 1, seconds, Row(crew.model_inputs))
+    alone = live.graph is None and live.revision.lookup is None and not live.revision.nullable
+    straight = None if alone else Straight(live, predictions)
+    return Line(path, address, leaf, route, live, crew, len(live.nodes) - 1, seconds, Row(crew.model_inputs), straight)
 
 
 def ordinary(headers: Mapping[bytes, bytes]) -> bool:
@@ -133,7 +159,5 @@ def ordinary(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def _plain(route: LiveRoute, live: Live) -> bool:
-    if live.graph is not None or live.revision.lookup is not None or live.revision.nullable:
-        return False
     said = route.route
-    return route.shadow is None and route.cached is None and not said.limits and not said.traced_ppm
+    return able(live) and route.shadow is None and route.cached is None and not said.limits and not said.traced_ppm

@@ -16,14 +16,13 @@ from everloop.core.errors import EverloopError
 from everloop.serving import wire
 from everloop.serving.columns import unpack_answer
 from everloop.serving.gateway.answer import Failed
-from everloop.serving.gateway.express.lines import OIP, Line, line_of, ordinary
+from everloop.serving.gateway.express.lines import OIP, Line, Read, line_of, ordinary
 from everloop.serving.gateway.fleet import LiveRoute
 from everloop.serving.gateway.speaking import oip as speaking_oip
 from everloop.serving.gateway.speaking import scoring as speaking_scoring
 from everloop.serving.gateway.speaking.asking import FAILED, Desk
 from everloop.serving.gateway.speaking.replies import Reply, compressed
 from everloop.serving.protocol import oip, scoring
-from everloop.serving.protocol.question import Question
 
 _MOST_BYTES = 1 << 20
 """Of a body that is held until it is whole; a larger one goes the ordinary way, which reads no faster than it works."""
@@ -51,7 +50,7 @@ class Express:
         try:
             return self._lines[url]
         except KeyError:
-            line = line_of(routes, url)
+            line = line_of(routes, url, self.desk.predictions)
             if line is not None:
                 self._lines[url] = line
             return line
@@ -69,19 +68,17 @@ class Express:
 
     def _asked(self, protocol: Any, line: Line, headers: dict[bytes, bytes], body: bytes) -> bool:
         """Ask the model."""
-        crew, desk = line.crew, self.desk
-        if not crew.ready.is_set() or crew.waiting >= line.route.route.max_queue:
-            return False
+        desk = self.desk
         try:
             desk.door.check(headers, desk.fleet.table, line.route.route.project)
             read = line.read(headers, body)
         except Exception:  # noqa: BLE001 - nothing was done yet: the ordinary way comes to the same, and tells it
             return False
-        if read is None:
+        if read is None or not read.crew.ready.is_set() or read.crew.waiting >= line.route.route.max_queue:
             return False
         passage = Passage(self, protocol, line, read, (headers, body))
         try:
-            crew.send(read[0], read[1], passage.started + line.seconds, passage)
+            read.crew.send(read.payload, read.rows, passage.started + line.seconds, passage)
         except EverloopError:
             return False
         protocol.cycle = passage  # not before: it would have to wait behind itself
@@ -102,7 +99,9 @@ class Passage:
         "message_event", "response_complete", "started",
     )  # fmt: skip
 
-    def __init__(self, express: Express, protocol: Any, line: Line, read: Any, asked: tuple[Any, bytes]) -> None:
+    def __init__(
+        self, express: Express, protocol: Any, line: Line, read: Read | None, asked: tuple[Any, bytes]
+    ) -> None:
         """`read` is what `line` read of `asked`, headers and body."""
         self.started = time.monotonic()
         self._express, self._protocol, self._line, self._read, self._asked = express, protocol, line, read, asked
@@ -121,6 +120,8 @@ class Passage:
 
     def set_exception(self, error: Exception) -> None:
         """The model did not answer."""
+        if self._read is not None and self._read.way is not None and self._line.straight is not None:
+            self._line.straight.failed(self._read.way, error)
         self._express.later(self, error)
 
     def set_result(self, frame: wire.Frame) -> None:
@@ -133,35 +134,36 @@ class Passage:
         self._write(200, head, content)
 
     def _answered(self, frame: wire.Frame) -> tuple[bytes, bytes]:
-        line = self._line
-        payload, rows, question = self._read
-        live, crew = line.live, line.crew
+        line, read, route = self._line, self._read, self._line.route.route
+        assert read is not None
+        live, crew = line.live, read.crew
         took = int((time.monotonic() - self.started) * 1e6)
-        answer = unpack_answer(crew.outputs, frame.payload, rows)
-        said = (crew.outputs_raw, frame.payload)
-        predictions = self._express.desk.predictions
-        identity = predictions.log_line(line.route.route, live, (rows, payload), said, took=took, protocol=line.leaf)
-        if line.node >= 0:
-            live.nodes[line.node].answered(rows, took)
-        live.counters.answered(rows, took)
+        if read.way is not None and line.straight is not None:
+            identity, answer = line.straight.answered(read.way, frame, route, took=took, protocol=line.leaf)
+        else:
+            answer = unpack_answer(crew.outputs, frame.payload, read.rows)
+            asked, said = (read.rows, (live.logged_raw, read.payload)), (crew.outputs_raw, frame.payload)
+            log_line = self._express.desk.predictions.log_line
+            identity = log_line(route, live, asked, said, took=took, protocol=line.leaf)
+            if line.node >= 0:
+                live.nodes[line.node].answered(read.rows, took)
+        live.counters.answered(read.rows, took)
         line.route.said = None
         revision = live.revision.id
         parameters = {"revision": revision, "prediction_id": identity} if identity else {"revision": revision}
         head = b"everloop-revision: %b\r\n" % revision.encode()
         if identity:
             head += b"everloop-prediction-id: %b\r\n" % identity.encode()
-        return self._content(question, answer, parameters, head)
+        return self._content(read, answer, parameters, head)
 
-    def _content(
-        self, question: Question | None, answer: Any, parameters: dict[str, Any], head: bytes
-    ) -> tuple[bytes, bytes]:
+    def _content(self, read: Read, answer: Any, parameters: dict[str, Any], head: bytes) -> tuple[bytes, bytes]:
         line = self._line
         binary = None
-        if question is None:
-            content = scoring.answer_body(line.crew.shown, answer, parameters)
+        if read.question is None:
+            content = scoring.answer_body(read.crew.shown, answer, parameters)
         else:
             model = (line.address, str(line.live.revision.number))
-            content, binary = oip.answer_body(question, line.crew.shown, answer, model, parameters)
+            content, binary = oip.answer_body(read.question, read.crew.shown, answer, model, parameters)
         if binary is not None:
             head += _BINARY % binary
         else:
