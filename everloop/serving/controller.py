@@ -342,6 +342,7 @@ def _workers(endpoint: Mapping[str, Any]) -> dict[str, int]:
     """What a route says of its workers where its definition does."""
     said = dict(endpoint.get("workers", {}))
     said.pop("inline", None)  # its parts say so
+    said.pop("needs", None)
     return {"max_queue": said.pop("queue"), **said} if said else {}
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from everloop.core.clock import DAY, HOUR, MINUTE, SECOND, Micros
 from everloop.core.errors import DefinitionError
+from everloop.flows.control import bytes_of
 from everloop.serving.graph.nodes import check, duration, is_line, named, node_of, nodes_of
 from everloop.serving.rollout.declared import Experiment, Fallback, Guard, Simpler, fallbacks_of
 
@@ -162,9 +163,21 @@ class Workers:
     inline: bool = False
     """Whether models whose compiled form was verified (`compile=el.Onnx()`) answer inside the gateway: no hop, and no
     process of their own that may die alone."""
+    cores: float = 1.0
+    """Of each process of a model: the threads that its libraries may use here, what a replica reserves on a cluster."""
+    memory: str | int | None = None
+    """What a replica reserves on a cluster, for example "4GiB"; None: nothing is reserved."""
+    gpus: float = 0.0
+    """The same of GPUs; a part of one (0.5) shares it."""
 
     def __post_init__(self) -> None:
         """Check the bounds."""
+        whole = self.gpus <= 1 or float(self.gpus).is_integer()  # Ray shares one GPU, and gives several whole
+        if not 0 < self.cores <= 1024 or not 0 <= self.gpus <= 64 or not whole:
+            raise DefinitionError(
+                f"workers of {self.cores} cores and {self.gpus} GPUs", hint='Workers(cores=2, memory="4GiB", gpus=0.5)'
+            )
+        bytes_of(self.memory)
         if not 0 <= self.least <= max(self.most, 1) <= 64 or not 1 <= self.queue <= 100_000:
             raise DefinitionError(
                 f"workers from {self.least} to {self.most}, a queue of {self.queue}", hint="Workers(least=0, most=4)"
@@ -174,8 +187,18 @@ class Workers:
     def manifest(self) -> dict[str, Any]:
         """The bounds."""
         idle = duration(self.idle, "idle")
-        said = {"least": self.least, "most": max(self.most, 1), "idle_micros": idle, "queue": self.queue}
-        return {**said, "inline": True} if self.inline else said
+        said: dict[str, Any] = {"least": self.least, "most": max(self.most, 1)}
+        said |= {"idle_micros": idle, "queue": self.queue}
+        if self.inline:
+            said["inline"] = True
+        return said | ({"needs": needs} if (needs := self._needs()) else {})
+
+    def _needs(self) -> dict[str, int]:
+        """Thousandths of cores and GPUs, and bytes, where they are not the usual: identities hold no floats."""
+        cores, gpus = round(self.cores * 1000), round(self.gpus * 1000)
+        said = {"cores": cores, "memory": bytes_of(self.memory) or 0, "gpus": gpus}
+        usual = {"cores": 1000, "memory": 0, "gpus": 0}
+        return {name: amount for name, amount in said.items() if amount != usual[name]}
 
 
 _PERIODS: dict[str, Micros] = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}

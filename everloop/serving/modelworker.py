@@ -58,6 +58,8 @@ class Setup(msgspec.Struct, frozen=True):
     most: int = 1
     steps: list["Setup"] = []
     """Of fused steps: each as if it were alone, the model last; `inputs` are of all."""
+    needs: dict[str, int] = {}
+    """On a cluster: thousandths of `cores` and `gpus`, bytes of `memory`, that each replica reserves."""
 
 
 def loaded(setup: Setup) -> tuple[Predictor, Layout, Outputs]:

@@ -57,6 +57,8 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long a batch of several requests may take, as far as past ones tell; an explanation, how long it may take."""
     steps: list["Part"] = []
     """Of fused steps (`graph.fusing`): each of them as it would run alone, the model last; `inputs` are of all."""
+    needs: dict[str, int] = {}
+    """Of each process, where it is not the usual: thousandths of `cores` (1000) and `gpus` (0), bytes of `memory`."""
 
 
 class Explainer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,11 +99,14 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     explainer: Explainer | None = None
     parts: dict[str, Part] = {}
     """Of a graph that is more than a line: what its workers run, by `model <role>` or `transform <name>`."""
+    needs: dict[str, int] = {}
+    """Of a line: what each process of its model needs."""
 
     @property
     def workers(self) -> dict[str, Part]:
         """What must run for this revision."""
-        return self.parts or {"": Part(self.folder, self.loader, self.inputs, self.example, self.nullable)}
+        alone = Part(self.folder, self.loader, self.inputs, self.example, self.nullable, needs=self.needs)
+        return self.parts or {"": alone}
 
 
 class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -26,6 +26,14 @@ class Constant:
 
 
 @dataclass
+class Threads:
+    """Answers how many threads its libraries may use."""
+
+    def predict(self, columns: dict[str, Any]) -> Any:
+        return np.full(len(next(iter(columns.values()))), float(os.environ["OMP_NUM_THREADS"]))
+
+
+@dataclass
 class Estimator:
     """A fitted scikit-learn classifier over the numeric columns in order."""
 

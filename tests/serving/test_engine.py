@@ -6,7 +6,8 @@ import time
 import graph_models
 import httpx2
 import pytest
-from serving_house import folder_of, revision
+import serving_models
+from serving_house import folder_of, one_row, revision
 
 from everloop.core.errors import DefinitionError
 from everloop.serving.definitions import EndpointDef, Workers
@@ -137,6 +138,15 @@ def worker_memory(gateway):
     return [child.memory_info().rss for child in psutil.Process(gateway.process.pid).children()]
 
 
+def test_models_have_the_threads_that_their_workers_are_given(place):
+    usual = revision(folder_of(place.home, "m1", serving_models.Threads()), 1)
+    large = revision(folder_of(place.home, "m2", serving_models.Threads()), 2, needs={"cores": 2000, "memory": 10**8})
+    place.serve(Route("shop", "usual", [usual]), Route("shop", "large", [large]))
+    gateway = place.gateway().ready()
+    told = [gateway.predict(one_row(), address=f"shop.{name}").json()["predictions"] for name in ("usual", "large")]
+    assert told == [[1.0], [2.0]]
+
+
 def test_a_worker_learns_how_many_rows_fit_into_its_budget():
     pace = Pace(512, 0.05)
     for rows in (1, 4, 30, 2, 9):
@@ -149,9 +159,18 @@ def test_a_worker_learns_how_many_rows_fit_into_its_budget():
 
 
 def test_an_author_says_how_many_workers_and_how_long_a_queue():
-    for wrong in ({"least": 3, "most": 2}, {"queue": 0}, {"idle": "soon"}):
+    for wrong in (
+        {"least": 3, "most": 2},
+        {"queue": 0},
+        {"idle": "soon"},
+        {"cores": 0},
+        {"gpus": 1.5},
+        {"memory": "much"},
+    ):
         with pytest.raises(DefinitionError):
             Workers(**wrong)
     said = EndpointDef("delay", "m", workers=Workers(least=0, most=4, idle="1m", queue=9)).manifest()["workers"]
     assert said == {"least": 0, "most": 4, "idle_micros": 60_000_000, "queue": 9}
+    large = EndpointDef("delay", "m", workers=Workers(cores=2, memory="4GiB", gpus=0.5)).manifest()["workers"]
+    assert large["needs"] == {"cores": 2000, "memory": 4 << 30, "gpus": 500}
     assert "workers" not in EndpointDef("delay", "m").manifest()

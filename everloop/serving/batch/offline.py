@@ -35,6 +35,8 @@ from everloop.serving.table import Route
 _ROWS = 2048
 _START_SECONDS = 120.0
 _DEADLINE = 600_000_000
+_PATIENCE = 30.0
+"""How long replicas wait for a scoring that was killed to go on; then they end."""
 _STICKY = frozenset(("splitter", "call"))
 """Nodes that choose by the caller's key: their rows are asked one by one, as callers ask them."""
 
@@ -166,6 +168,7 @@ def _cluster(home: Path, name: str) -> Cluster:
     found = cluster_for(os.environ.get(SERVING_RAY, ""), os.environ.get(RAY_TOKEN, ""), home, name, mark)
     if found is None:
         raise InvalidInput("no cluster is known here", hint=f"start the workers with {SERVING_RAY} and {RAY_TOKEN}")
+    found.patience = _PATIENCE
     return found
 
 

@@ -16,6 +16,7 @@ import socket
 import sys
 import warnings
 from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import blake2b
@@ -53,12 +54,21 @@ _PLACES = 64
 """Parts that are put on the cluster at once."""
 
 
+class Alive:
+    """Lives as long as its bridge: Ray ends it with the driver that made it, however that ends."""
+
+
 class Bridge:
     """The applications of one gateway on a cluster."""
 
-    def __init__(self, prefix: str, objects: str) -> None:
-        """Names begin with `prefix`; files go through the store at `objects`."""
+    def __init__(self, prefix: str, objects: str, patience: float) -> None:
+        """Names begin with `prefix`; files go through the store at `objects`.
+
+        Replicas take themselves off the cluster when no bridge of this prefix lived for `patience` seconds.
+        """
         self._prefix, self._objects = prefix, objects
+        self._lease = (f"{prefix} lives", patience)
+        self._alive: Any = None
         self._store = open_store(objects)
         self._packages = packages_digest(runtime(1))
         self._threads = ThreadPoolExecutor(_PLACES)
@@ -105,7 +115,7 @@ class Bridge:
     def _deploy(self, name: str, setup: Setup, files: dict[str, str]) -> None:
         deployment = serve.deployment(Replica).options(
             name="part",
-            ray_actor_options={"num_cpus": 1},  # Ray also gives it as many threads
+            ray_actor_options=_reserved(setup.needs),
             autoscaling_config={
                 "min_replicas": setup.least,
                 "initial_replicas": setup.least,
@@ -124,7 +134,12 @@ class Bridge:
             graceful_shutdown_timeout_s=15.0,
         )
         made = deployment.bind(
-            msgspec.json.encode(setup), files, self._objects, access(self._objects, os.environ), self._packages
+            msgspec.json.encode(setup),
+            files,
+            self._objects,
+            access(self._objects, os.environ),
+            self._packages,
+            self._lease,
         )
         serve.run(made, name=name, route_prefix=None, logging_config={"log_level": "ERROR"})
 
@@ -141,6 +156,7 @@ class Bridge:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             with suppress(RayError, RayServeException):  # Serve's controller is placed anew when its node dies
+                await self._in_thread(self._live)
                 running = await self._in_thread(_replicas, self._prefix)
                 for name, link in list(self._links.items()):
                     link.tell(running.get(name, 0))
@@ -151,6 +167,12 @@ class Bridge:
                 for name in list(self._links):
                     await self._in_thread(files_in, self._setups[name], self._store)
 
+    def _live(self) -> None:
+        """Be seen to live; the actor of a bridge before this one may take some seconds to end."""
+        if self._alive is None:
+            with suppress(ValueError):
+                self._alive = ray.remote(Alive).options(num_cpus=0, max_restarts=-1, name=self._lease[0]).remote()
+
     async def _end_those_left(self, running: dict[str, int]) -> None:
         for name in running:
             async with self._alone[name]:
@@ -159,6 +181,12 @@ class Bridge:
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+def _reserved(needs: Mapping[str, int]) -> dict[str, float]:
+    """What each replica reserves; Ray also gives its libraries as many threads as it has cores."""
+    said = {"num_cpus": needs.get("cores", 1000) / 1000, "num_gpus": needs.get("gpus", 0) / 1000}
+    return {**said, "memory": needs["memory"]} if needs.get("memory") else said
 
 
 def _digest(setup: Setup, files: dict[str, str]) -> str:
@@ -221,7 +249,7 @@ async def run(control: socket.socket, arguments: argparse.Namespace, problem: st
             with suppress(OSError), connection:
                 connection.sendall(wire.encode(wire.UNFIT, 0, 0, problem.encode()))
         return 1
-    bridge = Bridge(arguments.prefix, arguments.objects)
+    bridge = Bridge(arguments.prefix, arguments.objects, arguments.patience)
     looking = loop.create_task(bridge.look())
     serving: set[asyncio.Task[None]] = set()
     while (connection := await asked.get()) is not None:
@@ -245,6 +273,7 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True)
     for name in ("address", "prefix", "objects"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--patience", type=float, required=True)
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent(signal.SIGKILL)

@@ -31,6 +31,8 @@ class Cluster:
     """Begins the names of this gateway's applications, so that several workspaces may share a cluster."""
     objects: str
     """The object store, which every node must reach: models' files travel through it."""
+    patience: float = 3600.0
+    """Seconds after which replicas whose bridge ended, and did not come back, take themselves off the cluster."""
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _control: socket.socket | None = field(default=None, init=False)
 
@@ -69,6 +71,7 @@ class Cluster:
         self._control, theirs = socket.socketpair()
         command = ["-P", "-m", "everloop.serving.distributed.bridge", "--fd", str(theirs.fileno())]
         command += ["--address", self.address, "--prefix", self.prefix, "--objects", self.objects]
+        command += ["--patience", str(self.patience)]
         environment = {**os.environ, RAY_TOKEN: self.token, "PYTHONUNBUFFERED": "1", "RAY_SERVE_LOG_TO_STDERR": "0"}
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter

@@ -6,15 +6,21 @@ waits while the model works is the next batch, whichever calls it came with.
 
 import asyncio
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import ray
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 
 from everloop.core.errors import Conflict, Unavailable
 from everloop.flows.executors.nodes import on_this_node, packages_digest
@@ -25,6 +31,9 @@ from everloop.serving.streaming.working import WINDOW, Streams, said
 from everloop.store import open_store
 
 _SILENT_SECONDS = 1.0
+_LEASE_SECONDS = 5.0
+_NAMESPACE = "everloop"
+"""In which bridges join."""
 _SAID_SECONDS = 20.0
 
 
@@ -37,10 +46,20 @@ class _Asked:
 class Replica:
     """Answers frames with one part's model; what keeps it from it is said by `hello`, and by its health."""
 
-    def __init__(
-        self, setup: bytes, files: Mapping[str, str], objects: str, credentials: Mapping[str, str], packages: str
+    def __init__(  # noqa: PLR0917 - Serve passes what was bound in its order
+        self,
+        setup: bytes,
+        files: Mapping[str, str],
+        objects: str,
+        credentials: Mapping[str, str],
+        packages: str,
+        lease: tuple[str, float],
     ) -> None:
-        """Fetch `files` (path -> object) from the store at `objects`, load and warm the model; never raises."""
+        """Fetch `files` (path -> object) from the store at `objects`, load and warm the model; never raises.
+
+        `lease` is the actor that lives while a bridge does, and for how many seconds it may be missed.
+        """
+        threading.Thread(target=_end_when_left, args=lease, daemon=True).start()
         os.environ.update(credentials)
         self._work_thread = ThreadPoolExecutor(1)  # some models belong to the thread that loaded them
         self._waiting: deque[_Asked] = deque()
@@ -144,6 +163,22 @@ class Replica:
                 yield reply
             # how far it may be ahead of its reader is not said back over the cluster: the bridge holds the rest
             streams.take(deque([wire.Frame(wire.MORE, frame.id, WINDOW, b"")]))
+
+
+def _end_when_left(name: str, patience: float) -> None:
+    """Take this application off the cluster once nobody has been there for it for so long."""
+    seen = time.monotonic()
+    while True:
+        time.sleep(_LEASE_SECONDS)
+        try:
+            ray.get_actor(name, namespace=_NAMESPACE)
+            seen = time.monotonic()
+        except ValueError:
+            if time.monotonic() - seen > patience:
+                with suppress(RayError, RayServeException):  # another replica of it was first
+                    serve.delete(serve.get_replica_context().app_name, _blocking=False)
+        except RayError:
+            continue  # the cluster's head does not answer: that is no sign
 
 
 def files_in(setup: Setup, objects: Any) -> dict[str, str]:

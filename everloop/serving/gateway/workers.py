@@ -180,7 +180,7 @@ class ModelProcess:
             with theirs:
                 self._cluster.take(theirs)
         else:
-            self._process, ours = spare.taken()
+            self._process, ours = spare.taken(threads=-(-self.part.needs.get("cores", 1000) // 1000))
             self.pid = self._process.pid
         self._healing = asyncio.get_running_loop().create_task(self._connect(ours))
 
@@ -193,7 +193,7 @@ class ModelProcess:
         part = self.part
         budget, (least, most) = part.budget_micros / 1e6, self._size
         steps = [Setup(step.folder, step.loader, step.inputs, step.example) for step in part.steps]
-        setup = Setup(part.folder, part.loader, part.inputs, part.example, 512, budget, least, most, steps)
+        setup = Setup(part.folder, part.loader, part.inputs, part.example, 512, budget, least, most, steps, part.needs)
         link.transport.write(wire.encode(wire.ASK, 0, 0, msgspec.json.encode(setup)))
 
     def ask(

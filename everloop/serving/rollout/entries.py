@@ -87,15 +87,16 @@ def entry_of(
     service = FeatureServiceDef.from_manifest(version.name, manifests[service_id], manifests) if service_id else None
     lookup = _lookup(version, manifests, service, (graph, scope)) if service else None
     models = version.manifest["models"]
-    inline = manifests[version.manifest["endpoint"]].get("workers", {}).get("inline", False)
+    workers = dict(manifests[version.manifest["endpoint"]].get("workers", {}))
+    inline, needs = workers.get("inline", False), dict(workers.get("needs", {}))
 
     def part_of(role: str) -> Part:
         model = manifests[models[role]]
         fed = service if service and model.get("service") in (service_id, None, "") else None
         within = inline and bool(dict(model.get("compiled") or {}).get("verified"))
-        return _part(
-            version.name, model, fed, folder_of(models[role]), INLINE if within and loader == LOADER else loader
-        )
+        chosen = INLINE if within and loader == LOADER else loader
+        part = _part(version.name, model, fed, folder_of(models[role]), chosen)
+        return msgspec.structs.replace(part, needs=needs)
 
     first = next(iter(models))
     own = part_of(first)
@@ -125,6 +126,7 @@ def entry_of(
         graph=without_code(graph),
         explainer=_explainer(manifests[version.manifest["endpoint"]], manifests[models[first]], own),
         parts=parts,
+        needs=needs,
     )
 
 

@@ -23,8 +23,10 @@ from test_engine import (
     test_a_queue_that_is_full_is_said_at_once,  # noqa: F401
     test_a_worker_leaves_what_nobody_waits_for_any_more,  # noqa: F401
     test_an_idle_endpoint_sleeps_and_is_woken_by_the_next_question,  # noqa: F401
+    test_models_have_the_threads_that_their_workers_are_given,  # noqa: F401
     test_workers_are_started_where_requests_pile_up_and_share_the_work,  # noqa: F401
 )
+from test_fused_graphs import test_a_switch_behind_a_transform_is_decided_first_and_the_transform_counts_once  # noqa: F401
 from test_gateway import (
     test_a_revision_that_cannot_load_leaves_the_endpoint_as_it_was,  # noqa: F401
     test_no_request_is_dropped_while_revisions_change,  # noqa: F401
@@ -125,6 +127,28 @@ def test_a_dataset_is_scored_on_the_cluster_and_goes_on_after_a_kill(context, no
     told = scoring.score(context, "delay", data, environment="sandbox/ada", means=scoring.Means(2, cluster=True))
     assert told.reused >= 1
     assert read(context, told.id).collect()["id"].to_list() == list(range(300_000))
+    place.close()
+
+
+def test_replicas_of_a_scoring_that_was_killed_and_left_end(context, nodes, monkeypatch):
+    import ray
+    from ray import serve as ray_serve
+
+    place = serve(context, graph_models.Slow(0.02))
+    data = many(context)
+    monkeypatch.setenv("EVERLOOP_SERVING_RAY", nodes.address)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", nodes.token)
+    arguments = [context.catalog.url, context.store.url, str(context.home), context.project, data]
+    script = SCORER.replace("scoring.Means(1)", "scoring.Means(2, cluster=True)")
+    killed = subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE)
+    wait_for(lambda: list((context.home / "scoring").glob("*/*.parquet")), 120)
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    ray.init(address=nodes.address, namespace="everloop", log_to_driver=False, ignore_reinit_error=True)
+    scoring_apps = [name for name in ray_serve.status().applications if "-score-" in name]
+    assert scoring_apps  # they wait for it to go on
+    wait_for(lambda: not set(scoring_apps) & set(ray_serve.status().applications), 120)
     place.close()
 
 

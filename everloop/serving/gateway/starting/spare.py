@@ -19,9 +19,8 @@ from everloop.serving.gateway.passing import hand
 
 LIBRARIES = {"scikit-learn": "sklearn.ensemble", "xgboost": "xgboost", "lightgbm": "lightgbm"}
 """What may be imported ahead, by the requirement that asks for it."""
-_ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
-)
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS")
+"""What says how many threads libraries use: one, or else a lone row waits for all of them."""
 _CLUSTER_TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a name: `settings.RAY_TOKEN`, which is not imported here either
 _WITHIN = "everloop.models.compiled.loader:load_compiled"
 """`table.INLINE`, which is not imported here: nothing slow may be."""
@@ -32,10 +31,10 @@ Started = tuple[subprocess.Popen[bytes], socket.socket]
 _spare: list[Started] = []
 
 
-def started(ahead: Sequence[str] = ()) -> Started:
-    """A new worker process, which waits for its setup; it imports `ahead` meanwhile."""
+def started(ahead: Sequence[str] = (), threads: int = 1) -> Started:
+    """A new worker process, which waits for its setup; it imports `ahead` meanwhile. Its libraries use `threads`."""
     ours, theirs = socket.socketpair()
-    environment = {**os.environ, **_ONE_THREAD, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, **dict.fromkeys(_THREADS, str(threads)), "PYTHONUNBUFFERED": "1"}
     for secret in (hand.VARIABLE, _CLUSTER_TOKEN):
         environment.pop(secret, None)
     with theirs:
@@ -58,9 +57,9 @@ def begin(words: Sequence[str]) -> None:
         _spare.append(started(ahead))
 
 
-def taken() -> Started:
-    """The spare, or a new process."""
-    return _spare.pop() if _spare else started()
+def taken(threads: int = 1) -> Started:
+    """The spare, or a new process; the spare's libraries use one thread."""
+    return _spare.pop() if _spare and threads == 1 else started(threads=threads)
 
 
 def dismiss() -> None:
