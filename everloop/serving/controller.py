@@ -338,7 +338,7 @@ class Controller:
             self._table = table
 
 
-def _workers(endpoint: Mapping[str, Any]) -> dict[str, int]:
+def _workers(endpoint: Mapping[str, Any]) -> dict[str, Any]:
     """What a route says of its workers where its definition does."""
     said = dict(endpoint.get("workers", {}))
     said.pop("inline", None)  # its parts say so

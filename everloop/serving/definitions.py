@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from everloop.core.clock import DAY, HOUR, MINUTE, SECOND, Micros
 from everloop.core.errors import DefinitionError
+from everloop.core.ids import checked_name
 from everloop.flows.control import bytes_of
 from everloop.serving.graph.nodes import check, duration, is_line, named, node_of, nodes_of
 from everloop.serving.rollout.declared import Experiment, Fallback, Guard, Simpler, fallbacks_of
@@ -169,6 +170,8 @@ class Workers:
     """What a replica reserves on a cluster, for example "4GiB"; None: nothing is reserved."""
     gpus: float = 0.0
     """The same of GPUs; a part of one (0.5) shares it."""
+    shared: str = ""
+    """The name of a process that the models of the project's endpoints with this name share: for many small models."""
 
     def __post_init__(self) -> None:
         """Check the bounds."""
@@ -178,6 +181,10 @@ class Workers:
                 f"workers of {self.cores} cores and {self.gpus} GPUs", hint='Workers(cores=2, memory="4GiB", gpus=0.5)'
             )
         bytes_of(self.memory)
+        if self.shared and (self.most > 1 or self.cores > 1):
+            raise DefinitionError("a process that models share is one, of one core", hint='Workers(shared="small")')
+        if self.shared:
+            checked_name(self.shared)
         if not 0 <= self.least <= max(self.most, 1) <= 64 or not 1 <= self.queue <= 100_000:
             raise DefinitionError(
                 f"workers from {self.least} to {self.most}, a queue of {self.queue}", hint="Workers(least=0, most=4)"
@@ -191,6 +198,8 @@ class Workers:
         said |= {"idle_micros": idle, "queue": self.queue}
         if self.inline:
             said["inline"] = True
+        if self.shared:
+            said["shared"] = self.shared
         return said | ({"needs": needs} if (needs := self._needs()) else {})
 
     def _needs(self) -> dict[str, int]:

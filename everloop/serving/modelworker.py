@@ -27,6 +27,7 @@ from everloop.flows.executors.parent import die_with_parent
 from everloop.serving import wire
 from everloop.serving.columns import Columns, Layout, Outputs, describe, pack_answer, width_of
 from everloop.serving.fusing.derived import PREFIX
+from everloop.serving.manymodels import loaded_alone, serve_many
 from everloop.serving.streaming.working import Streams, said
 
 _CHUNK = 1 << 20
@@ -184,7 +185,7 @@ def serve(connection: socket.socket) -> int:
     setup = msgspec.json.decode(waiting.popleft().payload, type=Setup)
     started = time.monotonic()
     try:
-        predictor, layout, outputs = loaded(setup)
+        (predictor, layout, outputs), grown = loaded_alone(lambda: loaded(setup))
     except Exception as error:  # noqa: BLE001 - the edge of a user's model: the gateway is told why
         connection.sendall(wire.encode(wire.UNFIT, 0, 0, said(error)))
         return 1
@@ -193,6 +194,7 @@ def serve(connection: socket.socket) -> int:
         "pid": os.getpid(),
         "seconds": time.monotonic() - started,
         "engine": getattr(predictor, "engine", ""),
+        "grown": grown,
     }
     connection.sendall(wire.encode(wire.HELLO, 0, 0, msgspec.json.encode(hello)))
     answerer = Answerer(predictor, layout, outputs)
@@ -221,6 +223,8 @@ def _receive(connection: socket.socket, reader: wire.Reader, waiting: deque[wire
     except BlockingIOError:
         return False
     for frame in reader.feed(content):
+        if frame.kind == wire.SIZE:
+            continue  # for a bridge: here is one
         if frame.kind == wire.FORGET:
             left = [other for other in waiting if other.id != frame.id]
             waiting.clear()
@@ -243,6 +247,7 @@ def main() -> int:
     """Serve the connection that the gateway handed over."""
     parser = argparse.ArgumentParser(prog="everloop.serving.modelworker")
     parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--many", action="store_true", help="serve each connection that comes on it")
     parser.add_argument("ahead", nargs="*", help="modules to import before it is told what to load")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -252,7 +257,7 @@ def main() -> int:
             for module in arguments.ahead:
                 with suppress(ImportError):  # whoever needs it will say so
                     importlib.import_module(module)
-            return serve(connection)
+            return serve_many(connection, serve) if arguments.many else serve(connection)
         except (BrokenPipeError, ConnectionResetError):
             return 0
 

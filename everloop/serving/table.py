@@ -148,6 +148,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Worker processes that each part has at least; 0: none while nobody asks."""
     most: int = 1
     idle_micros: int = 900_000_000
+    shared: str = ""
+    """Names the worker process that its parts share with those of other endpoints of the project; empty: none."""
     limits: dict[str, list[int]] = {}
     """`rate` and `quota` of one caller, each [requests, microseconds]."""
     tolerance: float = 0.01

@@ -16,6 +16,7 @@ from everloop.core.errors import Overloaded, Unavailable
 from everloop.serving import wire
 from everloop.serving.columns import Layout, Outputs
 from everloop.serving.distributed.linking import Cluster
+from everloop.serving.gateway.starting.shared import Shared
 from everloop.serving.gateway.workers import LOST, ModelProcess, Waiter
 from everloop.serving.streaming.parts import Parts
 from everloop.serving.table import Part
@@ -41,21 +42,29 @@ class Size:
     """With `least` 0: how long nobody asks before the last process ends."""
     awaited: bool = True
     """Whether a revision must show that this part answers, before it serves."""
+    shared: str = ""
+    """Names the process that it shares with other parts; empty: it has processes of its own."""
 
     def joined(self, other: "Size") -> "Size":
         """What satisfies both: a part may be of several endpoints."""
         return Size(
-            max(self.least, other.least), max(self.most, other.most), max(self.idle_seconds, other.idle_seconds)
+            max(self.least, other.least),
+            max(self.most, other.most),
+            max(self.idle_seconds, other.idle_seconds),
+            shared=self.shared if self.shared == other.shared else "",
         )
 
 
 class Crew:
     """The worker processes of one part; asked as if it were one."""
 
-    def __init__(self, part: Part, size: Size, awake: "set[Any] | None" = None, cluster: Cluster | None = None) -> None:
+    def __init__(
+        self, part: Part, size: Size, awake: "set[Any] | None" = None, cluster: Cluster | Shared | None = None
+    ) -> None:
         """Nobody works yet; `wake` starts, and notes it in `awake`: who sleeps is not looked at.
 
-        On a cluster one connection stands for all replicas, of which Ray Serve starts as many as the load asks for.
+        On a cluster one connection stands for all replicas, of which Ray Serve starts as many as the load asks for. In
+        a process that is shared, the part is one thread.
         """
         self.part, self.size, self._cluster = part, size, cluster
         self._awake: set[Any] = set() if awake is None else awake
@@ -108,8 +117,8 @@ class Crew:
 
     @property
     def memory(self) -> int:
-        """Bytes in memory of all its processes."""
-        total = 0
+        """Bytes in memory of all its processes; of a part in a shared one, by how much that grew."""
+        total = sum(process.memory for process in self._processes if not process.pid)
         for pid in self.pids:
             try:
                 total += psutil.Process(pid).memory_info().rss

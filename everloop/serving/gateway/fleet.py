@@ -24,6 +24,7 @@ from everloop.serving.distributed.linking import Cluster
 from everloop.serving.gateway.crew import Crew, Size
 from everloop.serving.gateway.crew import told as crew_told
 from everloop.serving.gateway.inline.within import crew_for
+from everloop.serving.gateway.starting.shared import Shared
 from everloop.serving.gateway.stats import Counters, NodeCounters, ShadowCounters
 from everloop.serving.graph.fusing import fused, running
 from everloop.serving.graph.nodes import numbered
@@ -220,6 +221,8 @@ class Fleet:
         With a `cluster` its nodes run what workers would run here.
         """
         self._budget, self._cluster = budget, cluster
+        self._shared: dict[str, Shared] = {}
+        """Worker processes that several models share, by name."""
         self._path, self._key = path, key
         self._seen: tuple[int, int, int] | None = None
         self._processes: dict[bytes, Crew] = {}
@@ -270,6 +273,12 @@ class Fleet:
         await self._adopt(table)
         return True
 
+    def _where(self, size: Size) -> Cluster | Shared | None:
+        """Where a part answers, if not in processes of its own."""
+        if self._cluster is not None or not size.shared:
+            return self._cluster
+        return self._shared.setdefault(size.shared, Shared())
+
     async def _adopt(self, table: Table) -> None:
         revisions = [r for route in table.routes for r in route.revisions]
         first = not self.routes
@@ -278,7 +287,7 @@ class Fleet:
             if key in self._processes:
                 self._processes[key].size = size
                 continue
-            process = self._processes[key] = crew_for(part, size, self._awake, self._cluster)
+            process = self._processes[key] = crew_for(part, size, self._awake, self._where(size))
             if size.awaited and (
                 not first or size.least
             ):  # what may sleep, sleeps until it is asked; a newcomer must show that it can
@@ -368,8 +377,9 @@ class Fleet:
 
         Where that is not enough, the largest is replaced, if it grew while it worked: another answers meanwhile.
         """
-        weights = {key: crew.memory for key, crew in self._processes.items() if crew.pids}
-        total = sum(weights.values())
+        weights = {key: crew.memory for key, crew in self._processes.items() if crew.memory}
+        total = sum(weights[key] for key in weights if self._processes[key].pids)
+        total += sum(shared.memory for shared in self._shared.values())
         for key in sorted(weights, key=lambda one: self._processes[one].asked_at):
             crew = self._processes[key]
             if total <= self._budget:
@@ -386,6 +396,8 @@ class Fleet:
     async def close(self) -> None:
         """End every worker."""
         await asyncio.gather(*(process.retire() for process in self._processes.values()))
+        for shared in self._shared.values():
+            shared.close()
         if self._cluster is not None:
             await self._cluster.close()
 
@@ -432,7 +444,8 @@ def _wanted(table: Table) -> dict[bytes, tuple[Part, Size]]:
     """Every part of a table, and how many workers it may have."""
     wanted: dict[bytes, tuple[Part, Size]] = {}
     for route in table.routes:
-        size = Size(route.least, route.most, route.idle_micros / 1e6)
+        shared = f"{route.project}/{route.shared}" if route.shared else ""
+        size = Size(route.least, route.most, route.idle_micros / 1e6, shared=shared)
         for part in (part for revision in route.revisions for part in running(revision).values()):
             _, before = wanted.get(_key(part), (part, size))
             wanted[_key(part)] = part, size.joined(before)

@@ -16,6 +16,7 @@ from everloop.serving.columns import Layout, Outputs, outputs_from
 from everloop.serving.distributed.linking import Cluster
 from everloop.serving.fusing.derived import shown
 from everloop.serving.gateway.starting import spare
+from everloop.serving.gateway.starting.shared import Shared
 from everloop.serving.modelworker import Setup
 from everloop.serving.streaming.parts import Parts
 from everloop.serving.table import Part
@@ -99,14 +100,15 @@ class _Link(asyncio.Protocol):
 class ModelProcess:
     """One worker process of a part: restarted when it dies, until it is retired.
 
-    Or, on a cluster, all replicas of the part: asked as one process is, and looked after over there.
+    Or, on a cluster, all replicas of the part: asked as one process is, and looked after over there. Or what one model
+    is in a process that several share.
     """
 
     def __init__(
         self,
         part: Part,
         changed: Callable[["ModelProcess"], None],
-        cluster: Cluster | None = None,
+        cluster: Cluster | Shared | None = None,
         size: tuple[int, int] = (1, 1),
     ) -> None:
         """Describe it; `begin` starts it. `changed` is told when it becomes warm, and when it is so no more.
@@ -142,6 +144,8 @@ class ModelProcess:
         """Seconds between two answers while requests wait, smoothed."""
         self._last = 0.0
         self._warm_memory = 0
+        self._grown = 0
+        """Bytes by which a shared process grew when it loaded this model."""
         self._healing: asyncio.Task[None] | None = None
 
     @property
@@ -157,6 +161,8 @@ class ModelProcess:
     @property
     def memory(self) -> int:
         """Bytes in memory; 0 when it died just now."""
+        if self._process is None:
+            return self._grown if self.ready.is_set() else 0
         try:
             return int(psutil.Process(self.pid).memory_info().rss)
         except psutil.Error:
@@ -260,9 +266,10 @@ class ModelProcess:
                 self._link.send(wire.encode(wire.FORGET, identity, 0, b""))
         silent = now - self._heard > _SILENT_SECONDS
         expired = [identity for identity in expired if identity not in held]
-        if expired and silent and self._process is not None and self.ready.is_set():
+        ends = self._cluster if isinstance(self._cluster, Shared) else self._process
+        if expired and silent and ends is not None and self.ready.is_set():
             self._not_ready()
-            self._process.kill()
+            ends.kill()
 
     def _not_ready(self) -> None:
         self.ready.clear()
@@ -276,6 +283,7 @@ class ModelProcess:
             self.shown = shown(self.outputs)
             self.outputs_raw = msgspec.Raw(msgspec.msgpack.encode(hello["outputs"]))
             self.engine = str(hello.get("engine", ""))
+            self._grown = int(hello.get("grown", 0))
             self.problem = ""
             self._ready_at = time.monotonic()
             self._warm_memory = self.memory

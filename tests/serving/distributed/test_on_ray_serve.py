@@ -130,10 +130,20 @@ def test_a_dataset_is_scored_on_the_cluster_and_goes_on_after_a_kill(context, no
     place.close()
 
 
-def test_replicas_of_a_scoring_that_was_killed_and_left_end(context, nodes, monkeypatch):
-    import ray
-    from ray import serve as ray_serve
+WATCHED = """
+import sys, time, ray
+from ray import serve
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="error")
+ours = lambda: [name for name in serve.status().applications if "-score-" in name]
+print("waits" if ours() else "nobody")
+end = time.monotonic() + 150
+while ours() and time.monotonic() < end:
+    time.sleep(1)
+print("left" if ours() else "ended")
+"""
 
+
+def test_replicas_of_a_scoring_that_was_killed_and_left_end(context, nodes, monkeypatch):
     place = serve(context, graph_models.Slow(0.02))
     data = many(context)
     monkeypatch.setenv("EVERLOOP_SERVING_RAY", nodes.address)
@@ -145,10 +155,14 @@ def test_replicas_of_a_scoring_that_was_killed_and_left_end(context, nodes, monk
     killed.kill()
     killed.wait()
     killed.stdout.close()
-    ray.init(address=nodes.address, namespace="everloop", log_to_driver=False, ignore_reinit_error=True)
-    scoring_apps = [name for name in ray_serve.status().applications if "-score-" in name]
-    assert scoring_apps  # they wait for it to go on
-    wait_for(lambda: not set(scoring_apps) & set(ray_serve.status().applications), 120)
+    watched = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WATCHED, nodes.address],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert watched.stdout.split() == ["waits", "ended"], watched.stderr  # at first it may go on
     place.close()
 
 

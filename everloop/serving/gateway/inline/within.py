@@ -21,6 +21,7 @@ from everloop.serving import wire
 from everloop.serving.columns import Layout, Outputs
 from everloop.serving.distributed.linking import Cluster
 from everloop.serving.gateway.crew import Crew, Size
+from everloop.serving.gateway.starting.shared import Shared
 from everloop.serving.gateway.workers import Waiter, tell
 from everloop.serving.modelworker import Answerer, warm
 from everloop.serving.table import INLINE, Part
@@ -151,7 +152,7 @@ class Inline:
         await self.sleep()
 
 
-def crew_for(part: Part, size: Size, awake: set[Any], cluster: Cluster | None = None) -> Any:
+def crew_for(part: Part, size: Size, awake: set[Any], cluster: Cluster | Shared | None = None) -> Any:
     """Who answers for a part: the gateway itself where the table says so and it can, else workers, here or there."""
     if part.loader == INLINE and find_spec("onnxruntime") is not None:
         return Inline(part, size, awake)

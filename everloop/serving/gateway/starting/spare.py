@@ -31,15 +31,19 @@ Started = tuple[subprocess.Popen[bytes], socket.socket]
 _spare: list[Started] = []
 
 
-def started(ahead: Sequence[str] = (), threads: int = 1) -> Started:
-    """A new worker process, which waits for its setup; it imports `ahead` meanwhile. Its libraries use `threads`."""
+def started(ahead: Sequence[str] = (), threads: int = 1, *, many: bool = False) -> Started:
+    """A new worker process, which waits for its setup; it imports `ahead` meanwhile. Its libraries use `threads`.
+
+    One for `many` models waits for connections, each of which brings a setup.
+    """
     ours, theirs = socket.socketpair()
     environment = {**os.environ, **dict.fromkeys(_THREADS, str(threads)), "PYTHONUNBUFFERED": "1"}
+    mode = ["--many"] if many else []
     for secret in (hand.VARIABLE, _CLUSTER_TOKEN):
         environment.pop(secret, None)
     with theirs:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter; a fork of a small process
-            [sys.executable, "-P", "-m", "everloop.serving.modelworker", "--fd", str(theirs.fileno()), *ahead],
+            [sys.executable, "-P", "-m", "everloop.serving.modelworker", "--fd", str(theirs.fileno()), *mode, *ahead],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             env=environment,
