@@ -27,7 +27,7 @@ from everloop.flows.executors.parent import die_with_parent
 from everloop.serving import wire
 from everloop.serving.columns import Columns, Layout, Outputs, describe, pack_answer, width_of
 from everloop.serving.fusing.derived import PREFIX
-from everloop.serving.manymodels import loaded_alone, serve_many
+from everloop.serving.sharing.threads import loaded_alone, serve_many
 from everloop.serving.streaming.working import Streams, said
 
 _CHUNK = 1 << 20

@@ -12,7 +12,7 @@ import numpy as np
 from everloop.core.clock import Micros
 from everloop.core.errors import EverloopError, InvalidInput, Overloaded, StepFailed, StorageFull, Unavailable
 from everloop.serving import log
-from everloop.serving.columns import Columns, Layout, Outputs, describe, pack_answer, unpack_answer
+from everloop.serving.columns import Columns, Outputs, describe, pack_answer, unpack_answer
 from everloop.serving.explaining.asking import Explanation, explained, need_explainer
 from everloop.serving.fusing.derived import nulls_apart
 from everloop.serving.gateway.features import FeaturesGone, Looked
@@ -22,6 +22,7 @@ from everloop.serving.gateway.shadows import Shadows
 from everloop.serving.gateway.shadows import Told as Copied
 from everloop.serving.graph.nodes import literal
 from everloop.serving.graph.running import Run, filled
+from everloop.serving.graph.seen import array_of, keys_of, seen
 from everloop.serving.protocol.question import Question
 from everloop.serving.streaming.parts import Parts
 from everloop.serving.table import Instead, Lookup, Route
@@ -455,32 +456,6 @@ class Predictions:
 def _count(live: Live, number: int, rows: int, seconds: float) -> None:
     if number in live.nodes:
         live.nodes[number].answered(rows, int(seconds * 1e6))
-
-
-def array_of(values: Any) -> np.ndarray[Any, Any]:
-    """A column of features: text as objects, a missing number as NaN."""
-    if isinstance(values, np.ndarray):
-        return values
-    if any(isinstance(value, str) for value in values):
-        return np.array(values, object)
-    return np.array([np.nan if value is None else value for value in values])
-
-
-def seen(columns: Mapping[str, Any], live: Live, rows: int) -> tuple[msgspec.Raw, bytes]:
-    """The layout and bytes of what models were asked with; a column that a step left out is left out."""
-    given = nulls_apart(columns, [name for name in live.revision.nullable if name in columns], rows)
-    if all(name in given for name in live.logged.names):
-        return live.logged_raw, live.logged.pack(given, rows)
-    layout = Layout(tuple(column for column in live.logged.columns if column.name in given))
-    return msgspec.Raw(msgspec.msgpack.encode(layout.pairs())), layout.pack(given, rows)
-
-
-def keys_of(live: Live, columns: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The entity keys of a question, as text."""
-    lookup = live.revision.lookup
-    if lookup is None:
-        return {}
-    return {name: [str(value) for value in columns[name]] for name in lookup.keys if name in columns}
 
 
 def _question(asked: Asked) -> Key:

@@ -19,10 +19,11 @@ from everloop.serving import wire
 from everloop.serving.columns import Layout, Outputs, pack_answer, unpack_answer
 from everloop.serving.fusing.derived import PREFIX, nulls_apart
 from everloop.serving.fusing.steps import TOOK
-from everloop.serving.gateway.answer import Predictions, array_of, keys_of, seen
+from everloop.serving.gateway.answer import Predictions
 from everloop.serving.gateway.fleet import Live
 from everloop.serving.gateway.workers import StepFailedBehind
 from everloop.serving.graph.planning import key_of
+from everloop.serving.graph.seen import array_of, keys_of, seen
 from everloop.serving.table import Route
 
 _KINDS = frozenset(("sequence", "switch", "model", "lookup"))
