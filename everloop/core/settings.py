@@ -141,6 +141,8 @@ def is_public(text: str) -> bool:
 
 FLOWS_RAY = "EVERLOOP_FLOWS_RAY"
 """The variable that holds `host:port` of the head of the Ray cluster on which steps run."""
+FLOWS_TRACKING = "EVERLOOP_FLOWS_TRACKING"
+"""The variable that holds the address under which steps on other machines reach a server of this workspace."""
 SERVING_RAY = "EVERLOOP_SERVING_RAY"
 """The variable that holds `host:port` of the head of the Ray cluster on which models answer."""
 RAY_TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a name

@@ -1,5 +1,6 @@
 """Where a step's run is recorded: the tracking store, one experiment a model."""
 
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ from everloop.catalog.tracking.rows import Point
 from everloop.core.clock import DAY, Micros
 from everloop.core.errors import NotFound
 from everloop.core.ports import Line, Sample
+from everloop.core.settings import FLOWS_TRACKING
 from everloop.flows.identity import Tree
 from everloop.models import console
 
@@ -32,10 +34,11 @@ class TrackedRuns:
     def __init__(self, ctx: Context, tracking_uri: str = "", code: Tree | None = None) -> None:
         """`tracking_uri` is the address of our server, for the mlflow client inside steps; empty: there is none.
 
+        `EVERLOOP_FLOWS_TRACKING` says another one, which steps on other machines reach too.
         `code` is what the steps run: its version and commit become tags, what is not committed a file of the run.
         """
         self._ctx = ctx
-        self._uri = tracking_uri
+        self._uri = os.environ.get(FLOWS_TRACKING, "").rstrip("/") or tracking_uri if tracking_uri else ""
         self._code = code
         self._began: dict[str, tuple[Micros, Micros]] = {}
         """Event time and wall time at which each run that is open here began."""

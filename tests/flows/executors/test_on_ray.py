@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from everloop.catalog import versions
 from everloop.catalog.making import flows
 from everloop.catalog.tables.core import steps as step_rows
+from everloop.catalog.tracking import experiments, querying
 from everloop.core.errors import InvalidInput, StepFailed
 from everloop.core.settings import forget_ray_token, use_ray_token
 from everloop.flows.identity import project_tree
@@ -24,7 +25,7 @@ ray = pytest.importorskip("ray")
 
 from ray.cluster_utils import Cluster  # noqa: E402 - only where Ray is installed
 from ray_host import Host  # noqa: E402
-from shop_house import Shop  # noqa: E402
+from shop_house import PROJECT_FILE, Shop  # noqa: E402
 
 from everloop.flows.executors.on_ray import RayExecutor  # noqa: E402
 
@@ -209,3 +210,42 @@ def test_the_command_line_runs_a_project_on_two_nodes(cluster, tmp_path):
     refused = shop.cli("run", "--ray", nodes.address, RAY_AUTH_TOKEN="")
     assert (refused.returncode, "needs its token" in refused.stderr) == (2, True)
     shop.close()
+
+
+LOGS = """    mlflow.log_metric("rows", frame.height)
+    import os
+    import psutil
+    parents = " ".join(str(one.pid) for one in psutil.Process().parents())
+    mlflow.log_params({"parents": parents, "server": os.environ["MLFLOW_TRACKING_URI"]})
+    try:
+        mlflow.MlflowClient().create_experiment("not mine")
+    except mlflow.exceptions.MlflowException as error:
+        mlflow.set_tag("refused", error.error_code)
+"""
+
+
+@pytest.mark.slow
+def test_what_a_step_logs_on_another_node_is_in_its_own_run_and_nowhere_else(cluster, tmp_path):
+    nodes, token = cluster
+    second = nodes.add_node(num_cpus=4, object_store_memory=10**8)
+    nodes.wait_for_nodes()
+    text = PROJECT_FILE.read_text().replace('    mlflow.log_metric("rows", frame.height)\n', LOGS)
+    text += "\n\nproject.compute('wide', cores=3)\nproject.run_with(comeback, compute='wide')\n"  # the head has two
+    shop = Shop(tmp_path / "shop", policy="solo", text=text)
+    try:
+        shop.up()
+        variables = {"RAY_AUTH_TOKEN": token, "EVERLOOP_FLOWS_TRACKING": shop.url, "EVERLOOP_FLOWS_RAY": nodes.address}
+        shop.cli("--json", "run", check=True, timeout=300, **variables)
+        ctx = shop.workspace.system()
+        with ctx.read() as tx:
+            held = experiments.by_name(tx, ctx.project, "comeback")
+            (run,) = querying.search(tx, ctx.project, {held.id: held.name}, limit=5).rows
+            made = versions.find(tx, ctx.project, "model/comeback")
+            assert "not mine" not in set(experiments.names(tx, ctx.project).values())
+        assert str(second.all_processes["raylet"][0].process.pid) in run.params["parents"].split()
+        assert run.params["server"] == shop.url
+        assert (run.tags["mlflow.user"], run.tags["refused"]) == ("ada", "PERMISSION_DENIED")
+        assert {one.key for one in run.metrics} >= {"rows", "roc_auc"}
+        assert made.number == 1
+    finally:
+        shop.close()
