@@ -20,6 +20,11 @@ _POLL, _FOLLOW = 0.3, 2.0
 _ENDED = frozenset(("done", "failed", "cancelled"))
 
 
+_ALWAYS = ("state", "requests", "errors")
+_INSTEAD, _NOT_TAKEN = ("fallbacks", "simpler", "cached", "defaulted"), ("refused", "overloaded", "limited", "unfed")
+_RARELY = (*_INSTEAD, *_NOT_TAKEN, "stale", "unlogged")
+
+
 class _Refused(EverloopError):
     """The endpoint answered with an error of its own."""
 
@@ -74,25 +79,18 @@ def traffic(name: str, environment: Environment = "production") -> None:
     """Where an endpoint's requests went: each revision at each gateway, with its failures and latency."""
     with session.client() as client:
         found = client.call("endpoints.show", name=name, environment=environment)
-    columns = (
-        "state",
-        "requests",
-        "errors",
-        "fallbacks",
-        "refused",
-        "overloaded",
-        "limited",
-        "p50_micros",
-        "p99_micros",
-    )
-    listed = [
+    listed: list[dict[str, Any]] = [
         {"revision": revision.number, "weight": revision.weight, "gateway": gateway}
-        | {column: its.get(column, 0) for column in columns}
+        | {column: its.get(column, 0) for column in (*_ALWAYS, *_RARELY)}
+        | {"p50_ms": its.get("p50_micros", 0) / 1000, "p99_ms": its.get("p99_micros", 0) / 1000}
         | {"engine": ", ".join(sorted({w.get("engine", "") for w in its.get("workers", {}).values()} - {""}))}
         for revision in found.revisions
         for gateway, its in revision.observed.items()
     ]
-    output.rows(listed, ["revision", "weight", "gateway", *columns, "engine"], empty="no gateway serves it now")
+    told = [name for name in _RARELY if any(row[name] for row in listed)]  # a table of zeros is as wide as a screen
+    engine = ["engine"] if any(row["engine"] not in {"", "native"} for row in listed) else []
+    columns = ["revision", "weight", "gateway", *_ALWAYS, *told, "p50_ms", "p99_ms", *engine]
+    output.rows(listed, columns, empty="no gateway serves it now")
 
 
 def logs(

@@ -9,7 +9,7 @@ from test_graph import ONE, graphed, nodes, serve, told
 from everloop.features.expressions import col
 from everloop.features.transforms.definitions import transform_of
 from everloop.serving.graph.fusing import running
-from everloop.serving.graph.nodes import Model, Sequence, Splitter, Step, Switch, Transform
+from everloop.serving.graph.nodes import Model, Sequence, Splitter, Step, Switch, Transform, asked_of_caller, node_of
 from everloop.serving.table import INLINE, Route
 
 
@@ -146,3 +146,18 @@ def test_upgrading_a_transform_keeps_the_other_branch(place):
     assert told(gateway, raw=4, x=0)["predictions"] == [1008.0]
     after = place.stats()["endpoints"]["shop.delay"][f"b3:{2:064x}"]["workers"]
     assert before["model near"]["pid"] == after["model near"]["pid"]
+
+
+def test_a_text_where_a_switch_compares_numbers_is_the_callers_fault(place):
+    gateway = serve(place, Sequence(TRIPLED, Switch((col("far") > 0.5, Model("far", "far")), otherwise="one")), PLUS)
+    answer = gateway.predict({"raw": 1, "far": "away"})
+    assert (answer.status_code, "far" in answer.json()["message"]) == (400, True)
+    assert told(gateway, raw=1, far=0)["predictions"] == [4.0]
+    assert nodes(place, lambda n: n["0"]["requests"] == 1)["2"]["errors"] == 0
+
+
+def test_what_callers_send_is_read_off_a_graph():
+    service = {"entities": ["place"], "request": ["x"], "views": {"flow": "b3:1"}}
+    graph = Sequence(TRIPLED, Switch((col("flow__mean") > 0.5, Model("far", "far")), otherwise="one"))
+    assert asked_of_caller(node_of(graph), service) == ["place", "raw"]
+    assert asked_of_caller(node_of(Sequence("one")), service) == ["place", "x"]

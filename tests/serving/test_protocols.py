@@ -136,6 +136,15 @@ def test_what_is_unloaded_frees_its_memory_and_wakes_with_the_next_question(plac
     assert gateway.client.post("/v2/repository/index", json=[]).status_code == 400
 
 
+def test_unloading_leaves_what_another_endpoint_asks_too(place):
+    same = revision(folder_of(place.home, "m1", serving_models.Moody()), 1)
+    place.serve(Route("shop", "delay", [same]), Route("shop", "other", [same]))
+    gateway = place.gateway().ready()
+    assert gateway.client.post("/v2/repository/models/shop.delay/unload").status_code == 200
+    states = {entry["name"]: entry["state"] for entry in gateway.client.post("/v2/repository/index").json()}
+    assert states == {"shop.delay": "READY", "shop.other": "READY"}
+
+
 def test_prometheus_reads_what_a_gateway_counts(place):
     place.serve(Route("shop", "delay", [revision(folder_of(place.home, "m1", serving_models.Moody()), 1)]))
     gateway = place.gateway().ready()

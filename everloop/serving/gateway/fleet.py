@@ -122,10 +122,6 @@ class Live:
         ready = await asyncio.gather(*(worker.become_ready(seconds) for worker in self.workers.values()))
         return all(ready)
 
-    async def sleep(self) -> None:
-        """End its workers once they answered what they were asked; the next question wakes them."""
-        await asyncio.gather(*(worker.sleep() for worker in self.workers.values()))
-
 
 @dataclass(slots=True)
 class LiveRoute:
@@ -349,6 +345,10 @@ class Fleet:
 
         explainer = self._processes[_key(revision.explainer.part)] if revision.explainer else None
         return Live(revision, workers, *self._counters[counted], shown, explainer)
+
+    def only_of(self, crew: Any, address: str) -> bool:
+        """Whether no other endpoint asks this crew."""
+        return set(self._users.get(crew, ())) <= {address}
 
     def _end_unused(self) -> None:
         lives = [live for route in self.routes.values() for live in route.live]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from everloop.core.errors import StepFailed
+from everloop.core.errors import DataError, InvalidInput, StepFailed
 from everloop.features.expressions.evaluate import Cells, evaluate
 from everloop.features.expressions.tree import Node, read
 
@@ -33,8 +33,11 @@ class Condition:
         self._lone = _lone(self._tree)
 
     def holds(self, columns: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-        """For which rows it holds; raises `StepFailed` for a column that is not there, `DataError` for a wrong one."""
-        found = evaluate(self._tree, {name: _cells(there(columns, name)) for name in self._names})
+        """For which rows it holds; raises `StepFailed` for a column that is missing, `InvalidInput` for a wrong one."""
+        try:
+            found = evaluate(self._tree, {name: _cells(there(columns, name)) for name in self._names})
+        except DataError as error:
+            raise InvalidInput(error.message) from error
         return np.asarray(found.valid & found.values.astype(bool))
 
     def decides(self, columns: Mapping[str, Any]) -> bool | None:

@@ -22,7 +22,7 @@ from everloop.core.coherence import below, walk
 from everloop.core.errors import DefinitionError, InvalidInput
 from everloop.core.ids import checked_name
 from everloop.features.expressions.author import typed_node
-from everloop.features.expressions.tree import known, written
+from everloop.features.expressions.tree import known, read, written
 from everloop.features.transforms.definitions import TYPES, TransformDef
 
 Stale = Literal["fail", "default", "serve"]
@@ -291,6 +291,27 @@ def numbered(graph: Mapping[str, Any]) -> dict[str, Any]:
         return made
 
     return visit(graph)
+
+
+def asked_of_caller(graph: Mapping[str, Any], service: Mapping[str, Any]) -> list[str]:
+    """The columns that callers send, as far as a graph and the manifest of its feature service tell.
+
+    What only models' signatures tell (of models without a service) is not among them.
+    """
+    asked = dict.fromkeys(service.get("entities", []))
+    looked = tuple(f"{view}__" for view in service.get("views", {}))
+    made: set[str] = set()
+    for node in walk(graph):
+        wanted: list[str] = []
+        if node["node"] == "switch":
+            wanted = [name for case in node["cases"] for name in read(case["if"]).columns]
+        elif node["node"] in ("transform", "call"):
+            wanted = [name for name, _ in node.get("inputs", node.get("columns", []))]
+        elif node["node"] == "model":
+            wanted = list(service.get("request", []))
+        asked |= dict.fromkeys(name for name in wanted if name not in made and not name.startswith(looked or ("\0",)))
+        made |= {name for name, _ in node.get("outputs", [])} | ({"prediction"} if node["node"] == "call" else set())
+    return list(asked)
 
 
 def nodes_of(graph: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ class Nodes:
         use_ray_token(self.token)
         # what nodes are started with is what their workers find: the models of the tests
         os.environ["PYTHONPATH"] = f"{HERE}:{HERE / 'streaming'}"
-        self._made = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, "object_store_memory": 10**8})
+        with socket.socket() as probe:  # another cluster of this machine may have the usual port of dashboards
+            probe.bind(("127.0.0.1", 0))
+            head = {"num_cpus": cpus, "object_store_memory": 10**8, "dashboard_port": probe.getsockname()[1]}
+        self._made = Cluster(initialize_head=True, head_node_args=head)
         self.second = self.add(cpus)
         self.address = self._made.address
 

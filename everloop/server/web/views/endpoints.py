@@ -18,7 +18,7 @@ from everloop.server.web.dag import Node, svg
 from everloop.server.web.views.rolling.rollouts import rollout
 from everloop.server.web.visit import Visit, data_answer
 from everloop.serving.graph.drawing import ANSWER, QUESTION, Box, flow_of
-from everloop.serving.graph.nodes import numbered
+from everloop.serving.graph.nodes import asked_of_caller, numbered
 from everloop.serving.operations import EndpointView
 from everloop.serving.revision import graph_of
 from everloop.serving.rollout import observe
@@ -206,7 +206,8 @@ def _example(
 ) -> dict[str, Any]:
     """A question to start from: the newest one that was asked, or empty fields."""
     service = definitions.get(str(revision.get("service") or ""), {})
-    wanted = [*service.get("entities", []), *service.get("request", [])]
+    endpoint = definitions.get(str(revision.get("endpoint") or ""))
+    wanted = asked_of_caller(graph_of(revision, endpoint), service) if endpoint else []
     empty: dict[str, Any] = dict.fromkeys(wanted, "")
     if not recent or not visit.may("predictions.get", id=recent[0].id):
         return empty

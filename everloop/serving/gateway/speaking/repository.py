@@ -4,6 +4,7 @@ What may be served is decided by reviews, never by a caller. So `load` makes an 
 them, and `unload` ends them until the next `load` or question: memory is freed, and nobody's answer changes.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,9 +44,12 @@ async def load(fleet: Fleet, name: str) -> None:
 
 
 async def unload(fleet: Fleet, name: str) -> None:
-    """Let an endpoint's workers answer what they were asked, and end them; raises `NotFound`."""
+    """Let an endpoint's workers answer what they were asked, and end them; raises `NotFound`.
+
+    Workers that another endpoint asks too stay: its answers are not to wait for them.
+    """
     for live in fleet.route(name).live:
-        await live.sleep()
+        await asyncio.gather(*(crew.sleep() for crew in live.workers.values() if fleet.only_of(crew, name)))
 
 
 def _why(live: Live, name: str) -> str:
