@@ -10,9 +10,10 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from types import FunctionType
 from typing import Any
 
 from everloop.core.errors import DefinitionError, EverloopError, InvalidInput
@@ -142,15 +143,19 @@ def _annotation(asset: Asset, parameter: str) -> str:
     """The annotation as text; a class is named by its module's first part and its name."""
     if asset.function is None:
         return ""
-    parameters = inspect.signature(asset.function).parameters
-    if parameter not in parameters:  # for the runner, not for the function
-        return ""
-    annotation = parameters[parameter].annotation
+    annotation = _annotations(asset.function).get(parameter)  # none: for the runner, not for the function
     if isinstance(annotation, str):
         return annotation
     if isinstance(annotation, type) and annotation is not inspect.Parameter.empty:
         return f"{annotation.__module__.partition('.')[0]}.{annotation.__name__}"
     return ""
+
+
+def _annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """What the parameters of a function are said to be; a plain one's signature is what it says itself."""
+    if type(function) is FunctionType and not function.__dict__:
+        return function.__annotations__
+    return {name: one.annotation for name, one in inspect.signature(function).parameters.items()}
 
 
 _spare: list[Any] = []

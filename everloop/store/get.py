@@ -6,16 +6,17 @@ from typing import BinaryIO
 
 from everloop.core.errors import NotFound
 from everloop.core.ids import object_id
-from everloop.store.layout import file_of, guarded
+from everloop.store.layout import file_of, guarded, place_of
 from everloop.store.verify import demand, digest_file
 
 
 def read(root: Path, identity: str) -> bytes:
     """The bytes of an object; raises `NotFound` or `CorruptObject`."""
-    file = file_of(root, identity)
+    file = place_of(root, identity)
     with guarded(root):
         try:
-            content = file.read_bytes()
+            with open(file, "rb", buffering=0) as stream:  # noqa: PTH123 - short steps read many small objects
+                content = stream.readall()
         except FileNotFoundError:
             raise _absent(root, identity) from None
     demand(identity, object_id(content))

@@ -58,7 +58,8 @@ def _named(temporary: str, file: str) -> None:
     try:
         os.rename(temporary, file)  # noqa: PTH104 - over the same content at most, or over a damaged file
     except FileNotFoundError:  # the first object of its folder
-        Path(file).parent.mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(os.path.dirname(file))  # noqa: PTH102, PTH120
         os.rename(temporary, file)  # noqa: PTH104
 
 

@@ -150,7 +150,7 @@ class _Walk:
             for decorator in getattr(node, "decorator_list", []):
                 used |= {chain for chain in chains(decorator) if not self._of_platform(function.__globals__, chain)}
         content += self._references(used, function.__globals__)
-        for node in nodes:
+        for node in nodes if remembered.imports(code) else ():
             content += self._imports(imports(node, str(function.__globals__.get("__package__") or "")))
         self.parts[name] = object_id("\n".join(content).encode())
         return name
@@ -333,7 +333,7 @@ def _global_chains(code: types.CodeType) -> set[tuple[str, ...]]:
     """Dotted names that start at a global, read off the byte code (which knows what is local) and never hashed."""
     found: set[tuple[str, ...]] = set()
     parts: list[str] = []
-    for instruction in dis.get_instructions(code):
+    for instruction in dis.get_instructions(code) if code.co_names else ():
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             if parts:
                 found.add(tuple(parts))

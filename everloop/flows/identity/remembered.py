@@ -65,7 +65,7 @@ def put(function: Callable[..., Any], root: Path | None, closure: Closure) -> No
         return
     code = function.__code__
     state = _state(code)
-    if state is None or code.co_freevars or _imports(code):
+    if state is None or code.co_freevars or imports(code):
         return
     names = tuple((name, function.__globals__.get(name, _MISSING)) for name in sorted(_names(code)))
     _held[function] = _Held(root, code, state, names, _annotated(function.__annotations__), closure)
@@ -91,7 +91,8 @@ def _names(code: types.CodeType) -> set[str]:
     return found
 
 
-def _imports(code: types.CodeType) -> bool:
+def imports(code: types.CodeType) -> bool:
+    """Whether a function imports something when it runs."""
     return _IMPORT in code.co_code[::2] or any(  # an instruction is two bytes, its number the first
-        _imports(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)
+        imports(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)
     )

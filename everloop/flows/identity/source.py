@@ -5,6 +5,7 @@ What is written down ignores comments, layout, docstrings, and annotations outsi
 
 import ast
 import functools
+import os
 import threading
 import types
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def source(path: str) -> Source:
     Raises `DefinitionError` with file and line when it does not parse, or is gone.
     """
     try:
-        state = Path(path).stat()
+        state = os.stat(path)  # noqa: PTH116 - asked of every step
     except OSError as error:
         raise DefinitionError(f"{path}:1: the source cannot be read: {error.strerror}") from None
     return _source(path, state.st_mtime_ns, state.st_size)
