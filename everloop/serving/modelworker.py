@@ -32,6 +32,11 @@ from everloop.serving.streaming.working import Streams, said
 
 _CHUNK = 1 << 20
 _WARM_CALLS = 3
+MOST_ROWS = 2048
+"""Of a batch of several requests. What a call of a model costs whatever its rows (half a millisecond of gradient
+boosting) is then little beside them; how long a batch may take is learned (`Pace`)."""
+_UNKNOWN_ROWS = 512
+"""Before anything is learned."""
 _STEPS = "everloop.serving.fusing.steps"
 Array = np.ndarray[Any, Any]
 
@@ -51,7 +56,7 @@ class Setup(msgspec.Struct, frozen=True):
     loader: str
     inputs: list[list[str]]
     example: dict[str, list[Any]]
-    max_rows: int = 512
+    max_rows: int = MOST_ROWS
     budget_seconds: float = 0.05
     """How long a batch of several requests may take, as far as past ones tell."""
     least: int = 1
@@ -156,7 +161,7 @@ class Pace:
         """At most `most` rows, whatever they cost."""
         self._most, self._budget = most, budget
         self._sums = [0.0] * 5  # of 1, rows, rows squared, seconds, rows times seconds
-        self.limit = most
+        self.limit = min(most, _UNKNOWN_ROWS)
 
     def learn(self, rows: int, seconds: float) -> None:
         """Take note of one batch."""

@@ -11,7 +11,7 @@ from serving_house import folder_of, one_row, revision
 
 from everloop.core.errors import DefinitionError
 from everloop.serving.definitions import EndpointDef, Workers
-from everloop.serving.modelworker import Pace
+from everloop.serving.modelworker import MOST_ROWS, Pace
 from everloop.serving.table import Route
 
 X = {"inputs": [["x", "FP64"]], "caller": [["x", "FP64"]], "example": {"x": [1.0]}}
@@ -81,7 +81,7 @@ def test_a_queue_that_is_full_is_said_at_once(place):
 
 def test_what_cannot_be_answered_in_time_is_refused_rather_than_queued(place):
     gateway = slow(place, 0.3, deadline_micros=1_500_000).ready()
-    many = {"x": [1.0] * 512}  # a batch of its own each
+    many = {"x": [1.0] * MOST_ROWS}  # a batch of its own each
 
     async def story():
         async with httpx2.AsyncClient(base_url=gateway.url, timeout=30) as client:
@@ -155,7 +155,11 @@ def test_a_worker_learns_how_many_rows_fit_into_its_budget():
     for _ in range(300):
         pace.learn(10, 0.001)  # it became fast, in batches of one size
     assert pace.limit == pytest.approx(500, abs=2)
-    assert Pace(512, 0.05).limit == 512
+    assert (Pace(400, 0.05).limit, Pace(MOST_ROWS, 0.05).limit) == (400, 512)  # nothing is known yet
+    large = Pace(MOST_ROWS, 0.05)
+    for rows in (1, 500, 200):
+        large.learn(rows, 0.0005 + 4e-6 * rows)
+    assert large.limit == MOST_ROWS
 
 
 def test_an_author_says_how_many_workers_and_how_long_a_queue():

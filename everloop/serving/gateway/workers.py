@@ -17,7 +17,7 @@ from everloop.serving.distributed.linking import Cluster
 from everloop.serving.fusing.derived import shown
 from everloop.serving.gateway.starting import spare
 from everloop.serving.gateway.starting.shared import Shared
-from everloop.serving.modelworker import Setup
+from everloop.serving.modelworker import MOST_ROWS, Setup
 from everloop.serving.streaming.parts import Parts
 from everloop.serving.table import Part
 
@@ -199,7 +199,9 @@ class ModelProcess:
         part = self.part
         budget, (least, most) = part.budget_micros / 1e6, self._size
         steps = [Setup(step.folder, step.loader, step.inputs, step.example) for step in part.steps]
-        setup = Setup(part.folder, part.loader, part.inputs, part.example, 512, budget, least, most, steps, part.needs)
+        setup = Setup(
+            part.folder, part.loader, part.inputs, part.example, MOST_ROWS, budget, least, most, steps, part.needs
+        )
         link.transport.write(wire.encode(wire.ASK, 0, 0, msgspec.json.encode(setup)))
 
     def ask(
