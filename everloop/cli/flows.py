@@ -37,7 +37,7 @@ def list_flows(
 def show(flow: Id) -> None:
     """A run with its steps: state, time, what came out, why it ran or was reused."""
     with session.client() as client:
-        found = client.call("flows.show", flow=flow)
+        found = client.call("flows.show", flow=flow, reasons=True)
     _tell(found)
 
 
@@ -85,7 +85,8 @@ def _tell(found: Any) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in sorted(row.counts.items()))
     output.say(f"[bold]{row.id}[/] {row.state}: {counts}" + (f"; {row.error}" if row.error else ""))
     steps = [
-        one.model_dump(mode="json") | {"seconds": (one.ended - one.began) / 1e6 if one.began and one.ended else None}
+        one.model_dump(mode="json")
+        | {"why": one.why or one.reason, "seconds": (one.ended - one.began) / 1e6 if one.began and one.ended else None}
         for one in found.steps
     ]
     output.rows(steps, _STEPS, empty="no steps")

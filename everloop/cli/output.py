@@ -139,12 +139,16 @@ def cell(column: str, value: Any) -> str:
     return _scalar(column.rpartition(".")[2], value)
 
 
+_MOMENTS = frozenset({"at", "recorded", "created", "began", "ended"})
+"""Columns whose microseconds are shown as times."""
+
+
 def _scalar(name: str, value: Any) -> str:
     if value is None or value == "":
         return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) and (name in {"at", "recorded"} or name.endswith("_at")) and value > 10**14:
+    if isinstance(value, int) and (name in _MOMENTS or name.endswith("_at")) and value > 10**14:
         return iso(value)[:19].replace("T", " ")
     if isinstance(value, float):
         return f"{value:.4g}"

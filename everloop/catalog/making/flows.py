@@ -196,10 +196,10 @@ def save(tx: Tx, project: str, flow: str, rows: Collection[FlowStep]) -> None:
 
 
 def steps_of(tx: Tx, project: str, flow: str) -> list[FlowStep]:
-    """The steps of a run, in their order."""
+    """The steps of a run, in their order; items of a list by their number, behind their step."""
     mine = (flow_steps.c.project == project, flow_steps.c.flow == flow)
-    query = select(flow_steps).where(*mine).order_by(flow_steps.c.place, flow_steps.c.step)
-    return [_step(row) for row in tx.execute(query)]
+    ordered = (flow_steps.c.place, func.length(flow_steps.c.step), flow_steps.c.step)
+    return [_step(row) for row in tx.execute(select(flow_steps).where(*mine).order_by(*ordered))]
 
 
 def counts(tx: Tx, project: str, ids: Collection[str]) -> dict[str, dict[str, int]]:

@@ -232,7 +232,10 @@ def totals(
 def _column(name: str) -> ColumnElement[Any]:
     if name == "day":
         return uses.c.ended - uses.c.ended % (86_400 * SECOND)
-    if name in ("step", "endpoint"):
+    if name == "step":  # items of a list and trials of a search are their step's
+        whole = func.rtrim(func.rtrim(func.rtrim(uses.c.step, "]"), "0123456789"), "[")
+        return case((uses.c.kind != name, ""), (uses.c.step.like("%]"), whole), else_=uses.c.step)
+    if name == "endpoint":
         return case((uses.c.kind == name, uses.c.step), else_="")
     if name in ("model", "version"):
         trained = (uses.c.kind == "step", uses.c.step.like("model/%"))

@@ -14,6 +14,7 @@ from everloop.core.errors import Conflict, InvalidInput, NotFound, PermissionDen
 from everloop.core.grants import Target
 from everloop.flows.compute.operations import CostRow, summed
 from everloop.flows.running.approving import go_on
+from everloop.flows.why.caching import reason
 
 RESUMED = ("lost", "failed", "stopped")
 """States of a run that can be gone on with."""
@@ -30,6 +31,13 @@ class OfFlow(Command):
     """A run of a flow."""
 
     flow: str
+
+
+class ShowFlow(OfFlow):
+    """A run, and what more is to be said of its steps."""
+
+    reasons: bool = False
+    """Say of each step that ran which part of its recipe is another one than before (of the first 60 steps)."""
 
 
 class Decide(Command):
@@ -77,6 +85,8 @@ class StepView(Answer):
     cpu_seconds: float
     peak_memory: int
     decision: dict[str, Any]
+    reason: str = ""
+    """Why it was not reused, where that was asked for."""
     profile: str = ""
     """The compute profile that it ran on."""
     used: tuple[CostRow, ...] = ()
@@ -110,9 +120,19 @@ def list_flows(ctx: Context, cmd: ListFlows) -> FlowList:
 
 
 @operation("flows.show", needs="read", reads=True)
-def show_flow(ctx: Context, cmd: OfFlow) -> FlowView:
+def show_flow(ctx: Context, cmd: ShowFlow) -> FlowView:
     """A run with every step: state, timings, why it ran or was reused, what it made."""
-    return _view(ctx, cmd.flow)
+    found = _view(ctx, cmd.flow)
+    if not cmd.reasons:
+        return found
+    ran = [one for one in found.steps if one.state == "done" and one.recipe and "[" not in one.step][:_EXPLAINED]
+    told = {one.step: reason(ctx, one.step, one.recipe) for one in ran}
+    steps = [one.model_copy(update={"reason": told.get(one.step, "")}) for one in found.steps]
+    return found.model_copy(update={"steps": steps})
+
+
+_EXPLAINED = 60
+"""Steps whose reasons are told at most: each costs some reads."""
 
 
 def _view(ctx: Context, identity: str) -> FlowView:

@@ -17,6 +17,8 @@ class OfStep(Command):
     """A step by its asset's key (`model/delay`), or its bare name."""
 
     step: str
+    recipe: str = ""
+    """One of its executions, by its recipe, instead of the newest."""
 
 
 class Change(Answer):
@@ -43,12 +45,17 @@ class Explained(Answer):
 
 @operation("cache.explain", needs="read", reads=True)
 def explain_step(ctx: Context, cmd: OfStep) -> Explained:
-    """Say which parts of a step's recipe changed between its two newest executions."""
+    """Say which parts of a step's recipe changed between its newest execution, or another one, and that before it."""
+    return _explained(ctx, _key(ctx, cmd.step), cmd.recipe)
+
+
+def _explained(ctx: Context, key: str, recipe: str) -> Explained:
     with ctx.read() as tx:
-        key = _key(ctx, cmd.step)
         found = recipes.latest(tx, ctx.project, key)
+        if recipe:
+            found = found[found.index(recipe) :] if recipe in found else []
         known = recipes.several(tx, ctx.project, found[:2])
-        rows = [row for recipe in found[:2] if (row := steps.of_recipe(tx, ctx.project, recipe)) is not None]
+        rows = [row for one in found[:2] if (row := steps.of_recipe(tx, ctx.project, one)) is not None]
         labels = versions.labels(tx, ctx.project, [i for row in rows for i in row.inputs.values()])
         read = [name for leak in leaks.of(tx, ctx.project, found[0]) for name in leak.reads] if found else []
     if not rows or rows[0].recipe not in known:
@@ -63,6 +70,23 @@ def explain_step(ctx: Context, cmd: OfStep) -> Explained:
         opaque=list(new.opaque),
         leaks=list(dict.fromkeys(read)),
     )
+
+
+def reason(ctx: Context, step: str, recipe: str) -> str:
+    """Why an execution did not reuse the one before it, in a line; empty where that is not known."""
+    try:
+        told = _explained(ctx, step, recipe)
+    except NotFound:
+        return ""
+    if not told.old:
+        return "first execution"
+    said = [f"{one.part} {one.text}" for one in told.changes[:_NAMED]]
+    more = [f"{len(told.changes) - _NAMED} more"] if told.changes[_NAMED:] else []
+    return "; ".join(said + more) or "asked for again: nothing recorded differs"
+
+
+_NAMED = 3
+"""Changes in a line."""
 
 
 def differences(old: Ingredients, new: Ingredients) -> Iterator[Change]:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from everloop.catalog.context import Context
 from everloop.catalog.operation import invoke
 from everloop.core.errors import InvalidInput, NotFound
-from everloop.flows.running.operations import FlowView, OfFlow, StepView
+from everloop.flows.running.operations import FlowView, ShowFlow, StepView
 from everloop.models.console import ConsoleView, ReadConsole
 from everloop.server.web.events import LASTS, Streams, stopping
 
@@ -44,7 +44,7 @@ class Follower:
 
     def news(self) -> Iterator[str]:
         """Events since the last time. Raises what `flows.show` raises."""
-        found: FlowView = invoke(self._ctx, "flows.show", OfFlow(flow=self._flow))
+        found: FlowView = invoke(self._ctx, "flows.show", ShowFlow(flow=self._flow))
         row = found.flow
         whole = {"state": row.state, "counts": row.counts, "error": row.error, "ended": row.ended}
         for one in found.steps:

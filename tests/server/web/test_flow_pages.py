@@ -150,3 +150,37 @@ def test_bars_lie_within_the_drawing(world, flow):
     assert {span.step for span in spans} >= {"value/parts", "value/halved[2]", "value/big"}
     assert all(span.x > 0 and span.x + span.width <= WIDTH for span in spans)
     assert [seconds(amount) for amount in (0.0123, 3.21, 600)] == ["12 ms", "3.2 s", "10.0 min"]
+
+
+def test_a_run_says_why_each_step_was_not_reused(http, world, tmp_path_factory):
+    root = tmp_path_factory.mktemp("again")
+    ctx, made = world.by("ada"), []
+    for text in (PROJECT, PROJECT.replace("[1, 2, 3, 4]", "[1, 2, 4, 4] * 3")):
+        (root / "again_flow.py").write_text(
+            text.replace('Project("shop")', 'Project("other")').replace("parts", "bits")
+        )
+        sys.modules.pop("again_flow", None)
+        importlib.invalidate_caches()
+        sys.path.insert(0, str(root))
+        try:
+            assets = importlib.import_module("again_flow").project.assets()
+        finally:
+            sys.path.remove(str(root))
+        done = run(
+            ctx,
+            plan(assets, ["halved"]),
+            origin=Origin(root, "again_flow"),
+            executor=LocalExecutor(assets, ctx.store),
+            codecs={"value": "everloop.flows.value:codec"},
+            options=Options(environment="sandbox/ada/main", request={"module": "again_flow"}),
+        )
+        made.append(done.flow)
+    first, second = (http("ada").get(f"/shop/flows/{flow}").text for flow in made)
+    assert "first execution" in first
+    assert "code again_flow:bits changed" in second
+    steps = [one.step for one in world.ask("ada", "flows.show", flow=made[1]).steps]
+    assert steps == ["value/bits", "value/halved", *(f"value/halved[{number}]" for number in range(12))]
+    assert all(not one.reason for one in world.ask("ada", "flows.show", flow=made[1]).steps)  # only when asked
+    spent = [one.keys[0] for one in world.ask("ada", "costs.report", by=("step",), days=30, limit=500).rows]
+    assert "value/halved" in spent  # items are their step's
+    assert not [key for key in spent if "[" in key]

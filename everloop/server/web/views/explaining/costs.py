@@ -26,6 +26,8 @@ SPANS = (7, 30, 90, 365)
 _SERIES = 5
 """Groups with a colour of their own; the others are added up."""
 _ROWS = 25
+_LEAST = 6
+"""Days before today that the chart shows, though nothing was used."""
 
 
 def index(visit: Visit) -> Response:
@@ -134,6 +136,7 @@ def _chart(visit: Visit, by: str, days: int, currency: str) -> Chart | None:
         held = amounts.setdefault(key, {})
         held[day] = held.get(day, 0.0) + (one.cost / MILLION if currency else one.cpu_seconds / 3600)
     first = min(day for held in amounts.values() for day in held)
+    first = min(first, (found.until // DAY - _LEAST) * DAY)  # one bar alone has no axis of days
     every = range(first, found.until, DAY)
     named = sorted(amounts, key=lambda key: -sum(amounts[key].values()))
     series = {key: [(day, amounts[key].get(day, 0.0)) for day in every] for key in named[:_SERIES]}

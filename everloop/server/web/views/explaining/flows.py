@@ -9,7 +9,7 @@ from starlette.responses import Response
 from everloop.catalog.context import Context
 from everloop.catalog.operation import invoke
 from everloop.core.errors import EverloopError, NotFound
-from everloop.flows.running.operations import FlowView, OfFlow, StepView
+from everloop.flows.running.operations import FlowView, ShowFlow, StepView
 from everloop.server.web import dag
 from everloop.server.web.views.explaining.costs import hours, money
 from everloop.server.web.visit import Visit
@@ -42,7 +42,7 @@ def index(visit: Visit) -> Response:
 
 def show(visit: Visit) -> Response:
     """One run."""
-    found = visit.ask("flows.show", flow=visit.part("flow"))
+    found = visit.ask("flows.show", flow=visit.part("flow"), reasons=True)
     whole = [one for one in found.steps if "[" not in one.step]
     now = visit.ctx.wall()
     spans = gantt(found, now)
@@ -113,7 +113,7 @@ def _printed(visit: Visit, one: StepView) -> Any:
 
 def state(ctx: Context, flow: str) -> str:
     """What an open page of a run watches; nothing once the run has ended."""
-    found: FlowView = invoke(ctx, "flows.show", OfFlow(flow=flow))
+    found: FlowView = invoke(ctx, "flows.show", ShowFlow(flow=flow))
     if found.flow.state not in _OPEN:
         return ""
     newest = max((one.ended or one.began or 0 for one in found.steps), default=0)
@@ -199,7 +199,6 @@ def _changes(visit: Visit, one: StepView) -> list[Any]:
     if one.state != "done" or not one.recipe:
         return []
     try:
-        told = visit.ask("cache.explain", step=one.step.partition("[")[0])
+        return list(visit.ask("cache.explain", step=one.step.partition("[")[0], recipe=one.recipe).changes)
     except EverloopError:
         return []
-    return list(told.changes) if told.new == one.recipe else []
