@@ -4,12 +4,14 @@ from typing import Any
 
 from everloop.catalog import facts, steps, versions
 from everloop.catalog.context import Context
+from everloop.catalog.making import uses
 from everloop.catalog.operation import Answer, Command, operation
 from everloop.core.errors import InvalidInput
 from everloop.core.grants import Target
 from everloop.core.version import Version
 from everloop.flows.bisect import answer
 from everloop.flows.bisect.settings import Sides, sides
+from everloop.flows.compute.profiles import MILLION
 
 SEEDS = 6
 """Paired seeds; fewer than 5 say little about noise."""
@@ -36,6 +38,8 @@ class PlanView(Answer):
     """At most; what is in the cache is not run again."""
     seconds: float
     """About, by what the good version's step took; narrowing comes on top."""
+    costs: dict[str, float]
+    """About, by currency, where that step was paid for."""
     text: str
 
 
@@ -76,10 +80,14 @@ def plan_of(ctx: Context, cmd: Question, found: Sides) -> PlanView:
     with ctx.read() as tx:
         good = versions.find(tx, ctx.project, cmd.good)
         made = steps.made(tx, ctx.project, [good.id])[good.id]
+        paid = [one for one in uses.of_recipes(tx, ctx.project, [made.recipe]) if one.cost]
     seconds = made.seconds * combinations * cmd.seeds
+    costs = {one.currency: one.cost / MILLION * combinations * cmd.seeds for one in paid}
     lines = [
         f"{found.step}: {', '.join(found.players) or 'nothing'} swapped, {combinations} mixtures x {cmd.seeds} seeds",
         f"at most {combinations * cmd.seeds} runs of {made.seconds:.3g} s, about {seconds:.3g} s, less what is cached",
+        *(f"about {currency} {amount:.4g} of compute, less what is cached" for currency, amount in costs.items()),
+        "narrowing inside the guilty factor comes on top: 3 to 12 runs for each probe of it",
         *(f"{factor}: {reason}" for factor, reason in found.equal.items()),
     ]
     return PlanView(
@@ -89,6 +97,7 @@ def plan_of(ctx: Context, cmd: Question, found: Sides) -> PlanView:
         combinations=combinations,
         runs=combinations * cmd.seeds,
         seconds=seconds,
+        costs=costs,
         text="\n".join(lines),
     )
 

@@ -74,6 +74,14 @@ def test_a_run_shows_what_each_step_cost(http, paid):
     assert "of cores" in text
 
 
+def test_the_plan_of_a_bisection_says_what_it_may_cost(world, paid):
+    _, rows = paid
+    one = next(row for row in rows if row.step == "value/doubled")
+    planned = world.ask("ada", "bisect.plan", good="value/doubled", bad="value/doubled", metric="mean", seeds=4)
+    assert planned.costs == {"EUR": pytest.approx(one.cost / 1e6 * 4)}  # nothing differs: one mixture
+    assert "about EUR" in planned.text
+
+
 def test_a_budget_is_set_and_removed_by_a_form(http, paid, site):
     ada = http("ada", headers={"Origin": site})
     asked = {
