@@ -181,7 +181,7 @@ def manifests(tx: Tx, project: str, ids: Collection[str]) -> dict[str, Mapping[s
     found: dict[str, Mapping[str, Any]] = {}
     for chunk in _chunks(ids):
         rows = tx.execute(_MANIFESTS, {"p": project, "ids": chunk})
-        found.update((row.id, json.loads(row.manifest)) for row in rows)
+        found.update((identity, json.loads(manifest)) for identity, manifest in rows)
     return found
 
 
