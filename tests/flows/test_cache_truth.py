@@ -145,6 +145,7 @@ SHAPE = (
         (("deep helper", 1), "step_0", ["code: second:deep_1 changed"]),
         (("helper", 1), "step_0", ["code: first:helper_1 changed"]),
         (("global", 2), "step_0", ["code: steps.GLOBAL_2 changed"]),
+        (("file", 3), "step_0", ["reads: file:file_3 changed"]),
         (("body", 0), "step_1", ["input: step_0: value/step_0 v1 → value/step_0 v2"]),
     ],
 )

@@ -90,6 +90,12 @@ def several(tx: Tx, project: str, wanted: Collection[str]) -> dict[str, Ingredie
     return found
 
 
+def executed(tx: Tx, project: str, step: str) -> list[str]:
+    """The recipe of each execution of a step, newest first, what was reused apart; at most 50."""
+    mine = (steps.c.project == project, steps.c.step == step, steps.c.output.is_not(None), steps.c.cached.is_(False))
+    return list(tx.execute(select(steps.c.recipe).where(*mine).order_by(steps.c.id.desc()).limit(50)).scalars())
+
+
 def latest(tx: Tx, project: str, step: str) -> list[str]:
     """The recipes of a step's executions, newest first, each once; at most 50."""
     query = (

@@ -126,7 +126,7 @@ def show_flow(ctx: Context, cmd: ShowFlow) -> FlowView:
     if not cmd.reasons:
         return found
     ran = [one for one in found.steps if one.state == "done" and one.recipe and "[" not in one.step][:_EXPLAINED]
-    told = {one.step: reason(ctx, one.step, one.recipe) for one in ran}
+    told = {one.step: reason(ctx, one.step, one.recipe, one.output) for one in ran}
     steps = [one.model_copy(update={"reason": told.get(one.step, "")}) for one in found.steps]
     return found.model_copy(update={"steps": steps})
 

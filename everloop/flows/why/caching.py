@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from everloop.catalog import steps, versions
 from everloop.catalog.context import Context
 from everloop.catalog.making import leaks, recipes
+from everloop.catalog.making.leaks import Leak
 from everloop.catalog.making.recipes import Ingredients
 from everloop.catalog.operation import Answer, Command, operation
 from everloop.catalog.steps import StepRow
@@ -49,7 +50,7 @@ def explain_step(ctx: Context, cmd: OfStep) -> Explained:
     return _explained(ctx, _key(ctx, cmd.step), cmd.recipe)
 
 
-def _explained(ctx: Context, key: str, recipe: str) -> Explained:
+def _explained(ctx: Context, key: str, recipe: str, output: str = "") -> Explained:
     with ctx.read() as tx:
         found = recipes.latest(tx, ctx.project, key)
         if recipe:
@@ -57,11 +58,17 @@ def _explained(ctx: Context, key: str, recipe: str) -> Explained:
         known = recipes.several(tx, ctx.project, found[:2])
         rows = [row for one in found[:2] if (row := steps.of_recipe(tx, ctx.project, one)) is not None]
         labels = versions.labels(tx, ctx.project, [i for row in rows for i in row.inputs.values()])
-        read = [name for leak in leaks.of(tx, ctx.project, found[0]) for name in leak.reads] if found else []
+        held = leaks.of(tx, ctx.project, found[0]) if found else []
+        ran = recipes.executed(tx, ctx.project, key) if held else []
     if not rows or rows[0].recipe not in known:
         raise NotFound(f"no execution of {key} is recorded", hint="everloop run makes one")
     new = known[rows[0].recipe]
-    changes = list(_changes(rows[1], known[rows[1].recipe], rows[0], new, labels)) if len(rows) > 1 else []
+    read = [name for leak in held for name in leak.reads]
+    otherwise = list(_read_otherwise(held, ran, rows[0].recipe, output))
+    if otherwise:  # the same recipe twice: what nobody had declared was another one
+        rows, changes = [rows[0], rows[0]], otherwise
+    else:
+        changes = list(_changes(rows[1], known[rows[1].recipe], rows[0], new, labels)) if len(rows) > 1 else []
     return Explained(
         step=key,
         old=rows[1].recipe if len(rows) > 1 else "",
@@ -72,10 +79,24 @@ def _explained(ctx: Context, key: str, recipe: str) -> Explained:
     )
 
 
-def reason(ctx: Context, step: str, recipe: str) -> str:
+def _read_otherwise(held: list[Leak], ran: list[str], recipe: str, output: str) -> Iterator[Change]:
+    """What an execution (that of `output`; else the newest) read otherwise than one of the same recipe just before."""
+    place = next((n for n, leak in enumerate(held) if leak.output == output), 0)
+    at = [n for n, one in enumerate(ran) if one == recipe][place : place + 1]
+    if not at or ran[at[0] + 1 : at[0] + 2] != [recipe] or place + 1 >= len(held):
+        return
+    new, old = held[place].reads, held[place + 1].reads
+    for name in sorted(new.keys() | old.keys()):
+        before, after = old.get(name, ""), new.get(name, "")
+        if before != after:
+            how = "changed" if before and after else "was not there before" if after else "is not there any more"
+            yield Change(part="reads", text=f"{name} {how}")
+
+
+def reason(ctx: Context, step: str, recipe: str, output: str) -> str:
     """Why an execution did not reuse the one before it, in a line; empty where that is not known."""
     try:
-        told = _explained(ctx, step, recipe)
+        told = _explained(ctx, step, recipe, output)
     except NotFound:
         return ""
     if not told.old:
