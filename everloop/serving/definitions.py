@@ -172,6 +172,9 @@ class Workers:
     """The same of GPUs; a part of one (0.5) shares it."""
     shared: str = ""
     """The name of a process that the models of the project's endpoints with this name share: for many small models."""
+    environment: str = ""
+    """The name of another Python environment for the models, where their packages differ from the gateway's; whoever
+    runs a gateway says where it is (`EVERLOOP_SERVING_PYTHONS`)."""
 
     def __post_init__(self) -> None:
         """Check the bounds."""
@@ -183,8 +186,12 @@ class Workers:
         bytes_of(self.memory)
         if self.shared and (self.most > 1 or self.cores > 1):
             raise DefinitionError("a process that models share is one, of one core", hint='Workers(shared="small")')
-        if self.shared:
-            checked_name(self.shared)
+        if self.environment and (self.shared or self.inline):
+            raise DefinitionError(
+                "models of another environment have processes of their own", hint="neither shared nor inline"
+            )
+        for name in filter(None, (self.shared, self.environment)):
+            checked_name(name)
         if not 0 <= self.least <= max(self.most, 1) <= 64 or not 1 <= self.queue <= 100_000:
             raise DefinitionError(
                 f"workers from {self.least} to {self.most}, a queue of {self.queue}", hint="Workers(least=0, most=4)"
@@ -200,6 +207,8 @@ class Workers:
             said["inline"] = True
         if self.shared:
             said["shared"] = self.shared
+        if self.environment:
+            said["environment"] = self.environment
         return said | ({"needs": needs} if (needs := self._needs()) else {})
 
     def _needs(self) -> dict[str, int]:

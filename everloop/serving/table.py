@@ -59,6 +59,8 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of fused steps (`graph.fusing`): each of them as it would run alone, the model last; `inputs` are of all."""
     needs: dict[str, int] = {}
     """Of each process, where it is not the usual: thousandths of `cores` (1000) and `gpus` (0), bytes of `memory`."""
+    environment: str = ""
+    """Names the Python environment of its processes; empty: the gateway's own."""
 
 
 class Explainer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,12 +103,14 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of a graph that is more than a line: what its workers run, by `model <role>` or `transform <name>`."""
     needs: dict[str, int] = {}
     """Of a line: what each process of its model needs."""
+    environment: str = ""
+    """Of a line: the Python environment of its model's processes."""
 
     @property
     def workers(self) -> dict[str, Part]:
         """What must run for this revision."""
-        alone = Part(self.folder, self.loader, self.inputs, self.example, self.nullable, needs=self.needs)
-        return self.parts or {"": alone}
+        more: dict[str, Any] = {"needs": self.needs, "environment": self.environment}
+        return self.parts or {"": Part(self.folder, self.loader, self.inputs, self.example, self.nullable, **more)}
 
 
 class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 import psutil
 
-from everloop.core.errors import EverloopError, StepFailed, Unavailable
+from everloop.core.errors import EverloopError, NotFound, StepFailed, Unavailable
 from everloop.serving import wire
 from everloop.serving.columns import Layout, Outputs, outputs_from
 from everloop.serving.distributed.linking import Cluster
@@ -181,12 +181,20 @@ class ModelProcess:
 
     def begin(self) -> None:
         """Start a process; `ready` is set once it is warm."""
+        if isinstance(self._cluster, Cluster) and self.part.environment:
+            self.problem = "a cluster has one environment: that of its nodes"
+            return
         if self._cluster is not None:
             ours, theirs = socket.socketpair()
             with theirs:
                 self._cluster.take(theirs)
         else:
-            self._process, ours = spare.taken(threads=-(-self.part.needs.get("cores", 1000) // 1000))
+            threads = -(-self.part.needs.get("cores", 1000) // 1000)
+            try:
+                self._process, ours = spare.taken(threads, self.part.environment)
+            except (NotFound, OSError) as error:  # who runs this gateway has to say where it is
+                self.problem = f"{error.message} ({error.hint})" if isinstance(error, NotFound) else str(error)
+                return
             self.pid = self._process.pid
         self._healing = asyncio.get_running_loop().create_task(self._connect(ours))
 
@@ -319,6 +327,8 @@ class ModelProcess:
         self._link = None
         healthy = self.ready.is_set() and time.monotonic() - self._ready_at > _HEALTHY_SECONDS
         self._not_ready()
+        if self.part.environment and not self._ready_at and not self.problem:
+            self.problem = f"its process ended at once: is Everloop installed in {self.part.environment!r}?"
         asked, self._asked = self._asked, {}
         for future, _ in asked.values():
             if not future.done():

@@ -139,7 +139,7 @@ def _before(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _together(steps: Sequence[Part], outputs: Sequence[set[str]]) -> Part | None:
     """One part that runs all of them; None where two of them would be asked with one column in two ways."""
     last = steps[-1]
-    if last.loader == INLINE or last.steps:
+    if last.loader == INLINE or last.environment:  # where transforms are not at home
         return None
     made: set[str] = set()
     asked: dict[str, tuple[str, bool]] = {}

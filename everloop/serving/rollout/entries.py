@@ -88,7 +88,8 @@ def entry_of(
     lookup = _lookup(version, manifests, service, (graph, scope)) if service else None
     models = version.manifest["models"]
     workers = dict(manifests[version.manifest["endpoint"]].get("workers", {}))
-    inline, needs = workers.get("inline", False), dict(workers.get("needs", {}))
+    inline = workers.get("inline", False)
+    where = {"needs": dict(workers.get("needs", {})), "environment": workers.get("environment", "")}
 
     def part_of(role: str) -> Part:
         model = manifests[models[role]]
@@ -96,7 +97,7 @@ def entry_of(
         within = inline and bool(dict(model.get("compiled") or {}).get("verified"))
         chosen = INLINE if within and loader == LOADER else loader
         part = _part(version.name, model, fed, folder_of(models[role]), chosen)
-        return msgspec.structs.replace(part, needs=needs)
+        return msgspec.structs.replace(part, **where)
 
     first = next(iter(models))
     own = part_of(first)
@@ -126,7 +127,7 @@ def entry_of(
         graph=without_code(graph),
         explainer=_explainer(manifests[version.manifest["endpoint"]], manifests[models[first]], own),
         parts=parts,
-        needs=needs,
+        **where,
     )
 
 

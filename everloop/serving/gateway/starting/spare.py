@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from everloop.core.errors import NotFound
 from everloop.serving.gateway.passing import hand
 
 LIBRARIES = {"scikit-learn": "sklearn.ensemble", "xgboost": "xgboost", "lightgbm": "lightgbm"}
@@ -26,24 +27,37 @@ _WITHIN = "everloop.models.compiled.loader:load_compiled"
 """`table.INLINE`, which is not imported here: nothing slow may be."""
 _MOST_BYTES = 1 << 20
 """A table larger than that is not peeked at: reading it takes longer than it saves."""
+PYTHONS = "EVERLOOP_SERVING_PYTHONS"
+"""`name=/path/to/bin/python`, several with the separator of paths: where named environments are on this machine."""
+_OWN_PACKAGES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 Started = tuple[subprocess.Popen[bytes], socket.socket]
 """A worker's process, and our end of its connection."""
 _spare: list[Started] = []
 
 
-def started(ahead: Sequence[str] = (), threads: int = 1, *, many: bool = False) -> Started:
+def started(ahead: Sequence[str] = (), threads: int = 1, *, many: bool = False, python: str = "") -> Started:
     """A new worker process, which waits for its setup; it imports `ahead` meanwhile. Its libraries use `threads`.
 
-    One for `many` models waits for connections, each of which brings a setup.
+    One for `many` models waits for connections, each of which brings a setup. `python` is the interpreter of another
+    environment, which finds nothing of this one's packages.
     """
     ours, theirs = socket.socketpair()
     environment = {**os.environ, **dict.fromkeys(_THREADS, str(threads)), "PYTHONUNBUFFERED": "1"}
     mode = ["--many"] if many else []
-    for secret in (hand.VARIABLE, _CLUSTER_TOKEN):
+    for secret in (hand.VARIABLE, _CLUSTER_TOKEN, *(_OWN_PACKAGES if python else ())):
         environment.pop(secret, None)
     with theirs:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter; a fork of a small process
-            [sys.executable, "-P", "-m", "everloop.serving.modelworker", "--fd", str(theirs.fileno()), *mode, *ahead],
+            [
+                python or sys.executable,
+                "-P",
+                "-m",
+                "everloop.serving.modelworker",
+                "--fd",
+                str(theirs.fileno()),
+                *mode,
+                *ahead,
+            ],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             env=environment,
@@ -61,9 +75,23 @@ def begin(words: Sequence[str]) -> None:
         _spare.append(started(ahead))
 
 
-def taken(threads: int = 1) -> Started:
-    """The spare, or a new process; the spare's libraries use one thread."""
+def taken(threads: int = 1, environment: str = "") -> Started:
+    """The spare, or a new process; the spare's libraries use one thread. Raises what `python_of` raises, `OSError`."""
+    if environment:
+        return started(threads=threads, python=python_of(environment))
     return _spare.pop() if _spare and threads == 1 else started(threads=threads)
+
+
+def python_of(environment: str) -> str:
+    """The interpreter of a named environment, as this process was told; raises `NotFound`."""
+    for entry in os.environ.get(PYTHONS, "").split(os.pathsep):
+        name, _, path = entry.partition("=")
+        if name.strip() == environment and path:
+            return path
+    raise NotFound(
+        f"no Python environment {environment!r} is known here",
+        hint=f"start the gateway with {PYTHONS}={environment}=/path/to/bin/python",
+    )
 
 
 def dismiss() -> None:
