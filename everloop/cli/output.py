@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from textwrap import indent
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -135,8 +136,15 @@ def cell(column: str, value: Any) -> str:
     if isinstance(value, list):
         return "\n".join(cell(column, inner) for inner in value) or NOTHING
     if isinstance(value, Mapping):
-        return "\n".join(f"{_escape(str(k))}: {cell(str(k), inner)}" for k, inner in value.items()) or NOTHING
+        return "\n".join(_inside(str(k), inner) for k, inner in value.items()) or NOTHING
     return _scalar(column.rpartition(".")[2], value)
+
+
+def _inside(name: str, value: Any) -> str:
+    """A field of a field; one that has fields of its own, or several lines, stands indented below its name."""
+    text = cell(name, value)
+    below = isinstance(value, Mapping | list) and (isinstance(value, Mapping) or "\n" in text) and text != NOTHING
+    return f"{_escape(name)}:\n{indent(text, '  ')}" if below else f"{_escape(name)}: {text}"
 
 
 _MOMENTS = frozenset({"at", "recorded", "created", "began", "ended"})
