@@ -115,6 +115,17 @@ def test_the_command_line_loads_what_a_line_needs(words, tmp_path):
     assert not packages(done.stderr) & (ENGINES | SQL | WEB | {"cryptography", "httpx2", "numpy"})
 
 
+@pytest.mark.parametrize("words", [("flows", "list"), ("runs", "list")])
+def test_a_look_at_runs_loads_no_engine(words, tmp_path):
+    subprocess.run([*EVERLOOP, "init"], cwd=tmp_path, env=environment(), check=True, capture_output=True)
+    done = subprocess.run(
+        [*EVERLOOP, *words], cwd=tmp_path, env=environment(**LISTED), check=True, capture_output=True, text=True
+    )
+    loaded = packages(done.stderr)
+    assert "sqlalchemy" in loaded
+    assert not loaded & (ENGINES | WEB)
+
+
 def test_defining_a_project_loads_no_database_and_no_training(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", "import flights; flights.project.assets()"],

@@ -1,20 +1,12 @@
-"""Runs of flows: how far they are, ending them, deciding in them, going on with them."""
-
-from typing import Annotated, Any
+"""Runs of flows, all commands: those of `flows_asked`, and going on with a run, which loads what builds."""
 
 import typer
 
 from everloop.cli.assets import opened
+from everloop.cli.flows_asked import Id, flows, tell
 from everloop.cli.output import output
 from everloop.cli.session import session
 from everloop.workspace.flows import resuming
-
-flows = typer.Typer(help="Runs of flows: state, steps, cancel, approve, resume.", no_args_is_help=True)
-Id = Annotated[str, typer.Argument(help="The run, as `everloop flows list` shows it.")]
-Step = Annotated[str, typer.Argument(help="The approval that waits, by name.")]
-Comment = Annotated[str, typer.Option("--message", "-m", help="What to say with it.")]
-_COLUMNS = ["id", "title", "state", "environment", "actor", "created", "ended"]
-_STEPS = ["step", "state", "attempt", "seconds", "label", "why"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,52 +14,12 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(flows, name="flows")
 
 
-@flows.command("list")
-def list_flows(
-    state: Annotated[str, typer.Option("--state", help="running, parked, done, failed or cancelled.")] = "",
-    limit: Annotated[int, typer.Option("--limit", help="How many, newest first.")] = 20,
-) -> None:
-    """Runs of flows, newest first."""
-    with session.client() as client:
-        found = client.call("flows.list", state=state, limit=limit).flows
-    output.rows([one.model_dump(mode="json") for one in found], _COLUMNS, empty="nothing was run yet")
-
-
-@flows.command("show")
-def show(flow: Id) -> None:
-    """A run with its steps: state, time, what came out, why it ran or was reused."""
-    with session.client() as client:
-        found = client.call("flows.show", flow=flow, reasons=True)
-    _tell(found)
-
-
-@flows.command("cancel")
-def cancel(flow: Id) -> None:
-    """End a run: its steps are ended, nothing more is committed, what it made stays reusable."""
-    with session.client() as client:
-        _tell(client.call("flows.cancel", flow=flow))
-
-
-@flows.command("approve")
-def approve(flow: Id, step: Step, message: Comment = "") -> None:
-    """Approve a step that waits; a worker goes on with the run."""
-    with session.client() as client:
-        _tell(client.call("flows.decide", flow=flow, step=step, approved=True, comment=message))
-
-
-@flows.command("refuse")
-def refuse(flow: Id, step: Step, message: Comment = "") -> None:
-    """Refuse a step that waits: the run ends."""
-    with session.client() as client:
-        _tell(client.call("flows.decide", flow=flow, step=step, approved=False, comment=message))
-
-
 @flows.command("resume")
 def resume(flow: Id) -> None:
     """Go on with a run whose process died, that failed, or that was approved; what it committed is reused."""
     if session.settings.server:
         with session.client() as client:
-            _tell(client.call("flows.resume", flow=flow))
+            tell(client.call("flows.resume", flow=flow))
         return
     with opened() as (workspace, uri), output.progress(f"resuming {flow}"):
         ctx = session.context(workspace)
@@ -75,18 +27,3 @@ def resume(flow: Id) -> None:
     parked = built.results.parked
     said = f"waits for {', '.join(parked)}" if parked else f"{built.environment} holds it"
     output.show({"flow": flow, "snapshot": built.snapshot, "parked": list(parked)}, said)
-
-
-def _tell(found: Any) -> None:
-    if output.as_json:
-        output.show(found)
-        return
-    row = found.flow
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(row.counts.items()))
-    output.say(f"[bold]{row.id}[/] {row.state}: {counts}" + (f"; {row.error}" if row.error else ""))
-    steps = [
-        one.model_dump(mode="json")
-        | {"why": one.why or one.reason, "seconds": (one.ended - one.began) / 1e6 if one.began and one.ended else None}
-        for one in found.steps
-    ]
-    output.rows(steps, _STEPS, empty="no steps")

@@ -132,7 +132,10 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
 }
 """Heading of the help -> its commands, each with the module of this package that has it and its help's first line."""
 
-ALONE: Mapping[tuple[str, str], str] = {("data", "status"): "data_status"}
+ALONE: Mapping[tuple[str, str], str] = {
+    ("data", "status"): "data_status",
+    **{("flows", word): "flows_asked" for word in ("list", "show", "cancel", "approve", "refuse")},
+}
 """Lines that need less than what the module of their first command loads -> the module that has them alone."""
 
 
