@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -164,10 +165,10 @@ project = el.Project("shop")
 
 
 @project.step()
-def income(seed: int = 0):
+def income(bonus: float = 0.0, seed: int = 0):
     chance = random.Random(seed)
     labels.label()
-    return {"mean": sum(pricing.price(chance.uniform(1, 2)) for _ in range(200)) / 200}
+    return {"mean": sum(pricing.price(chance.uniform(1, 2)) for _ in range(200)) / 200 + bonus}
 """
 
 
@@ -199,7 +200,8 @@ def priced(tmp_path_factory):
     }
     variables = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     variables |= {"EVERLOOP_HOME": str(folder / "home"), "EVERLOOP_PROJECT": "shop", "EVERLOOP_MODULE": "shop_income"}
-    variables |= {"LOGNAME": "ada", "UV_FIND_LINKS": str(wheels)}
+    path = f"{Path(environment.uv()).parent}{os.pathsep}{variables['PATH']}"
+    variables |= {"LOGNAME": "ada", "UV_FIND_LINKS": str(wheels), "PATH": path}
 
     def everloop(version, *words, **more):
         done = subprocess.run(
@@ -230,6 +232,23 @@ def test_a_package_that_was_upgraded_is_named(priced):
     assert told["inside"]["environment"]["items"] == ["pricing"]
     assert told["equal"].keys() == {"data", "evaluation", "code", "parameters"}
     assert -0.2 < float(told["measured"]["total"][0]) < -0.1
+
+
+def test_a_package_and_a_parameter_together_are_both_named(priced):
+    everloop, _ = priced
+    assert everloop("2.0", "run", "income", "--set", "income.bonus=-0.4")[0] == 0
+    code, found = everloop(
+        "2.0", "bisect", "value/income@1", "value/income@3", "--metric", "mean", "--yes", "--seeds", "4"
+    )
+    assert code == 0, found
+    told = found["found"]
+    assert [(one["factors"], one["noise"]) for one in told["contributions"]] == [
+        (["parameters"], False),
+        (["environment"], False),
+    ]
+    assert told["inside"]["parameters"]["items"] == ["value/income.bonus"]
+    assert everloop("2.0", "lineage", "value/income@3")[0] == 0
+    assert everloop("2.0", "lineage", "value/income@4")[0] == 4  # replicates are named apart
 
 
 def test_the_recorded_packages_come_back_for_a_reproduction(priced):

@@ -64,6 +64,7 @@ class Attempts:
         """Work for a run whose other parts are given."""
         self._ctx, self._origin, self._executor, self._codecs, self._runs = ctx, origin, executor, codecs, runs
         self._options, self._progress, self._said = options, progress, said
+        self._apart = not options.recorded and options.seed is not None
         self._keys, self._known, self._ledger, self._code = keys, known, ledger, code
         self._interrupts, self._stopping = interrupts, interrupts.stopping
         self._accounts = accounts
@@ -288,7 +289,8 @@ class Attempts:
         read = witness.undeclared(outcome.reads, made_of.parts)
         made, row = outcome.saved.version, self._row(unit, key, run)
         lineage = dict.fromkeys([*made.inputs, *unit.lineage.items(), ("code", row.code), ("runtime", row.runtime)])
-        version = Version(made.kind, unit.name, made.manifest, tuple(lineage))
+        name = f"{unit.name}.experiment" if self._apart else unit.name
+        version = Version(made.kind, name, made.manifest, tuple(lineage))
         finished = replace(
             row,
             output=version.id,
@@ -312,7 +314,7 @@ class Attempts:
 
     def _ending(self, version: Version, run: str, metrics: Mapping[str, float]) -> Callable[[Tx, Numbered], None]:
         def end(tx: Tx, numbered: Numbered) -> None:
-            if version.kind == "model" and numbered.new:
+            if version.kind == "model" and numbered.new and not self._apart:
                 self._tell(tx, version.name, numbered.number, run)
             self._end_run(run, "FINISHED", metrics, tx)
 

@@ -91,7 +91,8 @@ class Options:
     seed: int | None = None
     """Seeds `random` and numpy in every step, inside the recipe; None: each step's seed comes from its recipe."""
     recorded: bool = True
-    """Whether the run is listed, with how far each step is; experiments of ours (bisect) are not."""
+    """Whether the run is listed, with how far each step is; experiments of ours (bisect) are not. What those make
+    with a seed is named apart (`model/delay.experiment`): the newest version of a name is one that somebody wanted."""
     flow: Flow | None = None
     """A run to go on with, taken over by this process; None: a new one."""
     title: str = ""
