@@ -118,6 +118,8 @@ def server(deployed: Deployed, more: Sequence[Manifest] = (), beside: Sequence[M
         "serviceAccountName": name,
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": 60,
+        # a driver of Ray finds its node among the processes that it sees, so it must see those of the container beside
+        **({"shareProcessNamespace": True} if beside else {}),
         "securityContext": pod_security(),
         "initContainers": [{"name": "workspace", "command": ["sh", "-c", made], **common}],
         "containers": [

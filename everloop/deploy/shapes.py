@@ -222,6 +222,7 @@ class PodSpec(Shape):
     volumes: list[Volume] = Field(default_factory=list)
     service_account_name: SubDomain | None = None
     automount_service_account_token: bool | None = None
+    share_process_namespace: bool | None = None
     termination_grace_period_seconds: Count = 30
     security_context: PodSecurity
 

@@ -128,6 +128,8 @@ def test_models_have_a_cluster_of_which_the_gateways_pod_is_a_node_without_cores
     assert held["EVERLOOP_SERVING_RAY"]["value"] == address
     assert "secretKeyRef" in held["RAY_AUTH_TOKEN"]["valueFrom"]
     assert f"--address={address} --num-cpus=0" in node["command"][-1]
+    assert server["spec"]["template"]["spec"]["shareProcessNamespace"]  # the driver looks for its node among processes
+    assert "shareProcessNamespace" not in of_kind(manifests(deployed()), "Deployment")["spec"]["template"]["spec"]
     assert "EVERLOOP_DATABASE" not in {variable["name"] for variable in node["env"]}
     shared = [mount for mount in gateway["volumeMounts"] if mount["mountPath"] == "/tmp"]
     assert shared == node["volumeMounts"]
