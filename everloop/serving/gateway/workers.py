@@ -87,6 +87,8 @@ class _Link(asyncio.Protocol):
 
     def _flush(self) -> None:
         frames, self._sending = self._sending, []
+        if self.transport.is_closing():
+            return  # the worker died in this very turn: who waits for it is told so
         self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def data_received(self, data: bytes) -> None:
