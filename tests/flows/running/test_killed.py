@@ -91,6 +91,7 @@ def killed(child, chance):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_runs_that_are_killed_at_random_end_right_and_commit_nothing_twice(author):
     project = author(FLOW)
     ctx = project.ctx
