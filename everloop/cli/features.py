@@ -147,6 +147,30 @@ def materialize(
     output.show(found, table if found.views else f"[dim]{environment} holds no feature view[/dim]")
 
 
+@features.command("distributions")
+def distributions(
+    view: Annotated[str, typer.Argument(help="A feature view.")],
+    environment: Annotated[str, typer.Option("--env")] = "production",
+) -> None:
+    """How each feature looks online against training, as the monitors saw it last: 5 | 50 | 95 %, or shares."""
+    with session.client() as client:
+        found = client.call("features.distributions", view=view, environment=environment)
+    table = _titled("column", "state", "without a value", "in training", "online")
+    for one in found.columns:
+        nulls = " → ".join(f"{100 * share:.3g} %" for share in one.nulls)
+        table.add_row(*(cell("", text) for text in (one.column, one.state, nulls, *_both(one))))
+        if one.state in {"drift", "fault"}:
+            table.add_row(f"  [dim]{cell('', one.text)}[/dim]")
+    output.show(found, table if found.columns else "[dim]no monitor has looked at it[/dim]")
+
+
+def _both(one: Any) -> list[str]:
+    """Training's values and the online ones: 5, 50 and 95 %, or the most frequent."""
+    if one.quantiles:
+        return [" | ".join(f"{part[i]:.4g}" for i in (0, 2, 4)) for part in one.quantiles]
+    return [", ".join(f"{level[0]} {100 * level[side]:.3g} %" for level in one.levels[:4]) for side in (1, 2)]
+
+
 @features.command("parity")
 def parity(
     endpoint: Annotated[str, typer.Argument(help="An endpoint that looks features up.")],

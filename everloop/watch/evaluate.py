@@ -12,6 +12,7 @@ from everloop.catalog.operating.alarms import Alarm, Evaluation
 from everloop.checks.definitions import ObjectiveDef
 from everloop.core.errors import NotFound
 from everloop.core.version import Version
+from everloop.data.sensitive.masking import in_force
 from everloop.watch import alarms
 from everloop.watch.alarms import Sight, Signal
 from everloop.watch.baseline import Scorer, baseline_of, body_of
@@ -20,7 +21,7 @@ from everloop.watch.definitions import MonitorDef, Window
 from everloop.watch.drift import ColumnDrift, Limits, compare
 from everloop.watch.judged import Judged, judge, metric_of
 from everloop.watch.observed import Observed, observe
-from everloop.watch.reference import SCORE
+from everloop.watch.reference import SCORE, beside
 from everloop.watch.triggers import defined
 
 
@@ -63,7 +64,12 @@ def evaluate(
     columns = compare(baseline.reference, counts, Limits(alpha=level), baseline.inflation(seen.rows))
     objective = _objective(ctx, monitor, environment)
     judged = judge(ctx, monitor, window, objective, (revision, baseline, level))
-    report = _report(monitor, (window, seen), columns, judged, body_of(baseline, monitor.alarms_per_quarter))
+    closed = in_force(ctx, model)
+    shapes = {
+        name: beside(baseline.reference.columns[name], part, values=name not in closed) for name, part in counts.items()
+    }
+    found = [c.body() | shapes[c.column] for c in columns]
+    report = _report(monitor, (window, seen), (columns, found), judged, body_of(baseline, monitor.alarms_per_quarter))
     sight = Sight(
         monitor.name,
         monitor.endpoint,
@@ -90,11 +96,11 @@ def _signals(columns: tuple[ColumnDrift, ...], judged: Judged, objective: Object
 def _report(
     monitor: MonitorDef,
     seen: tuple[Window, Observed],
-    columns: tuple[ColumnDrift, ...],
+    compared: tuple[tuple[ColumnDrift, ...], list[dict[str, Any]]],
     judged: Judged,
     baseline: Mapping[str, Any],
 ) -> Report:
-    window, observed = seen
+    (window, observed), (columns, bodies) = seen, compared
     states = [c.state for c in columns]
     told = [c for c in columns if c.state in ("fault", "drift")]
     state = next((s for s in ("fault", "drift") if s in states), "")
@@ -116,7 +122,7 @@ def _report(
         "rows": observed.rows,
         "revision": observed.revision(),
         "baseline": baseline,
-        "columns": [c.body() for c in columns],
+        "columns": bodies,
         "performance": judged.body,
     }
     return Report(monitor.name, window, state, summary, columns, judged, body)

@@ -1,11 +1,19 @@
 """The operations of watching: look at one window now; do everything that is due. What computes loads when called."""
 
+import json
+import re
+
 from everloop import watch
 from everloop.catalog import versions
 from everloop.catalog.context import Context
-from everloop.catalog.operating.alarms import Firing
+from everloop.catalog.engine import Tx
+from everloop.catalog.operating import alarms
+from everloop.catalog.operating.alarms import Evaluation, Firing
 from everloop.catalog.operation import Answer, Command, operation
+from everloop.core.clock import Micros
+from everloop.core.errors import NotFound
 from everloop.core.grants import Target
+from everloop.data.sensitive.masking import hidden_of
 from everloop.watch.definitions import MonitorDef, Window
 from everloop.watch.triggers import defined, due_windows, entries, fire
 
@@ -105,3 +113,81 @@ def tick_now(ctx: Context, cmd: Tick) -> Ticked:
         fired=tuple(f.reason for f in fired if f.outcome == "enqueued"),
         blocked=tuple(f.reason for f in fired if f.outcome == "blocked"),
     )
+
+
+class OfView(Command):
+    """A feature view of an environment."""
+
+    view: str
+    environment: str = "production"
+
+
+class Distribution(Answer):
+    """How a column of a view looked online against training, when a monitor looked last. Pairs: training, online."""
+
+    column: str
+    """A model's input: a feature, or one place of a list."""
+    monitor: str
+    endpoint: str
+    until: Micros
+    rows: int
+    state: str
+    text: str
+    severity: float
+    """The largest effect in multiples of the least that counts."""
+    nulls: tuple[float, ...] = ()
+    """Shares."""
+    quantiles: tuple[tuple[float, ...], ...] = ()
+    probabilities: tuple[float, ...] = ()
+    levels: tuple[tuple[str, float, float], ...] = ()
+    """The most frequent values of a text, with their shares."""
+    others: tuple[float, ...] = ()
+    """Shares of all other values."""
+
+
+class Distributions(Answer):
+    """Of every column that a monitor has looked at."""
+
+    columns: list[Distribution]
+
+
+def _view(_ctx: Context, cmd: OfView) -> Target:
+    return Target("view", cmd.view, cmd.environment)
+
+
+@operation("features.distributions", needs="read", on=_view, reads=True)
+def distributions(ctx: Context, cmd: OfView) -> Distributions:
+    """Show how the features of a view look online against training: nulls and values, as the monitors saw them last."""
+    with ctx.read() as tx:
+        held = entries(tx, ctx.project, cmd.environment)
+        if f"view/{cmd.view}" not in held:
+            raise NotFound(f"{cmd.environment} has no feature view {cmd.view!r}", hint="everloop features list")
+        view = versions.get(tx, ctx.project, held[f"view/{cmd.view}"])
+        names = [key.partition("/")[2] for key in held if key.startswith("monitor/")]
+        looks = [look for name in names if (look := _newest(tx, ctx.project, name)) is not None]
+        objects = [versions.get(tx, ctx.project, e.evidence).manifest["object"] for e in looks]
+    hidden = hidden_of(ctx, view, cmd.environment)
+    found = []
+    for evaluation, identity in zip(looks, objects, strict=True):
+        body = json.loads(ctx.store.get(identity))
+        for column in body.get("columns", []):
+            name = column["column"].removeprefix(f"{cmd.view}__")
+            if name == column["column"]:
+                continue
+            said = {"monitor": evaluation.monitor, "endpoint": body.get("endpoint", ""), "until": evaluation.until}
+            seen = _NULLS if hidden & {name, _PLACE.sub("", name)} else _SEEN
+            told = {key: column[key] for key in ("column", "state", "text", "severity", *seen) if key in column}
+            found.append(Distribution(**said, **told, rows=body["rows"]))
+    return Distributions(columns=found)
+
+
+def _newest(tx: Tx, project: str, monitor: str) -> Evaluation | None:
+    """The newest look at a window that had traffic."""
+    looks = alarms.evaluations(tx, project, monitor, limit=50)
+    return next((look for look in looks if look.evidence and look.state != "no traffic"), None)
+
+
+_PLACE = re.compile(r"_\d{3}$")
+"""What stands behind the name of a list in the column of one of its places."""
+_NULLS = ("nulls",)
+_SEEN = (*_NULLS, "quantiles", "probabilities", "levels", "others")

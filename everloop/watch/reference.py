@@ -149,6 +149,35 @@ def profile(frame: Any, skip: Iterable[str] = ()) -> Reference:
     return Reference({column.name: column for column in found if column is not None})
 
 
+_SHOWN = (0.05, 0.25, 0.5, 0.75, 0.95)
+_SHOWN_LEVELS = 8
+
+
+def beside(column: Column, window: Counts, *, values: bool = True) -> dict[str, Any]:
+    """Training and a window beside each other, JSON-ready: shares of nulls; quantiles, or the most frequent levels.
+
+    Of both there are two lists, training's first. Without `values` only nulls are told: for columns whose values
+    somebody may not see.
+    """
+    rows = max(1, window.rows)
+    told: dict[str, Any] = {"nulls": [_share(column.null_share), _share(window.nulls / rows)]}
+    if not values or not window.present:
+        return told
+    if column.kind == "levels":
+        cells = [(column.counts.cells / max(1, column.counts.present)), (window.cells / window.present)]
+        most = np.argsort(-np.maximum(*cells)[:-1], kind="stable")[:_SHOWN_LEVELS].tolist()
+        rest = [_share(1.0 - float(part[most].sum())) for part in cells]
+        levels = [[column.levels[i], *(_share(float(part[i])) for part in cells)] for i in most]
+        return told | {"levels": levels, "others": rest}
+    now = np.interp(_SHOWN, _PROBABILITIES, window.quantiles)
+    quantiles = [[float(f"{q:.6g}") for q in part] for part in (column.quantile(*_SHOWN), now)]
+    return told | {"quantiles": quantiles, "probabilities": list(_SHOWN)}
+
+
+def _share(share: float) -> float:
+    return float(f"{share:.4g}")
+
+
 def columns_of(frame: Any) -> dict[str, Values]:
     """The columns of a frame as numpy arrays (objects where text or mixed); copies as little as it can."""
     if isinstance(frame, Mapping):

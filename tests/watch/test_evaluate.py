@@ -1,17 +1,23 @@
 import json
 
+import numpy as np
 import pytest
 from watch_world import BEGIN
 
-from everloop.catalog import versions
+from everloop.catalog import refs, versions
+from everloop.catalog.governance import annotations
+from everloop.catalog.governance.annotations import Annotation
 from everloop.catalog.operating import alarms as rows
 from everloop.catalog.operation import invoke
 from everloop.core.clock import DAY
 from everloop.core.errors import InvalidInput, NotFound
+from everloop.core.snapshot import Snapshot
+from everloop.core.version import Version
+from everloop.features.definitions import FeatureViewDef, last
 from everloop.watch.baseline import baseline_of, model_scorer
 from everloop.watch.definitions import Window
 from everloop.watch.evaluate import evaluate
-from everloop.watch.operations import Evaluate, evaluate_window
+from everloop.watch.operations import Evaluate, OfView, distributions, evaluate_window
 from everloop.watch.triggers import due_windows
 
 
@@ -34,6 +40,40 @@ def test_quiet_days_are_ok_and_leave_evidence(world):
     assert body["rows"] == 400
     assert "achieved on the reference replayed" in body["baseline"]["budget"]
     assert {c["column"] for c in body["columns"]} == {"origin__load", "weather__wind", "distance", "prediction"}
+
+
+def test_a_views_features_are_shown_against_training(world, context_of):
+    """Nulls and quantiles of both; of a tagged column nulls only, to whoever may not read the tag."""
+    view = FeatureViewDef("weather", "log", "origin", [last("speed", name="wind"), last("rain")], event_time="at")
+    made = Version("view", view.name, view.manifest())
+    with world.ctx.write() as tx:
+        old = refs.get(tx, world.ctx.project, "env/production")
+        snapshot = Snapshot(
+            {**versions.get(tx, world.ctx.project, old).manifest["entries"], made.key: made.id}
+        ).version()
+        for version in (made, snapshot):
+            world.put(tx, version)
+        refs.move(tx, world.ctx.project, "env/production", old=old, new=snapshot.id, actor="ada", at=world.ctx.now())
+    asked = OfView(view="weather")
+    assert invoke(world.ctx, distributions, asked).columns == []
+    half = {"weather__wind": lambda values: np.where(np.arange(len(values)) % 2, values + 3, np.nan)}
+    world.serve(0, change=lambda inputs: {name: half.get(name, lambda v: v)(v) for name, v in inputs.items()})
+    look(world, 0)
+    world.clock.advance(BEGIN + 62 * DAY)
+    look(world, 1)  # a day without traffic hides nothing
+    (seen,) = invoke(world.ctx, distributions, asked).columns
+    assert (seen.column, seen.monitor, seen.rows, seen.state) == ("weather__wind", "delay", 400, "fault")
+    assert seen.nulls == (0, 0.5)
+    assert seen.quantiles[1][2] - seen.quantiles[0][2] == pytest.approx(3, abs=0.8)
+    viewer = context_of(world.ctx.catalog, name="eve", roles=["viewer"])
+    with world.ctx.write() as tx:
+        annotations.put(
+            tx, world.ctx.project, Annotation("view", "weather", "wind", "tag", "personal", "confirmed", "sam", 1)
+        )
+    (masked,) = invoke(viewer, distributions, asked).columns
+    assert (masked.nulls, masked.quantiles, masked.text) == ((0, 0.5), (), seen.text)
+    with pytest.raises(NotFound, match="no feature view"):
+        invoke(world.ctx, distributions, OfView(view="nothing"))
 
 
 def test_late_labels_are_judged_when_mature_then_and_now(world):

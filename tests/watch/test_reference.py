@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everloop.core.errors import DataError
-from everloop.watch.reference import Reference, profile
+from everloop.watch.reference import Reference, beside, profile
 
 TABLE = pl.DataFrame(
     {
@@ -72,3 +72,17 @@ def test_text_among_numbers_is_of_a_wrong_type():
 def test_what_is_no_table_is_refused():
     with pytest.raises(DataError):
         profile(7)
+
+
+def test_training_and_a_window_beside_each_other():
+    reference = profile({"n": [*np.arange(999.0), np.nan], "t": ["tea"] * 6 + ["milk"] * 3 + [None]})
+    told = beside(reference.columns["n"], reference.columns["n"].count([*(np.arange(50.0) + 100), None, None]))
+    assert told["nulls"] == [0.001, 0.03846]
+    assert told["quantiles"][0] == pytest.approx([50, 250, 499, 748, 948], abs=8)
+    assert told["quantiles"][1] == pytest.approx([102, 112, 124.5, 137, 147], abs=1)
+    drinks = reference.columns["t"]
+    told = beside(drinks, drinks.count(["tea", "milk", "milk", "rum"]))
+    assert told["levels"] == [["tea", 0.6667, 0.25], ["milk", 0.3333, 0.5]]
+    assert told["others"] == [0, 0.25]
+    assert beside(drinks, drinks.count([None, None])) == {"nulls": [0.1, 1.0]}
+    assert beside(drinks, drinks.count(["tea"]), values=False) == {"nulls": [0.1, 0.0]}

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse
 from everloop import __version__
 from everloop.core.clock import DAY, HOUR, MINUTE, SECOND, iso
 from everloop.core.ids import is_id, short
+from everloop.server.web.charts import strip
 
 SECTIONS = (
     ("", "Environments"),
@@ -125,6 +126,11 @@ def number(value: Any) -> str:
     return f"{figure:,.0f}" if abs(figure) >= 10_000 else f"{figure:.4g}"
 
 
+def share(part: float) -> str:
+    """A share as a percentage."""
+    return f"{100 * part:.3g} %"
+
+
 def size(count: int) -> str:
     """Bytes in the unit that suits them."""
     figure = float(count)
@@ -175,6 +181,8 @@ _templates.filters |= {
     "span": span,
     "without": without,
     "size": size,
+    "share": share,
+    "strip": strip,
     "tone": tone,
     "counted": counted,
     "json": lambda value: json.dumps(value, separators=(",", ":"), allow_nan=False),

@@ -5,6 +5,7 @@ from everloop.server.web.charts.chart import Chart, Zoom
 from everloop.server.web.charts.lines import line_chart
 from everloop.server.web.charts.parallel import Row, parallel_chart
 from everloop.server.web.charts.points import Thing, scatter_chart
+from everloop.server.web.charts.strips import strip
 from everloop.server.web.charts.thin import envelope, histogram, smoothed, spark_bars, thinned
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "scatter_chart",
     "smoothed",
     "spark_bars",
+    "strip",
     "thinned",
 ]

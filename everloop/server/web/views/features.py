@@ -1,12 +1,10 @@
 """Features: the views of an environment, how fresh each is, and a form that looks values up."""
 
-import json
 from typing import Any
 
 from starlette.responses import Response
 
 from everloop.catalog import versions
-from everloop.catalog.operating import alarms
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.server.web.visit import Visit
 
@@ -53,39 +51,15 @@ def show(visit: Visit) -> Response:
         here="/features",
         environment=environment,
         view=view,
-        seen=_seen(visit, endpoints, view.name),
+        seen={
+            c.column: c for c in visit.ask("features.distributions", view=view.name, environment=environment).columns
+        },
         parities=sorted(parities, key=lambda p: -p.until),
         asked=asked,
         values={} if values is None else {f.output: values.values[0].get(f.output) for f in view.features},
         masked=[] if values is None else values.masked,
         problem=problem,
     )
-
-
-def _seen(visit: Visit, endpoints: list[str], view: str) -> dict[str, dict[str, Any]]:
-    """What the newest look of a monitor said of each feature against training: its state, in words."""
-    found: dict[str, dict[str, Any]] = {}
-    with visit.ctx.read() as tx:
-        looks = [
-            evaluation
-            for name in _monitors(visit, endpoints)
-            for evaluation in alarms.evaluations(tx, visit.ctx.project, name, limit=1)
-        ]
-        objects = [(e, versions.get(tx, visit.ctx.project, e.evidence).manifest["object"]) for e in looks if e.evidence]
-    for evaluation, identity in objects:
-        body = json.loads(visit.ctx.store.get(identity))
-        for column in body.get("columns", []):
-            if column["column"].startswith(f"{view}__"):
-                found[column["column"]] = {**column, "until": evaluation.until}
-    return found
-
-
-def _monitors(visit: Visit, endpoints: list[str]) -> list[str]:
-    held = visit.ask("environments.show", environment=visit.query("environment", "production")).entries
-    with visit.ctx.read() as tx:
-        wanted = {i: key.partition("/")[2] for key, i in held.items() if key.startswith("monitor/")}
-        manifests = versions.manifests(tx, visit.ctx.project, set(wanted))
-    return [name for i, name in wanted.items() if manifests[i].get("endpoint") in endpoints]
 
 
 def _values(visit: Visit, environment: str, asked: dict[str, str], **of: str) -> tuple[Any, EverloopError | None]:
