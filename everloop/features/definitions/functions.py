@@ -5,7 +5,7 @@ All of them take `name=` (else made of column, function and window), `where=` (w
 """
 
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, TypedDict, Unpack
@@ -22,6 +22,8 @@ Column = str | Expr
 
 LARGEST_SCALE = 15
 """10**15 is an exact double, and leaves three digits before the point in 64 bits."""
+LARGEST_EDGE = 2**53 - 1
+"""Times 10 to the scale: the largest integer that every reader of a definition's JSON keeps exact."""
 MOST_KEPT, MOST_EDGES, MOST_BITS, SMALLEST_SKETCH, LARGEST_SKETCH = 1000, 1000, 20, 16, 65536
 
 
@@ -123,7 +125,7 @@ def histogram(
     column: Column, edges: Sequence[float | str], *, over: str, scale: int = 6, **said: Unpack[Said]
 ) -> Feature:
     """How many values lie below the first edge, in `[edge, next edge)`, …, at or above the last: a list of counts."""
-    scaled = tuple(Decimal(str(e)).scaleb(scale) for e in edges)
+    scaled = _edges(column, edges, scale)
     if not 0 < len(scaled) <= MOST_EDGES or any(a >= b for a, b in pairwise(scaled)):
         raise DefinitionError(f"edges of {column} do not ascend", hint=f"1 to {MOST_EDGES} numbers, ascending")
     if any(e != int(e) for e in scaled):
@@ -132,6 +134,20 @@ def histogram(
         )
     name = f"histogram_{over}"
     return _made("histogram", column, name, said, window=duration(over), scale=scale, edges=tuple(map(int, scaled)))
+
+
+def _edges(column: Column, edges: Sequence[float | str], scale: int) -> tuple[Decimal, ...]:
+    """Edges times 10 to the scale, as they were written; numbers that a definition's hash can hold."""
+    try:
+        scaled = tuple(Decimal(str(e)).scaleb(scale) for e in edges)
+    except InvalidOperation as error:
+        raise DefinitionError(f"an edge of {column} is no number", hint="edges=[0, 10, 100]") from error
+    if not all(e.is_finite() and abs(e) <= LARGEST_EDGE for e in scaled):
+        raise DefinitionError(
+            f"an edge of {column} is beyond ±2**53 / 10**{scale}",
+            hint="a finite number; a smaller scale= allows larger ones",
+        )
+    return scaled
 
 
 def quantile(
