@@ -35,16 +35,23 @@ orders = project.source("orders", el.Files("listing.csv"), key="number", event_t
 habits = project.feature_view("habits", source=orders, entity="place", features=[
     el.last_k("amount", 3), el.last_k("items", 2, kind="integer", ttl="1d", name="items"),
     el.top_k("items", 2, over="2d", kind="integer"), el.histogram("amount", [20, 60], over="1d"),
-    el.mean("amount", over="1d"),
+    el.mean("amount", over="1d"), el.last_k("channel", 2, kind="text"),
 ])
 inputs = project.feature_service("inputs", [habits], request=["amount"])
 
 
 @project.model(inputs=inputs, spine=orders, label="late", holdout="1d")
 def lateness(frame: pl.DataFrame):
+    from sklearn.compose import make_column_transformer
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
 
-    return HistGradientBoostingClassifier(max_iter=8, random_state=0).fit(frame.drop("late"), frame["late"])
+    texts = [name for name in frame.columns if "channel" in name]
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    first = make_column_transformer((encoder, texts), remainder="passthrough")
+    model = make_pipeline(first, HistGradientBoostingClassifier(max_iter=8, random_state=0))
+    return model.fit(frame.drop("late"), frame["late"])
 
 
 project.endpoint("lateness", graph=el.Sequence(el.Lookup(inputs), lateness))
@@ -56,6 +63,7 @@ SPREAD = {
     "items_top_2_2d": ["items_top_2_2d_000", "items_top_2_2d_001"],
     "amount_histogram_1d": [f"amount_histogram_1d_{place:03d}" for place in range(3)],
     "amount_mean_1d": ["amount_mean_1d"],
+    "channel_last_2": ["channel_last_2_000", "channel_last_2_001"],
 }
 INPUTS = [f"habits__{column}" for columns in SPREAD.values() for column in columns]
 
@@ -74,6 +82,7 @@ def made(tmp_path_factory):
             "place": rng.choice([f"p{n}" for n in range(30)], 240),
             "amount": amount,
             "items": rng.integers(1, 5, 240),
+            "channel": rng.choice(["shop", "café", "web"], 240),
             "late": (amount > 35).astype(int),
         }
     )
@@ -112,6 +121,7 @@ def test_a_frame_has_a_column_for_each_place_of_a_list(made):
     kinds = {made.rows.schema[f"habits__items_{place:03d}"] for place in range(2)}
     assert kinds == {pl.Float64()}  # a whole number that may be missing
     assert made.rows.schema["habits__amount_histogram_1d_002"] == pl.Int64
+    assert made.rows.schema["habits__channel_last_2_001"] == pl.String
     assert made.rows["habits__amount_last_3_002"].null_count() > made.rows["habits__amount_last_3_000"].null_count() > 0
     assert [name for name, _ in made.entry.inputs] == ["amount", *INPUTS]
     assert [name for name, _ in made.entry.caller] == ["place", "amount"]
