@@ -141,7 +141,7 @@ def test_costs_are_told_by_everything_that_they_can_be_grouped_by(shop):
         assert sum(one.cost for one in found.rows) == total, by
         assert [one.currency for one in found.total] == ["EUR"]
     found = shop.ask(shop.ada, "costs.report", by=("person", "step"), person="ada")
-    assert {one.keys for one in found.rows} == {("ada", row.step) for row in rows}
+    assert {one.keys for one in found.rows} == {("ada", row.step.partition("[")[0]) for row in rows}
     for by in ("model", "version", "endpoint", "run"):
         assert shop.ask(shop.ada, "costs.report", by=(by,)).rows == ()
     assert shop.ask(shop.ada, "costs.report", until=1).rows == ()
