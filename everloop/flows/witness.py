@@ -109,8 +109,10 @@ class Watch:
     def _aside(self, path: str) -> bool:
         if self._made and (path + os.sep).startswith(self._made):  # all that is in a folder that the step made itself
             return True
+        if f"{os.sep}.git{os.sep}" in path + os.sep:  # mlflow asks for the commit, of a repository around us too
+            return True
         if path.startswith(self.root):
-            return path[len(self.root) :].startswith((".everloop", ".git/")) or "__pycache__" in path
+            return path[len(self.root) :].startswith(".everloop") or "__pycache__" in path
         return path.startswith(self.aside)
 
     def _state(self, path: str) -> float | None:

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import subprocess
 import time
 
 import pytest
@@ -65,7 +66,13 @@ def after(clean):
     return len(clean)
 
 
-ASSETS = [define(one) for one in (rates, listed, setting, plugged, absent, clean, after)]
+def tracked():
+    from mlflow.utils.git_utils import get_git_commit
+
+    return len(get_git_commit(str(HERE)))
+
+
+ASSETS = [define(one) for one in (rates, listed, setting, plugged, absent, clean, after, tracked)]
 """
 
 
@@ -151,6 +158,17 @@ def test_a_file_that_was_missing_is(go):
 def test_what_a_step_wrote_itself_and_what_is_the_systems_are_not(go):
     assert go("clean")[2] == set()
     assert go("after")[1:] == (False, set())
+
+
+def test_a_commit_that_mlflow_asks_for_is_not(go):
+    """The repository is around the project's folder: what is committed beside the project re-runs nothing."""
+    git = ["git", "-C", str(go.root.parent), "-c", "user.name=ada", "-c", "user.email=ada@example.org"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "one"], check=True)
+    first = go("tracked")
+    assert first[1:] == (False, set())
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "two"], check=True)
+    assert go("tracked") == (first[0], True, set())
 
 
 def test_nothing_is_watched_when_no_step_runs(tmp_path):
