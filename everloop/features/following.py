@@ -16,9 +16,9 @@ from everloop.catalog import refs
 from everloop.catalog.context import Context
 from everloop.core.clock import Micros
 from everloop.core.errors import DataError, EverloopError, Unavailable
-from everloop.features.online import LATE, OnlineView, advance, lift, push_facts, watermarks
+from everloop.features.online import LATE, OnlineView, lift, push_facts
 from everloop.features.operations import online_store, online_view, views_in
-from everloop.features.reading import follows, note_late, push_reading
+from everloop.features.reading import note_late, push_reading, reached
 from everloop.features.states.columns import Column
 from everloop.features.states.facts import Facts
 
@@ -65,12 +65,9 @@ class ViewFollower:
         return refused
 
     def reached(self, time: Micros) -> None:
-        """Move the watermarks of the views that were filled once: the feed alone does not know what was before it."""
+        """All that was known before `time` has been taken."""
         self._look()
-        views = [view for view in self._views.values() if follows(view)]
-        for view, before in zip(views, watermarks(self._store, views), strict=True):
-            if before is not None:
-                advance(self._store, view, time)
+        reached(self._store, list(self._views.values()), time)
 
     def committed(self, rows: pa.Table) -> None:
         """Push the rows to views that appeared while they were held; who fills such a view reads older versions."""

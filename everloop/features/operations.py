@@ -22,6 +22,8 @@ class Push(Command):
     environment: str
     dataset: str
     rows: list[dict[str, Any]]
+    up_to: Micros | None = None
+    """Everything that was known before this time is pushed with these rows; watermarks of filled views move there."""
 
 
 class Materialize(Command):
@@ -165,8 +167,13 @@ def push_rows(ctx: Context, cmd: Push) -> Filled:
         raise NotFound(
             f"no feature view of {cmd.environment} reads {cmd.dataset!r}", hint="features.list shows the views"
         )
-    online = {n: online_view(ctx, cmd.environment, identity, view) for n, (identity, view) in mine.items()}
-    done = features.reading.push_all(online_store(ctx, cmd.environment), list(online.values()), cmd.rows, now=ctx.now())
+    if cmd.up_to is not None and cmd.up_to > ctx.now():
+        raise InvalidInput("up_to lies in the future", hint="it says what has been pushed, not what will be")
+    online = [online_view(ctx, cmd.environment, identity, view) for identity, view in mine.values()]
+    store = online_store(ctx, cmd.environment)
+    done = features.reading.push_all(store, online, cmd.rows, now=ctx.now())
+    if cmd.up_to is not None:
+        features.reading.reached(store, online, cmd.up_to)
     filled = [ViewFilled(view=n, version=i, facts=done[n].facts, new=done[n].new) for n, (i, _) in mine.items()]
     return Filled(views=filled)
 

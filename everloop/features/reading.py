@@ -17,7 +17,17 @@ from everloop.core.clock import Micros
 from everloop.core.errors import InvalidInput
 from everloop.core.ports import OnlineStore
 from everloop.features.definitions import Value
-from everloop.features.online import OnlineView, Pushed, Rows, lift, lift_columns, push_facts, state_key, watermarks
+from everloop.features.online import (
+    OnlineView,
+    Pushed,
+    Rows,
+    advance,
+    lift,
+    lift_columns,
+    push_facts,
+    state_key,
+    watermarks,
+)
 from everloop.features.states.columns import Column, column_of, columns_of
 from everloop.features.states.facts import Facts
 
@@ -31,6 +41,14 @@ Lifted = tuple[Facts, Mapping[str, Column]]
 def follows(view: OnlineView) -> bool:
     """Whether rows may be pushed to a view: all that it reads is made from its own dataset."""
     return len(view.view.datasets) == 1
+
+
+def reached(store: OnlineStore, views: Sequence[OnlineView], time: Micros) -> None:
+    """Move the watermarks of views that were filled once: pushes alone do not know what was before them."""
+    mine = [view for view in views if follows(view)]
+    for view, before in zip(mine, watermarks(store, mine), strict=True):
+        if before is not None:
+            advance(store, view, time)
 
 
 def push_all(

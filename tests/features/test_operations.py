@@ -82,6 +82,20 @@ def test_push_reaches_the_views_over_the_dataset(ctx):
     assert get(ctx).values == [{"load__delay_mean_3h": 1.0, "load__count_1h": 1}]
 
 
+def test_a_push_may_say_up_to_when_it_is_complete(ctx):
+    rows = [{"id": 9, "origin": "JFK", "sched": START, "left": START + 5, "delay": 1}]
+    told = Push(environment=ENVIRONMENT, dataset="flights", rows=rows, up_to=START + HOUR)
+    invoke(ctx, "features.push", told)
+    assert get(ctx).watermarks == {"load": None}  # nobody knows what was before
+    invoke(ctx, "features.materialize", Materialize(environment=ENVIRONMENT, views=("load",), up_to=START + 9))
+    invoke(ctx, "features.push", told)
+    assert get(ctx).watermarks == {"load": START + HOUR}
+    invoke(ctx, "features.push", told.model_copy(update={"up_to": START}))
+    assert get(ctx).watermarks == {"load": START + HOUR}
+    with pytest.raises(InvalidInput, match="future"):
+        invoke(ctx, "features.push", told.model_copy(update={"up_to": START + 9 * HOUR}))
+
+
 def test_a_view_over_views_is_filled_and_follows_pushes(ctx):
     load = operations.views_in(ctx, ENVIRONMENT)["load"][1]
     least = el.min("load__delay_mean_3h", over="11h", scale=2, name="least")
