@@ -27,6 +27,16 @@ class Plus:
 
 
 @dataclass
+class Tardy(Plus):
+    """As `Plus`, and takes half a second over what fails."""
+
+    def predict(self, columns: dict[str, Any]) -> Any:
+        if (np.asarray(columns["x"], float) == -1).any():
+            time.sleep(0.5)
+        return super().predict(columns)
+
+
+@dataclass
 class Label:
     """A text for every row."""
 

@@ -164,10 +164,10 @@ def test_a_transform_is_the_projects_own_function_in_a_worker(place):
 def test_time_limits_retries_and_defaults(place):
     step = Step("slow", timeout="300ms", default={"prediction": -1.0})
     graph = Ensemble("all", a=step, b=Step("other", retries=2))
-    gateway = serve(place, graph, {"a": graph_models.Plus(1), "b": graph_models.Plus(2)})
+    gateway = serve(place, graph, {"a": graph_models.Plus(1), "b": graph_models.Tardy(2)})
     answer = told(gateway, x=1)
     assert (answer["predictions"], "path" in answer) == ([{"a.prediction": 2.0, "b.prediction": 3.0}], False)
-    failed = gateway.predict({"x": -1})  # `b` has no default
+    failed = gateway.predict({"x": -1})  # `b` has no default; when it is given up, `a` has failed or is late
     assert failed.status_code == 500
     assert "minus one" in failed.json()["message"]
     counted = nodes(place, lambda n: n["2"]["retries"] == 2)
