@@ -151,6 +151,8 @@ def profile(frame: Any, skip: Iterable[str] = ()) -> Reference:
 
 _SHOWN = (0.05, 0.25, 0.5, 0.75, 0.95)
 _SHOWN_LEVELS = 8
+_NO_SHARE = 1e-9
+"""What is left of shares that add up to one."""
 
 
 def beside(column: Column, window: Counts, *, values: bool = True) -> dict[str, Any]:
@@ -175,7 +177,7 @@ def beside(column: Column, window: Counts, *, values: bool = True) -> dict[str, 
 
 
 def _share(share: float) -> float:
-    return float(f"{share:.4g}")
+    return float(f"{share:.4g}") if share > _NO_SHARE else 0.0
 
 
 def columns_of(frame: Any) -> dict[str, Values]:
