@@ -11,7 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -76,13 +76,8 @@ def rebuild(
     """
     known = dict(digests or {})
     key = short(manifest_id({"python": python, "lock": dict(lock), "digests": known, "everloop": str(_package())}))
-    folder = home / "environments" / key
-    interpreter = folder / "bin" / "python"
-    if interpreter.exists():
-        return interpreter
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
-    try:
+
+    def fill(fresh: Path) -> None:
         same = python == sys.version.split()[0]
         _uv("venv", "--quiet", "--python", sys.executable if same else python, "--clear", str(fresh))
         there = _linked(fresh, lock, known) if same else frozenset[str]()
@@ -93,13 +88,8 @@ def rebuild(
             given = ["--find-links", str(wheels)] if wheels else []
             _install(fresh / "bin" / "python", [*given, "--requirement", str(names)])
         _link_ours(fresh)
-        fresh.rename(folder)
-    except FileExistsError:  # somebody else was faster, with the same packages
-        pass
-    finally:
-        if fresh.exists():
-            shutil.rmtree(fresh, ignore_errors=True)
-    return interpreter
+
+    return _once(home, key, fill)
 
 
 def overlay(home: Path, pins: Mapping[str, str]) -> Path:
@@ -109,6 +99,18 @@ def overlay(home: Path, pins: Mapping[str, str]) -> Path:
     """
     paths = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     key = short(manifest_id({"python": sys.version, "over": paths, "pins": dict(pins), "everloop": str(_package())}))
+
+    def fill(fresh: Path) -> None:
+        _uv("venv", "--quiet", "--python", sys.executable, "--clear", str(fresh))
+        _install(fresh / "bin" / "python", [f"{name}=={version}" for name, version in pins.items()])
+        _link_ours(fresh)
+        (_site(fresh) / "everloop-below.pth").write_text("".join(f"{path}\n" for path in paths))
+
+    return _once(home, key, fill)
+
+
+def _once(home: Path, key: str, fill: Callable[[Path], None]) -> Path:
+    """The Python of the environment `key` below `home`; `fill` makes it in a folder that is whole, or not there."""
     folder = home / "environments" / key
     interpreter = folder / "bin" / "python"
     if interpreter.exists():
@@ -116,13 +118,11 @@ def overlay(home: Path, pins: Mapping[str, str]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
     try:
-        _uv("venv", "--quiet", "--python", sys.executable, "--clear", str(fresh))
-        _install(fresh / "bin" / "python", [f"{name}=={version}" for name, version in pins.items()])
-        _link_ours(fresh)
-        (_site(fresh) / "everloop-below.pth").write_text("".join(f"{path}\n" for path in paths))
+        fill(fresh)
         fresh.rename(folder)
-    except FileExistsError:  # somebody else was faster, with the same packages
-        pass
+    except OSError:
+        if not interpreter.exists():  # else somebody was faster, with the same packages: a full folder is in the way
+            raise
     finally:
         if fresh.exists():
             shutil.rmtree(fresh, ignore_errors=True)
