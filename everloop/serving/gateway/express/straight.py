@@ -134,11 +134,11 @@ class Straight:
         live, leaf, rows = self._live, way.leaf, way.rows
         answer = unpack_answer(leaf.crew.outputs, frame.payload, rows)
         inner = answer[TOOK][0].tolist()[:-1] if leaf.before else ()
+        own = live.logged_raw, way.payload
         if live.graph is None:
-            inputs, said = (live.logged_raw, way.payload), (leaf.crew.outputs_raw, frame.payload)
+            inputs, said = own, (leaf.crew.outputs_raw, frame.payload)
         else:
             outputs, raw = self._shown(leaf.crew)
-            own = (live.logged_raw, way.payload)
             inputs = own if leaf.logged else seen({**way.looked, **way.columns}, live, rows)
             said = (raw, pack_answer(outputs, answer))
             answer = {name: values for name, values in answer.items() if not name.startswith(PREFIX)}
