@@ -46,6 +46,8 @@ class Diagnosis:
 
     fault: Fault
     text: str
+    bare: str
+    """The text without any value of the column, for whoever may not see them."""
 
 
 def diagnose(column: Column, window: Counts, inflation: float = 1.0) -> Diagnosis | None:
@@ -67,7 +69,7 @@ def _wrong_type(window: Counts) -> Diagnosis | None:
     if window.invalid == 0:
         return None
     text = f"{window.invalid:,} of {window.rows:,} values are no finite numbers, as they were in training"
-    return Diagnosis("wrong type", text)
+    return Diagnosis("wrong type", text, text)
 
 
 def _null_spike(column: Column, window: Counts, inflation: float) -> Diagnosis | None:
@@ -77,7 +79,8 @@ def _null_spike(column: Column, window: Counts, inflation: float) -> Diagnosis |
         return None
     if share - usual < 4 * float(np.sqrt(0.25 * inflation / window.rows)):
         return None
-    return Diagnosis("null spike", f"{share:.0%} of the values are missing; {usual:.1%} were in training")
+    text = f"{share:.0%} of the values are missing; {usual:.1%} were in training"
+    return Diagnosis("null spike", text, text)
 
 
 def _constant(column: Column, window: Counts, inflation: float) -> Diagnosis | None:
@@ -97,7 +100,8 @@ def _constant(column: Column, window: Counts, inflation: float) -> Diagnosis | N
     # So many equal values in a row by chance: the share of the most frequent cell to the power of the rows.
     if usual ** (window.present / inflation) > _IMPOSSIBLE:
         return None
-    return Diagnosis("constant column", f"every one of {window.present:,} values is {value}")
+    text = f"every one of {window.present:,} values is"
+    return Diagnosis("constant column", f"{text} {value}", f"{text} the same")
 
 
 def _only_level(column: Column, window: Counts) -> str:
@@ -128,7 +132,7 @@ def _unit_change(column: Column, window: Counts) -> Diagnosis | None:
         return None
     old, new = np.quantile(before, (0.25, 0.75)), np.quantile(now, (0.25, 0.75))
     text = f"looks like {name}: the middle half was {old[0]:.4g}..{old[1]:.4g} and is {new[0]:.4g}..{new[1]:.4g}"
-    return Diagnosis("unit change", text)
+    return Diagnosis("unit change", text, f"looks like {name}")
 
 
 def _spread(quantiles: Floats) -> float:
@@ -168,4 +172,5 @@ def _renamed(column: Column, window: Counts) -> Diagnosis | None:
             candidates.pop(best)
     if not pairs:
         return None
-    return Diagnosis("renamed level", "; ".join(pairs) + " (same share under a new name)")
+    bare = f"{len(pairs)} of the values (same share under a new name)"
+    return Diagnosis("renamed level", "; ".join(pairs) + " (same share under a new name)", bare)

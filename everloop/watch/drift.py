@@ -7,7 +7,7 @@ minimum effect are both needed, always; a window too small to show a moderate sh
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -50,6 +50,8 @@ class Comparison:
     unit: str
     """What the effect is in: "sd", "V" or "share"."""
     text: str
+    bare: str
+    """The text without any value of the column, for whoever may not see them."""
     adjusted: float = 1.0
     """Holm's p-value over all tests of the window."""
 
@@ -66,10 +68,18 @@ class ColumnDrift:
     column: str
     state: State
     text: str
+    bare: str
+    """The text without any value of the column."""
     severity: float
     """The largest effect in multiples of the least one that counts; 0 when ok."""
     tests: tuple[Comparison, ...]
     diagnosis: Diagnosis | None = None
+
+    def masked(self) -> "ColumnDrift":
+        """The same verdict in words without values: of a column whose values somebody may not see."""
+        fault = self.diagnosis and replace(self.diagnosis, text=self.diagnosis.bare)
+        tests = tuple(replace(test, text=test.bare) for test in self.tests)
+        return replace(self, text=self.bare, tests=tests, diagnosis=fault)
 
     def body(self) -> dict[str, Any]:
         """JSON-ready, for reports."""
@@ -77,6 +87,7 @@ class ColumnDrift:
             "column": self.column,
             "state": self.state,
             "text": self.text,
+            "bare": self.bare,
             "severity": round(self.severity, 3),
             "fault": self.diagnosis.fault if self.diagnosis else None,
             "tests": [
@@ -147,11 +158,13 @@ def distribution(column: Column, window: Counts, limits: Limits, inflation: floa
         _, p = twosample.ks(column.counts.cells, window.cells, inflation)
         effect = float(shift(column, window.cells))
         before, now = column.quantile(0.5)[0], float(np.median(window.quantiles))
-        text = f"moved by {effect:.2f} sd; median {before:.4g} → {now:.4g}"
-        return Comparison(column.name, "distribution", float(p), effect, limits.shift, "sd", text)
+        bare = f"moved by {effect:.2f} sd"
+        text = f"{bare}; median {before:.4g} → {now:.4g}"
+        return Comparison(column.name, "distribution", float(p), effect, limits.shift, "sd", text, bare)
     strength, p = twosample.chi2(column.counts.cells, window.cells, inflation)
-    text = f"V = {float(strength):.2f}; {_most_moved(column, window)}"
-    return Comparison(column.name, "distribution", float(p), float(strength), limits.association, "V", text)
+    bare = f"V = {float(strength):.2f}"
+    text = f"{bare}; {_most_moved(column, window)}"
+    return Comparison(column.name, "distribution", float(p), float(strength), limits.association, "V", text, bare)
 
 
 def shift(column: Column, cells: Any) -> Any:
@@ -177,7 +190,7 @@ def _nulls(column: Column, window: Counts, limits: Limits, inflation: float) -> 
         round(window.rows / inflation),
     )
     text = f"nulls {column.null_share:.1%} → {window.nulls / max(1, window.rows):.1%}"
-    return Comparison(column.name, "nulls", float(p), float(difference), limits.share, "share", text)
+    return Comparison(column.name, "nulls", float(p), float(difference), limits.share, "share", text, text)
 
 
 def _unseen(column: Column, window: Counts, limits: Limits) -> Comparison:
@@ -186,16 +199,21 @@ def _unseen(column: Column, window: Counts, limits: Limits) -> Comparison:
     hits = 0 if column.counts.cells[-1] else int(window.cells[-1])
     share, p = twosample.unseen(singles, column.counts.present, hits, window.present)
     names = ", ".join(repr(n) for n, _ in sorted(window.unseen.items(), key=lambda item: -item[1])[:3])
-    text = f"{share:.1%} of the values were never seen in training ({names})" if hits else "no new values"
-    return Comparison(column.name, "unseen", p, share, limits.share, "share", text)
+    bare = f"{share:.1%} of the values were never seen in training" if hits else "no new values"
+    return Comparison(
+        column.name, "unseen", p, share, limits.share, "share", f"{bare} ({names})" if hits else bare, bare
+    )
 
 
 def _range(column: Column, window: Counts, limits: Limits) -> Comparison:
     # The next value is beyond the smallest and largest of m with probability 2 / (m + 1).
     share, p = twosample.unseen(2, column.counts.present, window.outside, window.present)
     low, high = column.counts.low, column.counts.high
-    text = f"{share:.1%} well outside {low:g}..{high:g}: {window.low:g}..{window.high:g}"
-    return Comparison(column.name, "range", p, share, limits.share, "share", text if window.outside else "within range")
+    if not window.outside:
+        return Comparison(column.name, "range", p, share, limits.share, "share", "within range", "within range")
+    bare = f"{share:.1%} well outside"
+    text = f"{bare} {low:g}..{high:g}: {window.low:g}..{window.high:g}"
+    return Comparison(column.name, "range", p, share, limits.share, "share", text, f"{bare} the range of training")
 
 
 def _most_moved(column: Column, window: Counts) -> str:
@@ -210,7 +228,7 @@ def _most_moved(column: Column, window: Counts) -> str:
 
 
 def _with(test: Comparison, adjusted: float) -> Comparison:
-    return Comparison(test.column, test.what, test.p, test.effect, test.least, test.unit, test.text, adjusted)
+    return replace(test, adjusted=adjusted)
 
 
 def _verdict(
@@ -226,11 +244,13 @@ def _verdict(
     fault = diagnose(column, window, inflation)
     if fault is not None:
         severity = max([10.0, *(t.size for t in fired)])
-        return ColumnDrift(column.name, "fault", f"{fault.fault}: {fault.text}", severity, tests, fault)
+        text, bare = f"{fault.fault}: {fault.text}", f"{fault.fault}: {fault.bare}"
+        return ColumnDrift(column.name, "fault", text, bare, severity, tests, fault)
     if fired:
-        return ColumnDrift(column.name, "drift", "; ".join(t.text for t in fired), fired[0].size, tests)
+        text, bare = "; ".join(t.text for t in fired), "; ".join(t.bare for t in fired)
+        return ColumnDrift(column.name, "drift", text, bare, fired[0].size, tests)
     visible = twosample.smallest_visible_shift(window.rows, column.counts.rows, columns, limits.alpha, inflation)
     if visible > _BLIND:
         text = f"cannot tell (n={window.rows:,}, smallest visible shift={visible:.2f} sd)"
-        return ColumnDrift(column.name, "cannot tell", text, 0.0, tests)
-    return ColumnDrift(column.name, "ok", "as in training", 0.0, tests)
+        return ColumnDrift(column.name, "cannot tell", text, text, 0.0, tests)
+    return ColumnDrift(column.name, "ok", "as in training", "as in training", 0.0, tests)

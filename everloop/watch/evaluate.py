@@ -61,10 +61,11 @@ def evaluate(
     baseline = baseline_of(ctx, model, monitor.length, monitor.alarms_per_quarter, score)
     level = alpha(monitor.alarms_per_quarter, monitor.length, seen.rows, baseline.reference.rows)
     counts = baseline.reference.count({**seen.columns, SCORE: seen.scores})
-    columns = compare(baseline.reference, counts, Limits(alpha=level), baseline.inflation(seen.rows))
+    closed = in_force(ctx, model)  # what is written here goes into evidence, alarms and facts, for anybody to read
+    verdicts = compare(baseline.reference, counts, Limits(alpha=level), baseline.inflation(seen.rows))
+    columns = tuple(c.masked() if c.column in closed else c for c in verdicts)
     objective = _objective(ctx, monitor, environment)
     judged = judge(ctx, monitor, window, objective, (revision, baseline, level))
-    closed = in_force(ctx, model)
     shapes = {
         name: beside(baseline.reference.columns[name], part, values=name not in closed) for name, part in counts.items()
     }

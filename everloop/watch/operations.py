@@ -133,6 +133,7 @@ class Distribution(Answer):
     rows: int
     state: str
     text: str
+    """The verdict in words; without values for whoever may not see them."""
     severity: float
     """The largest effect in multiples of the least that counts."""
     nulls: tuple[float, ...] = ()
@@ -175,9 +176,11 @@ def distributions(ctx: Context, cmd: OfView) -> Distributions:
             if name == column["column"]:
                 continue
             said = {"monitor": evaluation.monitor, "endpoint": body.get("endpoint", ""), "until": evaluation.until}
-            seen = _NULLS if hidden & {name, _PLACE.sub("", name)} else _SEEN
-            told = {key: column[key] for key in ("column", "state", "text", "severity", *seen) if key in column}
-            found.append(Distribution(**said, **told, rows=body["rows"]))
+            shut = bool(hidden & {name, _PLACE.sub("", name)})
+            keys = ("column", "state", "severity", *(_NULLS if shut else _SEEN))
+            told = {key: column[key] for key in keys if key in column}
+            text = column.get("bare", column["state"]) if shut else column["text"]
+            found.append(Distribution(**said, **told, text=text, rows=body["rows"]))
     return Distributions(columns=found)
 
 

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -120,7 +122,9 @@ def test_zeros_do_not_hide_a_change_of_unit():
     rng = np.random.default_rng(6)
     before = np.where(rng.random(20_000) < 0.5, 0.0, rng.exponential(30, 20_000))
     now = np.where(rng.random(900) < 0.5, 0.0, rng.exponential(30, 900))
-    assert "x60" in fault_of(before, now * 60).text
+    found = fault_of(before, now * 60)
+    assert "x60" in found.text
+    assert found.bare == "looks like x60 (minutes to seconds, or hours to minutes)"
 
 
 def test_other_faults_are_named():
@@ -137,6 +141,7 @@ def test_a_renamed_level_is_named():
     found = fault_of(before, np.where(now == "b", "B ", now))
     assert found.fault == "renamed level"
     assert "'b' is now 'B '" in found.text
+    assert found.bare == "1 of the values (same share under a new name)"
 
 
 def test_new_levels_are_drift_and_counted():
@@ -146,6 +151,9 @@ def test_new_levels_are_drift_and_counted():
     (verdict,) = compare(reference, reference.count({"carrier": window}))
     assert verdict.state == "drift"
     assert "never seen in training ('ZZ')" in verdict.text
+    said = json.dumps(verdict.masked().body())
+    assert "never seen in training" in said
+    assert not any(level in said for level in ("UA", "AA", "DL", "ZZ"))
 
 
 def test_a_nightly_profile_is_left_out_by_inflation():

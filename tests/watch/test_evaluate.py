@@ -1,10 +1,12 @@
+import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
 from watch_world import BEGIN
 
-from everloop.catalog import refs, versions
+from everloop.catalog import chain, facts, refs, versions
 from everloop.catalog.governance import annotations
 from everloop.catalog.governance.annotations import Annotation
 from everloop.catalog.operating import alarms as rows
@@ -72,8 +74,39 @@ def test_a_views_features_are_shown_against_training(world, context_of):
         )
     (masked,) = invoke(viewer, distributions, asked).columns
     assert (masked.nulls, masked.quantiles, masked.text) == ((0, 0.5), (), seen.text)
+    world.serve(2, change=lambda inputs: {**inputs, "weather__wind": inputs["weather__wind"] + 3})
+    look(world, 2)  # the model is not of this view: its report tells values to whoever may read the tag
+    assert "median" in invoke(world.ctx, distributions, asked).columns[0].text
+    (masked,) = invoke(viewer, distributions, asked).columns
+    assert re.fullmatch(r"moved by [\d.]+ sd", masked.text)
     with pytest.raises(NotFound, match="no feature view"):
         invoke(world.ctx, distributions, OfView(view="nothing"))
+
+
+def test_of_a_tagged_column_nothing_that_is_written_down_names_values(world):
+    """Evidence, alarm, summary and facts are read by anybody."""
+    with world.ctx.write() as tx:
+        for column in ("weather__wind", "origin__load"):
+            annotations.put(
+                tx, world.ctx.project, Annotation("model", "delay", column, "tag", "personal", "confirmed", "sam", 1)
+            )
+    stuck = {
+        "origin__load": lambda values: np.full(len(values), 7.125),
+        "weather__wind": lambda values: values + 41_000,
+    }
+    world.serve(0, change=lambda inputs: {name: stuck.get(name, lambda v: v)(v) for name, v in inputs.items()})
+    report = look(world, 0)
+    chain.seal(world.ctx.catalog, world.ctx.clock)
+    with world.ctx.read() as tx:
+        body = world.ctx.store.get(versions.get(tx, world.ctx.project, report.evidence).manifest["object"]).decode()
+        told = [dataclasses.asdict(fact) for fact in facts.tail(tx, world.ctx.project)]
+    columns = {column["column"]: column for column in json.loads(body)["columns"]}
+    assert columns["origin__load"]["text"] == "constant column: every one of 400 values is the same"
+    moved = r"100\.0% well outside the range of training; moved by [\d.]+ sd"
+    assert re.fullmatch(moved, columns["weather__wind"]["text"])
+    everything = json.dumps([body, report.summary, [alarm.title for alarm in report.alarms], told], default=str)
+    assert report.alarms
+    assert not re.search(r"7\.125|e\+04|\b4[01]\d{3}\.", everything)
 
 
 def test_late_labels_are_judged_when_mature_then_and_now(world):
