@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import httpx2
@@ -14,8 +15,11 @@ from everloop.cli.session import session
 from everloop.core.errors import EverloopError, InvalidInput, NotFound, Unavailable
 
 Environment = Annotated[str, typer.Option("--env")]
-Question = Annotated[str, typer.Option("--data", "-d", help="JSON by column names; its own example when left out.")]
+Question = Annotated[
+    str, typer.Option("--data", "-d", help="JSON by column names; when left out the newest question, else its example.")
+]
 _PATIENCE = 30.0
+_THERE = "is `everloop up` running there? Elsewhere: everloop --server URL, or EVERLOOP_PORT"
 _POLL, _FOLLOW = 0.3, 2.0
 _ENDED = frozenset(("done", "failed", "cancelled"))
 
@@ -154,7 +158,7 @@ def _path(name: str) -> str:
 
 
 def _question(http: httpx2.Client, name: str, data: str) -> bytes:
-    """What to ask, checked to be JSON; the endpoint's own example when nothing was given."""
+    """What to ask, checked to be JSON; when nothing was given what was asked last, else the endpoint's own example."""
     if data:
         try:
             json.loads(data)
@@ -167,14 +171,29 @@ def _question(http: httpx2.Client, name: str, data: str) -> bytes:
     if answer.status_code != 200:
         raise _error(answer)
     asked = answer.json()["paths"][f"{_path(name)}/predict"]["post"]["requestBody"]
-    return json.dumps(asked["content"]["application/json"]["examples"]["row"]["value"]).encode()
+    example: dict[str, Any] = asked["content"]["application/json"]["examples"]["row"]["value"]
+    return json.dumps(_asked_last(name, example) or example).encode()
+
+
+def _asked_last(name: str, example: Mapping[str, Any]) -> dict[str, Any]:
+    """The newest question that this caller may read whole: an example knows no entity. Empty where there is none."""
+    try:
+        with session.client() as client:
+            found = client.call("predictions.newest", endpoint=name, limit=1).predictions
+            last = client.call("predictions.get", id=found[0].id) if found else None
+    except EverloopError:
+        return {}
+    if last is None or last.masked:
+        return {}
+    known = {**last.inputs, **last.keys}
+    return {column: known[column] for column in example} if example.keys() <= known.keys() else {}
 
 
 def _sent(http: httpx2.Client, method: str, path: str, content: bytes) -> httpx2.Response:
     try:
         return http.request(method, path, content=content)
     except httpx2.TransportError as error:
-        raise Unavailable(f"no answer from {http.base_url}: {error}", hint="is `everloop up` running there?") from error
+        raise Unavailable(f"no answer from {http.base_url}: {error}", hint=_THERE) from error
 
 
 def _error(answer: httpx2.Response) -> EverloopError:

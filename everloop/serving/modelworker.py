@@ -27,6 +27,7 @@ from everloop.flows.executors.parent import die_with_parent
 from everloop.serving import wire
 from everloop.serving.columns import Columns, Layout, Outputs, describe, pack_answer, width_of
 from everloop.serving.fusing.derived import PREFIX
+from everloop.serving.sealing.files import check
 from everloop.serving.sharing.threads import loaded_alone, serve_many
 from everloop.serving.streaming.working import Streams, said
 
@@ -66,13 +67,19 @@ class Setup(msgspec.Struct, frozen=True):
     """Of fused steps: each as if it were alone, the model last; `inputs` are of all."""
     needs: dict[str, int] = {}
     """On a cluster: thousandths of `cores` and `gpus`, bytes of `memory`, that each replica reserves."""
+    sealed: str = ""
+    """The digest of the folder's files; empty: any."""
 
 
 def loaded(setup: Setup) -> tuple[Predictor, Layout, Outputs]:
-    """Load a model and warm it up: the predictor, its inputs, its outputs. Raises whatever the model raises."""
+    """Load a model and warm it up: the predictor, its inputs, its outputs. Raises whatever the model raises.
+
+    Raises `CorruptObject` when its files are not those that were signed.
+    """
     if setup.steps:
         fused: tuple[Predictor, Layout, Outputs] = importlib.import_module(_STEPS).loaded(setup)
         return fused
+    check(setup.folder, setup.sealed)
     layout = Layout.from_pairs(setup.inputs)
     module, _, name = setup.loader.partition(":")
     predictor: Predictor = getattr(importlib.import_module(module), name)(setup.folder)

@@ -61,6 +61,8 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of each process, where it is not the usual: thousandths of `cores` (1000) and `gpus` (0), bytes of `memory`."""
     environment: str = ""
     """Names the Python environment of its processes; empty: the gateway's own."""
+    sealed: str = ""
+    """The digest of the folder's files (`sealing.files`); a worker loads no others. Empty: any."""
 
 
 class Explainer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,11 +107,13 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of a line: what each process of its model needs."""
     environment: str = ""
     """Of a line: the Python environment of its model's processes."""
+    sealed: str = ""
+    """Of a line: the digest of its model's files."""
 
     @property
     def workers(self) -> dict[str, Part]:
         """What must run for this revision."""
-        more: dict[str, Any] = {"needs": self.needs, "environment": self.environment}
+        more: dict[str, Any] = {"needs": self.needs, "environment": self.environment, "sealed": self.sealed}
         return self.parts or {"": Part(self.folder, self.loader, self.inputs, self.example, self.nullable, **more)}
 
 

@@ -299,6 +299,9 @@ def test_predictions_with_features_are_logged_ingested_labelled_and_traced(shop,
     assert {origin.role for origin in trace.origins} >= {"endpoint", "model:champion", "service", "view:load"}
     with pytest.raises(NotFound):
         invoke(ctx, "predictions.get", operations.PredictionQuery(id="nobody"))
+    with pytest.raises(NotFound) as caught:  # a reply says the id of the request, rows have their own
+        invoke(ctx, "predictions.get", operations.PredictionQuery(id=identity))
+    assert f"{identity}.0" in caught.value.hint
 
 
 def test_whole_numbers_among_the_keys_are_taken_as_such(shop):

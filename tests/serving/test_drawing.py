@@ -13,6 +13,7 @@ def drawn(graph):
 def test_a_sequence_is_a_line():
     boxes, arrows = drawn(Sequence(Lookup("inputs"), "delay"))
     assert boxes == {"1": "inputs", "2": "delay"}
+    assert flow_of(numbered(node_of(Sequence(Lookup("inputs"), "delay")))).boxes["2"].role == "champion"
     assert list(arrows) == [("question", "1"), ("1", "2"), ("2", "answer")]
 
 

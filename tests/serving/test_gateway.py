@@ -133,6 +133,8 @@ def test_every_error_of_the_protocol_has_its_one_form(moody, path, body, status)
 def test_wrong_methods(moody):
     assert moody.client.get("/v2/models/shop.delay/infer").status_code == 405
     assert moody.client.post("/v2/health/live").status_code == 405
+    unknown = moody.client.post("/v2/models/shop.delay/nothing")
+    assert (unknown.status_code, list(unknown.json())) == (404, ["error"])
 
 
 ROWS = [[100.0, 3, "AA"], [200.0, 4, "UA"]]
@@ -179,6 +181,14 @@ def test_errors_of_invocations_have_mlflows_form(moody, content, kind, status):
     answer = moody.client.post(path, content=content, headers={"content-type": kind})
     assert answer.status_code == status
     assert set(answer.json()) == {"error_code", "message"}
+
+
+def test_a_path_that_no_endpoint_has_is_answered_in_the_same_form(moody):
+    for path in ("/endpoints/shop/delay/predictions", "/endpoints/shop/delay", "/endpoints/shop/delay/a/b"):
+        answer = moody.client.post(path, json=one_row())
+        assert (answer.status_code, answer.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
+    wrong = moody.client.post("/endpoints/shop/delay/predict?explain=perhaps", json=one_row())
+    assert (wrong.status_code, wrong.json()["error_code"]) == (400, "BAD_REQUEST")
 
 
 def test_probes_of_the_scoring_protocol(moody):

@@ -69,7 +69,9 @@ def test_a_caller_beyond_its_limit_hears_when_to_come_again(place):
     answer = gateway.client.post("/v2/models/shop.delay/infer", json={"inputs": [tensor]})
     assert answer.status_code == 429
     assert int(answer.headers["retry-after"]) > 1
+    assert "its quota of 2 in a day is used up" in answer.json()["error"]
+    assert gateway.predict({"x": 1}).json()["error_code"] == "REQUEST_LIMIT_EXCEEDED"
     assert gateway.predict({"x": 1}, authorization="Bearer known").status_code == 200
     assert gateway.predict({"x": 1}, authorization="Bearer made-up").status_code == 429
-    counted = place.until(lambda s: s["endpoints"]["shop.delay"][f"b3:{1:064x}"]["limited"] == 3)
+    counted = place.until(lambda s: s["endpoints"]["shop.delay"][f"b3:{1:064x}"]["limited"] == 4)
     assert counted["endpoints"]["shop.delay"][f"b3:{1:064x}"]["errors"] == 0

@@ -195,6 +195,9 @@ def test_grpc_and_http_share_a_port(echo):
     assert list(answer.outputs[0].contents.fp64_contents) == [1.5]
     assert list(answer.outputs[1].contents.bytes_contents) == [b"AA"]
     assert answer.parameters["revision"].string_param == f"b3:{1:064x}"
+    explained = asked()
+    explained.parameters["explain"].bool_param = True
+    assert refused(echo.port, "ModelInfer", explained, "ModelInferResponse") == grpc.StatusCode.INVALID_ARGUMENT
     assert echo.predict(one_row()).status_code == 200
     wrong = asked()
     wrong.inputs[0].shape[0] = 2

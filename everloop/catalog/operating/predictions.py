@@ -67,10 +67,11 @@ def get(tx: Tx, project: str, identity: str) -> PredictionRow:
     query = select(predictions).where(predictions.c.project == project, predictions.c.id == identity)
     row = tx.execute(query).first()
     if row is None:
-        raise NotFound(
-            f"no prediction {identity!r} in project {project}",
-            hint="it may not be ingested yet; the id is in the reply's prediction_id",
-        )
+        first = select(predictions.c.id).where(predictions.c.project == project, predictions.c.id == f"{identity}.0")
+        hint = "it may not be ingested yet; the id is in the reply's prediction_id"
+        if tx.execute(first).first() is not None:
+            hint = f"it had several rows: {identity}.0 is the first of them"
+        raise NotFound(f"no prediction {identity!r} in project {project}", hint=hint)
     return _row(row)
 
 

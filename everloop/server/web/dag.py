@@ -13,6 +13,7 @@ NODE_WIDTH = 170
 NODE_HEIGHT = 46
 GAP_X = 56
 GAP_Y = 18
+GAP_DOWN = 34
 BEND_HEIGHT = 12
 """What an edge takes of a layer that it only passes through."""
 _SWEEPS = 6
@@ -60,9 +61,12 @@ def layers_of(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[st
 
 
 def place(
-    nodes: Sequence[str], edges: Sequence[tuple[str, str]]
-) -> tuple[dict[str, Placed], dict[tuple[str, str], list[Placed]]]:
-    """Positions of the nodes, and for each edge the bends between its ends."""
+    nodes: Sequence[str], edges: Sequence[tuple[str, str]], *, most: int = 0
+) -> tuple[dict[str, Placed], dict[tuple[str, str], list[Placed]], bool]:
+    """Positions of the nodes, for each edge the bends between its ends, and whether layers lie below each other.
+
+    They do where there are more than `most` of them (0: never): side by side they would be wider than a page.
+    """
     depth = layers_of(nodes, edges)
     chains: dict[tuple[str, str], list[str]] = {}
     rows: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
@@ -81,10 +85,11 @@ def place(
         chains[start, end] = chain
         links.extend(pairwise(chain))
     _untangle(rows, links)
-    spots = _spots(rows)
+    down = 0 < most < len(rows)
+    spots = _spots(rows, down=down)
     placed = {node: spots[node] for node in nodes}
     bends = {edge: [spots[b] for b in chain[1:-1]] for edge, chain in chains.items()}
-    return placed, bends
+    return placed, bends, down
 
 
 def _untangle(rows: list[list[str]], links: Sequence[tuple[str, str]]) -> None:
@@ -107,36 +112,44 @@ def _untangle(rows: list[list[str]], links: Sequence[tuple[str, str]]) -> None:
             position.update({node: i for i, node in enumerate(row)})
 
 
-def _spots(rows: Sequence[Sequence[str]]) -> dict[str, Placed]:
-    heights = [sum(_height(node) + GAP_Y for node in row) - GAP_Y for row in rows]
-    tallest = max(heights, default=0)
+def _spots(rows: Sequence[Sequence[str]], *, down: bool) -> dict[str, Placed]:
+    extent = NODE_WIDTH if down else NODE_HEIGHT
+    pitch = NODE_HEIGHT + GAP_DOWN if down else NODE_WIDTH + GAP_X
+    extents = [sum(_extent(node, extent) + GAP_Y for node in row) - GAP_Y for row in rows]
+    longest = max(extents, default=0)
     spots: dict[str, Placed] = {}
-    for column, row in enumerate(rows):
-        top = (tallest - heights[column]) // 2
+    for layer, row in enumerate(rows):
+        across = (longest - extents[layer]) // 2
         for node in row:
-            spots[node] = Placed(column * (NODE_WIDTH + GAP_X), top)
-            top += _height(node) + GAP_Y
+            spots[node] = Placed(across, layer * pitch) if down else Placed(layer * pitch, across)
+            across += _extent(node, extent) + GAP_Y
     return spots
 
 
-def _height(node: str) -> int:
-    return BEND_HEIGHT if node.startswith("\0") else NODE_HEIGHT
+def _extent(node: str, extent: int) -> int:
+    return BEND_HEIGHT if node.startswith("\0") else extent
 
 
-def svg(nodes: Sequence[Node], edges: Mapping[tuple[str, str], str] | Sequence[tuple[str, str]]) -> str:
+def svg(
+    nodes: Sequence[Node], edges: Mapping[tuple[str, str], str] | Sequence[tuple[str, str]], *, most: int = 0
+) -> str:
     """The drawing as an SVG element whose colours come from the page's style sheet.
 
-    `edges` may map each edge to a title. Labels are escaped; links are only those given.
+    `edges` may map each edge to a title. Labels are escaped; links are only those given. More than `most` layers (0:
+    any number of them) go from the top to the bottom.
     """
     titles = dict(edges) if isinstance(edges, Mapping) else dict.fromkeys(edges, "")
-    placed, bends = place([n.id for n in nodes], list(titles))
-    width = max((p.x for p in placed.values()), default=0) + NODE_WIDTH + 4
+    placed, bends, down = place([n.id for n in nodes], list(titles), most=most)
+    rightmost = [p.x + NODE_WIDTH for p in placed.values()]
+    rightmost += [p.x + BEND_HEIGHT for stops in bends.values() for p in stops]
+    width = max(rightmost, default=NODE_WIDTH) + 4
     lowest = [p.y + NODE_HEIGHT for p in placed.values()]
     lowest += [p.y + BEND_HEIGHT for stops in bends.values() for p in stops]
     height = max(lowest, default=0) + 4
     size = f'viewBox="-2 -2 {width} {height}" width="{width}" height="{height}"'
     parts = [f'<svg class="dag" {size} role="img" aria-label="graph of {len(nodes)} nodes">']
-    parts += [_edge(placed[a], bends[a, b], placed[b], titles[a, b]) for a, b in bends]
+    drawn = _edge_down if down else _edge
+    parts += [drawn(placed[a], bends[a, b], placed[b], titles[a, b]) for a, b in bends]
     parts += [_box(node, placed[node.id]) for node in nodes]
     return "".join([*parts, "</svg>"])
 
@@ -152,6 +165,24 @@ def _edge(start: Placed, through: Sequence[Placed], end: Placed, title: str) -> 
     for (x0, y0), (x1, y1) in pairwise(stops):
         middle = (x0 + x1) // 2
         path += f"C{middle} {y0} {middle} {y1} {x1} {y1}"
+    return _path(path, title)
+
+
+def _edge_down(start: Placed, through: Sequence[Placed], end: Placed, title: str) -> str:
+    half = NODE_WIDTH // 2
+    stops = [(start.x + half, start.y + NODE_HEIGHT)]
+    for bend in through:
+        middle = bend.x + BEND_HEIGHT // 2
+        stops += [(middle, bend.y), (middle, bend.y + NODE_HEIGHT)]
+    stops.append((end.x + half, end.y))
+    path = f"M{stops[0][0]} {stops[0][1]}"
+    for (x0, y0), (x1, y1) in pairwise(stops):
+        middle = (y0 + y1) // 2
+        path += f"C{x0} {middle} {x1} {middle} {x1} {y1}"
+    return _path(path, title)
+
+
+def _path(path: str, title: str) -> str:
     hover = f"<title>{escape(title)}</title>" if title else ""
     return f'<path class="edge" d="{path}">{hover}</path>'
 

@@ -55,6 +55,8 @@ class Gateway:
             reply = await oip.reply(self._desk, scope, receive)
         elif path.startswith("/endpoints/") and (asked := scoring.address_of(path)) is not None:
             reply = await scoring.reply(self._desk, scope, receive, *asked)
+        elif path.startswith("/endpoints/"):
+            reply = scoring.nothing(path)
         elif path.startswith(scoring.DEPLOYMENTS):
             reply = await scoring.deployments(self._desk, scope)
         elif path == metrics.PATH:

@@ -208,10 +208,9 @@ class ModelProcess:
         self._link = link
         part = self.part
         budget, (least, most) = part.budget_micros / 1e6, self._size
-        steps = [Setup(step.folder, step.loader, step.inputs, step.example) for step in part.steps]
-        setup = Setup(
-            part.folder, part.loader, part.inputs, part.example, MOST_ROWS, budget, least, most, steps, part.needs
-        )
+        steps = [Setup(s.folder, s.loader, s.inputs, s.example, sealed=s.sealed) for s in part.steps]
+        said = (part.folder, part.loader, part.inputs, part.example)
+        setup = Setup(*said, MOST_ROWS, budget, least, most, steps, part.needs, part.sealed)
         link.transport.write(wire.encode(wire.ASK, 0, 0, msgspec.json.encode(setup)))
 
     def ask(

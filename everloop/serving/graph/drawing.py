@@ -19,6 +19,8 @@ class Box:
     kind: str
     name: str
     """Of a leaf: the model, service, endpoint or transform."""
+    role: str = ""
+    """Of a model: what it is in this graph."""
 
 
 @dataclass
@@ -68,7 +70,7 @@ def _box(
     kind = node["node"]
     name = str(node[_NAMES[kind]]) if kind in _NAMES else ""
     said = label or (f"{node['combine']} of all" if kind == "ensemble" else name or kind)
-    flow.boxes[identity] = Box(node["number"], said, kind, name)
+    flow.boxes[identity] = Box(node["number"], said, kind, name, str(node.get("role", "")))
     for start, title in into:
         flow.arrows[start, identity] = title
     return [(identity, "")]

@@ -9,9 +9,11 @@ from typing import Any
 
 from everloop.core.coherence import below
 from everloop.core.errors import InvalidInput
+from everloop.core.ids import object_id
 from everloop.features.definitions import FeatureServiceDef
 from everloop.features.expressions.tree import read
 from everloop.serving.fusing.derived import NULL, nulls_apart
+from everloop.serving.sealing import files
 from everloop.serving.table import Part
 
 TYPES = {"bool": "BOOL", "int64": "INT64", "float64": "FP64", "text": "BYTES", "time": "INT64", "any": "BYTES"}
@@ -146,7 +148,8 @@ def transform_part(node: Mapping[str, Any], folder: Path) -> Part:
     example: dict[str, list[Any]] = {
         name: [""] if kind == "text" else [False] if kind == "bool" else [0] for name, kind in node["inputs"]
     }
-    return Part(str(own), LOADER, inputs, nulls_apart(example, nullable, 1), nullable)
+    sealed = files.digest({path: object_id(data) for path, data in content.items()})
+    return Part(str(own), LOADER, inputs, nulls_apart(example, nullable, 1), nullable, sealed=sealed)
 
 
 def without_code(graph: Mapping[str, Any]) -> dict[str, Any]:

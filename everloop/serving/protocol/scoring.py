@@ -30,10 +30,19 @@ class UnknownMediaType(InvalidInput):
     status = 415
 
 
+_CODES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "RESOURCE_DOES_NOT_EXIST",
+    429: "REQUEST_LIMIT_EXCEEDED",
+    503: "TEMPORARILY_UNAVAILABLE",
+}
+"""MLflow's words for a status."""
+
+
 def error_body(message: str, status: int) -> bytes:
     """The one form of every error."""
-    codes = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "RESOURCE_DOES_NOT_EXIST"}
-    code = codes.get(status, "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR")
+    code = _CODES.get(status, "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR")
     return orjson.dumps({"error_code": code, "message": message})
 
 

@@ -18,6 +18,7 @@ from everloop.serving.fusing.loader import LOADER as FUSED
 from everloop.serving.graph.nodes import is_line, nodes_of
 from everloop.serving.graph.planning import Plan, visit, without_code
 from everloop.serving.revision import graph_of
+from everloop.serving.sealing.files import digest
 from everloop.serving.table import INLINE, LOADER, Explainer, Instead, Lookup, Part, Revision, Service
 
 DATATYPES = {
@@ -127,6 +128,7 @@ def entry_of(
         graph=without_code(graph),
         explainer=_explainer(manifests[version.manifest["endpoint"]], manifests[models[first]], own),
         parts=parts,
+        sealed=own.sealed,
         **where,
     )
 
@@ -154,7 +156,9 @@ def _part(name: str, model: Mapping[str, Any], service: FeatureServiceDef | None
             loader = FUSED if loader in (LOADER, INLINE) else loader
     example = example_of(folder, [column for column, _ in inputs])
     inputs = [*inputs, *([column + NULL, "BOOL"] for column in nullable)]
-    return Part(str(folder), loader, inputs, nulls_apart(example, nullable, 1) if example else example, nullable)
+    sealed = digest(model["files"]) if "files" in model else ""
+    example = nulls_apart(example, nullable, 1) if example else example
+    return Part(str(folder), loader, inputs, example, nullable, sealed=sealed)
 
 
 def _explainer(endpoint: Mapping[str, Any], model: Mapping[str, Any], part: Part) -> Explainer | None:

@@ -137,15 +137,12 @@ async def _last(send: Send, run: _Run, address: str) -> None:
         return
     try:
         answered = await run.answer
-        value: Any = {
-            "predictions": scoring.predictions(answered.outputs, answered.answer),
-            **answered.parameters(),
-        }
-        event = b"event: answer\n"
+        whole = {"predictions": scoring.predictions(answered.outputs, answered.answer), **answered.parameters()}
+        event, value = b"event: answer\n", orjson.dumps(whole)
     except EverloopError as error:
-        event, value = b"event: error\n", {"error_code": error.code, "message": said(error, address)}
+        event, value = b"event: error\n", scoring.error_body(said(error, address), error.status)
     except Exception as error:  # noqa: BLE001 - the edge of the process: callers learn a fault's id, the log the rest
         fault = told(f"stream of {address}", error)
-        event, value = b"event: error\n", {"error_code": fault.code, "message": said(fault)}
-    content = event + b"data: " + orjson.dumps(value) + b"\n\n"
+        event, value = b"event: error\n", scoring.error_body(said(fault), fault.status)
+    content = event + b"data: " + value + b"\n\n"
     await send({"type": "http.response.body", "body": content})

@@ -26,7 +26,8 @@ def test_a_cycle_and_a_node_on_its_own_are_drawn_too():
 @given(EDGES)
 def test_edges_of_an_acyclic_graph_go_right_and_boxes_do_not_overlap(edges):
     forward = [(a, b) for a, b in edges if a < b]
-    placed, bends = place(NAMES, forward)
+    placed, bends, down = place(NAMES, forward)
+    assert not down
     for start, end in set(forward):
         stops = [placed[start], *bends[start, end], placed[end]]
         assert all(left.x < right.x for left, right in pairwise(stops))
@@ -38,8 +39,23 @@ def test_edges_of_an_acyclic_graph_go_right_and_boxes_do_not_overlap(edges):
 
 
 @given(EDGES)
-def test_any_graph_is_drawn_within_its_frame(edges):
-    root = ET.fromstring(svg([Node(name, name) for name in NAMES], edges))
+def test_what_has_many_layers_goes_down_instead(edges):
+    forward = [(a, b) for a, b in edges if a < b]
+    placed, bends, down = place(NAMES, forward, most=3)
+    assert down == (max(layers_of(NAMES, forward).values()) >= 3)
+    for start, end in set(forward) if down else ():
+        stops = [placed[start], *bends[start, end], placed[end]]
+        assert all(above.y + NODE_HEIGHT < below.y for above, below in pairwise(stops))
+    rows = {}
+    for spot in placed.values():
+        rows.setdefault(spot.y, []).append(spot.x)
+    for lefts in rows.values() if down else ():
+        assert all(right - left >= NODE_WIDTH for left, right in pairwise(sorted(lefts)))
+
+
+@given(EDGES, st.sampled_from([0, 3]))
+def test_any_graph_is_drawn_within_its_frame(edges, most):
+    root = ET.fromstring(svg([Node(name, name) for name in NAMES], edges, most=most))
     width, height = int(root.get("width")), int(root.get("height"))
     for group in root.iter("g"):
         x, y = map(int, group.get("transform").removeprefix("translate(").rstrip(")").split())
@@ -48,6 +64,7 @@ def test_any_graph_is_drawn_within_its_frame(edges):
     for path in root.iter("path"):
         numbers = [int(n) for n in path.get("d").replace("M", " ").replace("C", " ").split()]
         assert max(numbers[1::2], default=0) <= height
+        assert max(numbers[::2], default=0) <= width
 
 
 def test_text_of_a_graph_is_escaped():

@@ -1,7 +1,9 @@
 """Explanations beside answers: who may ask, what the log keeps, what happens when there is no time."""
 
+import json
 import time
 
+import grpc
 import numpy as np
 import polars as pl
 import pytest
@@ -19,6 +21,7 @@ from everloop.serving.erasure.segments import blanked
 from everloop.serving.explaining.loader import LOADER as EXPLAINING
 from everloop.serving.gateway.access import Door
 from everloop.serving.graph.nodes import Ensemble
+from everloop.serving.protocol.rpc.messages import SERVICE, message
 from everloop.serving.table import LOADER, Explainer, Part, Route, Table
 from everloop.store import open_store
 
@@ -77,6 +80,14 @@ def test_an_answer_comes_with_its_explanation_and_the_log_keeps_it(place):
     body["parameters"] = {"explain": True}
     _, both = explained(gateway, body, "/v2/models/shop.delay/infer")
     assert both == [told, told]
+    request = message("ModelInferRequest")(model_name="shop.delay")
+    for name, value in ROW.items():
+        request.inputs.add(name=name, datatype="FP64", shape=[1]).contents.fp64_contents.append(value)
+    request.parameters["explain"].bool_param = True
+    with grpc.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        call = channel.unary_unary(f"/{SERVICE}/ModelInfer", None, message("ModelInferResponse").FromString)
+        over_grpc = call(request.SerializeToString(), timeout=20).parameters["explanation"].string_param
+    assert json.loads(over_grpc) == [told]
     erased = blanked(kept, [0])
     assert set(erased.explanation()[0]["values"].values()) == {0.0}
     assert erased.explanation()[0]["base"] == 0.0

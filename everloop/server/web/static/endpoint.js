@@ -59,7 +59,7 @@ function showNodes(now, before, seconds) {
     if (!last || !note) continue;
     const asked = its.requests - last.requests;
     const failed = asked ? (100 * (its.errors - last.errors)) / asked : 0;
-    note.textContent = `${(asked / seconds).toFixed(1)}/s, p99 ${(its.p99_micros / 1000).toFixed(1)} ms, ${failed.toFixed(0)} % fail`;
+    note.textContent = !asked ? "not asked now" : `${(asked / seconds).toFixed(1)}/s, p99 ${(its.p99_micros / 1000).toFixed(1)} ms, ${failed.toFixed(0)} % fail`;
   }
 }
 

@@ -1,6 +1,7 @@
 """Endpoints: what is wanted and what is observed, live counters, predictions, and what monitors found over time."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,8 @@ SPANS = {"2h": (2 * HOUR, 5 * MINUTE), "24h": (DAY, HOUR), "30d": (30 * DAY, DAY
 Manifests = Mapping[str, Mapping[str, Any]]
 _RECENT = 20
 _WINDOWS = 400
+_ACROSS = 5
+"""Layers of a graph that fit beside each other into a page of 1200 pixels; of more the first is on top."""
 
 
 def index(visit: Visit) -> Response:
@@ -67,6 +70,7 @@ def show(visit: Visit) -> Response:
         alarms=visit.ask("alarms.list", endpoint=name, all=True, limit=10).alarms,
         example=json.dumps(example, indent=2),
         python=repr(example),
+        shell=shlex.quote(json.dumps(example, indent=2)),
         graph=_graph(visit, endpoint, held, definitions),
         rollout=rollout(visit, endpoint),
         host=visit.request.headers.get("host", ""),
@@ -86,9 +90,10 @@ def _graph(visit: Visit, endpoint: EndpointView, held: Manifests, definitions: M
         note = f"{its['requests']:,} asked, p99 {its['p99_micros'] / 1000:.1f} ms" if its else "not asked yet"
         failed = f", {its['errors']:,} failed" if its and its["errors"] else ""
         kind = "model" if box.kind == "model" else ""
-        boxes.append(Node(identity, box.label, note + failed, _leads_to(visit, box), kind))
+        label = f"{box.label}, {box.role}" if box.role not in ("", box.label) else box.label
+        boxes.append(Node(identity, label, note + failed, _leads_to(visit, box), kind))
     boxes.append(Node(ANSWER, "Answer", "", "", "subject"))
-    return Markup(svg(boxes, flow.arrows))  # noqa: S704 - svg escapes labels, notes and addresses
+    return Markup(svg(boxes, flow.arrows, most=_ACROSS))  # noqa: S704 - svg escapes labels, notes and addresses
 
 
 def _leads_to(visit: Visit, box: Box) -> str:

@@ -24,6 +24,7 @@ from everloop.serving.gateway.crew import Crew, Size
 from everloop.serving.gateway.starting.shared import Shared
 from everloop.serving.gateway.workers import Waiter, tell
 from everloop.serving.modelworker import Answerer, warm
+from everloop.serving.sealing.files import check
 from everloop.serving.table import INLINE, Part
 
 _AT_ONCE = 16
@@ -89,6 +90,7 @@ class Inline:
 
     def _loaded(self) -> tuple[Any, Outputs]:
         # only gateways that answer by themselves load what models are loaded by
+        check(self.part.folder, self.part.sealed)
         engine, card = import_module("everloop.models.compiled.loader").chosen(Path(self.part.folder))
         if engine != "onnx":
             raise Unavailable(f"no compiled model to answer here: {engine}")

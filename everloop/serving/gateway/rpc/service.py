@@ -129,7 +129,15 @@ class Service:
         question = question_of(request, live.caller)
         if live.shown:
             oip.chosen(question, live.shown)  # refuse before the model is asked
-        answered = await self._desk.answer(route, question, headers, protocol="grpc", started=started, pinned=pinned)
+        answered = await self._desk.answer(
+            route,
+            question,
+            headers,
+            protocol="grpc",
+            started=started,
+            pinned=pinned,
+            explain=question.parameters.get("explain") is True,
+        )
         model = (request.model_name, str(answered.live.revision.number))
         return response_of(question, answered.outputs, answered.answer, model, answered.parameters())
 

@@ -93,14 +93,21 @@ def taking(route: LiveRoute, pinned: str) -> Live:
 
 
 def explains(scope: Scope) -> bool:
-    """Whether the address asks for the explanation too (`?explain=true`)."""
-    return flag(scope, b"explain")
+    """Whether the address asks for the explanation too (`?explain=true`); raises `InvalidInput`."""
+    said = _parameter(scope, b"explain")
+    if said not in (b"", b"true", b"1", b"false", b"0"):
+        raise InvalidInput(f"explain={said.decode('latin-1')[:40]} is neither true nor false", hint="?explain=true")
+    return said in (b"true", b"1")
 
 
 def flag(scope: Scope, name: bytes) -> bool:
     """Whether the address says `<name>=true`."""
+    return _parameter(scope, name) in (b"true", b"1")
+
+
+def _parameter(scope: Scope, name: bytes) -> bytes:
     asked = scope["query_string"]
-    return bool(asked) and parse_qs(asked).get(name, [b""])[-1].lower() in (b"true", b"1")
+    return parse_qs(asked).get(name, [b""])[-1].lower() if asked else b""
 
 
 def pinned_by(headers: Mapping[bytes, bytes]) -> str:

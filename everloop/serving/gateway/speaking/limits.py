@@ -8,9 +8,11 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from everloop.core.clock import DAY, HOUR, MINUTE, SECOND, Micros
 from everloop.core.errors import Overloaded
 from everloop.serving.gateway.fleet import LiveRoute
 
+_PERIODS = {"second": SECOND, "minute": MINUTE, "hour": HOUR, "day": DAY}
 _KNOWN = 10_000
 """Callers that are remembered; those that asked longest ago are forgotten, and begin with a full bucket."""
 
@@ -38,12 +40,13 @@ class Limits:
         if not said:
             return
         account = self._account((route.route.address, caller), said, now)
-        wait = 0.0
+        wait, beyond = 0.0, ""
         if "rate" in said:
             most, micros = said["rate"]
             account.left = min(most, account.left + (now - account.at) * most / (micros / 1e6))
             account.at = now
             wait = max((1 - account.left) * (micros / 1e6) / most, 0.0)
+            beyond = f"its rate is {most} in {_told(micros)}"
         if "quota" in said:
             most, micros = said["quota"]
             period = int(now * 1e6) // micros
@@ -51,9 +54,10 @@ class Limits:
                 account.period, account.count = period, 0
             if account.count >= most:
                 wait = max(wait, ((period + 1) * micros) / 1e6 - now)
+                beyond = f"its quota of {most} in {_told(micros)} is used up"
         if wait > 0:
             route.champion.counters.limited += 1
-            raise Overloaded("this caller asks more than it may", hint=f"come again in {wait:.1f} s", seconds=wait)
+            raise Overloaded(f"this caller asks more than it may: {beyond}", hint=f"come again in {wait:.1f} s", seconds=wait)
         account.left -= 1
         account.count += 1
 
@@ -66,6 +70,10 @@ class Limits:
         else:
             self._accounts.move_to_end(key)
         return account
+
+
+def _told(micros: Micros) -> str:
+    return next(f"a {name}" for name, long in _PERIODS.items() if long >= micros)
 
 
 def wall() -> float:

@@ -40,8 +40,9 @@ async def reply(desk: Desk, scope: Scope, receive: Receive) -> Reply:
         if parts[:1] == ["repository"]:
             need_method(scope, "POST")
             return await _repository(desk, headers, parts[1:], receive)
+        found = _told(desk, parts)  # first: a path that is not there has no right method either
         need_method(scope, "GET", "HEAD")
-        return _told(desk, parts)
+        return found
     except EverloopError as error:
         return Reply(error.status, oip.error_body(said(error, name[:200])), error_headers(error))
     except Exception as error:  # noqa: BLE001 - the edge of the process: callers learn a fault's id, the log the rest

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from everloop.core.errors import EverloopError, Unavailable
+from everloop.core.errors import EverloopError, NotFound, Unavailable
 from everloop.serving import protocol
 from everloop.serving.gateway.answer import Answered, Failed
 from everloop.serving.gateway.faults import told
@@ -40,6 +40,12 @@ def address_of(path: str) -> tuple[str, str] | None:
     if len(parts) == 5:
         return f"{parts[2]}.{parts[3]}", parts[4]
     return (parts[2], parts[3]) if len(parts) == 4 and "." in parts[2] else None
+
+
+def nothing(path: str) -> Reply:
+    """What a path below `/endpoints` gets that no endpoint has: a client of endpoints reads no page."""
+    error = NotFound(f"there is nothing at {path[:200]}", hint="an endpoint has " + ", ".join(sorted(LEAVES)))
+    return Reply(error.status, scoring.error_body(said(error), error.status), error_headers(error))
 
 
 async def reply(desk: Desk, scope: Scope, receive: Receive, address: str, leaf: str) -> Reply:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import orjson
 
 from everloop.core.errors import InvalidInput
 from everloop.serving.columns import Columns, Layout, Outputs
@@ -39,7 +40,13 @@ def question_of(request: Any, layout: Layout) -> Question:
         columns[tensor.name] = _values(tensor, memoryview(raw[place]) if raw else None)
     flat, rows = oip.of_tensors(columns, layout)
     wanted = tuple((output.name, bool(raw)) for output in request.outputs) or None
-    return Question(flat, rows, request.id, wanted, bool(raw))
+    said = {name: _said(value) for name, value in request.parameters.items()}
+    return Question(flat, rows, request.id, wanted, bool(raw), said)
+
+
+def _said(parameter: Any) -> Any:
+    kind = parameter.WhichOneof("parameter_choice")
+    return getattr(parameter, kind) if kind else None
 
 
 def _values(tensor: Any, raw: memoryview | None) -> Array:
@@ -76,13 +83,17 @@ def response_of(
     model: tuple[str, str],
     parameters: Mapping[str, Any],
 ) -> Any:
-    """A `ModelInferResponse`: raw contents for who asked with them, or where there is FP16; raises `InvalidInput`."""
+    """A `ModelInferResponse`: raw contents for who asked with them, or where there is FP16; raises `InvalidInput`.
+
+    A parameter that is no text and no flag (what happened in the graph, an explanation) is JSON.
+    """
     response = message("ModelInferResponse")(model_name=model[0], model_version=model[1], id=question.id)
     for name, value in parameters.items():
         if isinstance(value, bool):
             response.parameters[name].bool_param = value
         else:
-            response.parameters[name].string_param = value if isinstance(value, str) else ", ".join(value)
+            text = value if isinstance(value, str) else orjson.dumps(value).decode()
+            response.parameters[name].string_param = text
     chosen = [output for output, _ in oip.chosen(question, outputs)]
     raw = question.raw_by_default or any(output.datatype == "FP16" for output in chosen)
     for output in chosen:

@@ -1,0 +1,1 @@
+"""That workers load what was signed."""
