@@ -57,7 +57,8 @@ class Limits:
                 beyond = f"its quota of {most} in {_told(micros)} is used up"
         if wait > 0:
             route.champion.counters.limited += 1
-            raise Overloaded(f"this caller asks more than it may: {beyond}", hint=f"come again in {wait:.1f} s", seconds=wait)
+            hint = f"come again in {wait:.1f} s"
+            raise Overloaded(f"this caller asks more than it may: {beyond}", hint=hint, seconds=wait)
         account.left -= 1
         account.count += 1
 

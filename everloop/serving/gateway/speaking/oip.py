@@ -40,14 +40,18 @@ async def reply(desk: Desk, scope: Scope, receive: Receive) -> Reply:
         if parts[:1] == ["repository"]:
             need_method(scope, "POST")
             return await _repository(desk, headers, parts[1:], receive)
-        found = _told(desk, parts)  # first: a path that is not there has no right method either
-        need_method(scope, "GET", "HEAD")
-        return found
+        return _read(scope, _told(desk, parts))
     except EverloopError as error:
         return Reply(error.status, oip.error_body(said(error, name[:200])), error_headers(error))
     except Exception as error:  # noqa: BLE001 - the edge of the process: callers learn a fault's id, the log the rest
         fault = told(f"{scope['method']} {scope['path']}", error)
         return Reply(fault.status, oip.error_body(said(fault)))
+
+
+def _read(scope: Scope, found: Reply) -> Reply:
+    """What was found, for who only reads: a path that is not there has no right method either."""
+    need_method(scope, "GET", "HEAD")
+    return found
 
 
 def server_metadata() -> dict[str, Any]:
