@@ -34,7 +34,7 @@ from everloop.serving.controller import Controller
 from everloop.serving.ingest import ingest
 from everloop.serving.rollout import filling
 from everloop.serving.rollout.observe import gateways
-from everloop.workspace.flows.computing import held_profiles
+from everloop.workspace.flows.computing import profile_of_endpoint
 from everloop.workspace.opened import Workspace
 from everloop.workspace.work.feeding import wanted_feeds
 
@@ -225,9 +225,8 @@ class Worker:
             with self.workspace.catalog.write() as tx:
                 uses.record(tx, project, used)
 
-    def _paid_by(self, project: str) -> Profile | None:
-        held = held_profiles(self.workspace.system(project))
-        return next((one for one in held.values() if one.default), None)
+    def _paid_by(self, project: str, endpoint: str) -> Profile | None:
+        return profile_of_endpoint(self.workspace.system(project), endpoint)
 
     def _checkpoint(self) -> None:
         """Sign the heads of the chains of facts, so that a tail that is cut off later shows."""

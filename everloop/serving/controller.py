@@ -341,7 +341,7 @@ class Controller:
 def _workers(endpoint: Mapping[str, Any]) -> dict[str, Any]:
     """What a route says of its workers where its definition does."""
     said = dict(endpoint.get("workers", {}))
-    for own in ("inline", "needs", "environment"):  # its parts say so
+    for own in ("inline", "needs", "environment", "compute"):  # its parts say so
         said.pop(own, None)
     return {"max_queue": said.pop("queue"), **said} if said else {}
 

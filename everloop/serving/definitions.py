@@ -175,6 +175,8 @@ class Workers:
     environment: str = ""
     """The name of another Python environment for the models, where their packages differ from the gateway's; whoever
     runs a gateway says where it is (`EVERLOOP_SERVING_PYTHONS`)."""
+    compute: str = ""
+    """The compute profile of the project that each process of a model gets; `cores`, `memory`, `gpus` may take less."""
 
     def __post_init__(self) -> None:
         """Check the bounds."""
@@ -184,13 +186,13 @@ class Workers:
                 f"workers of {self.cores} cores and {self.gpus} GPUs", hint='Workers(cores=2, memory="4GiB", gpus=0.5)'
             )
         bytes_of(self.memory)
-        if self.shared and (self.most > 1 or self.cores > 1):
+        if self.shared and (self.most > 1 or self.cores > 1 or self.compute):
             raise DefinitionError("a process that models share is one, of one core", hint='Workers(shared="small")')
         if self.environment and (self.shared or self.inline):
             raise DefinitionError(
                 "models of another environment have processes of their own", hint="neither shared nor inline"
             )
-        for name in filter(None, (self.shared, self.environment)):
+        for name in filter(None, (self.shared, self.environment, self.compute)):
             checked_name(name)
         if not 0 <= self.least <= max(self.most, 1) <= 64 or not 1 <= self.queue <= 100_000:
             raise DefinitionError(
@@ -209,6 +211,8 @@ class Workers:
             said["shared"] = self.shared
         if self.environment:
             said["environment"] = self.environment
+        if self.compute:
+            said["compute"] = self.compute
         return said | ({"needs": needs} if (needs := self._needs()) else {})
 
     def _needs(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ from everloop.core.coherence import check_revision
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.ids import is_id
 from everloop.core.version import Version
+from everloop.serving.computing import profiles
 from everloop.serving.graph.nodes import nodes_of
 
 _PINNED = ("lookup", "model")
@@ -16,10 +17,10 @@ Manifests = Mapping[str, Mapping[str, Any]]
 
 
 def needed(entries: Mapping[str, str], endpoint: Mapping[str, Any]) -> tuple[str, ...]:
-    """Ids of the versions that an endpoint's graph names, as far as the snapshot holds them."""
+    """Ids of the versions that an endpoint names, in its graph and for its workers, as far as the snapshot has them."""
     graphs = [endpoint["graph"], *others_of(endpoint).values()]
     keys = [_key_of(node) for graph in graphs for node in nodes_of(graph) if node["node"] in _PINNED]
-    return tuple(entries[key] for key in dict.fromkeys(keys) if key in entries)
+    return (*(entries[key] for key in dict.fromkeys(keys) if key in entries), *profiles.named(entries, endpoint))
 
 
 def graph_of(revision: Mapping[str, Any], endpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def build(name: str, entries: Mapping[str, str], manifests: Manifests, arm: str 
     views = dict(manifests.get(service, {}).get("views", {})) if service else {}
     # the code that made the models, not the snapshot's newest: an edit elsewhere is no reason to roll out again
     codes = [code for identity in models.values() if is_id(code := str(manifests[identity].get("code")))]
+    needs = profiles.needs(name, entries, endpoint, manifests)
     manifest = {
         "endpoint": endpoint_id,
         "models": models,
@@ -65,6 +67,7 @@ def build(name: str, entries: Mapping[str, str], manifests: Manifests, arm: str 
         "views": views,
         "code": codes[0] if codes else None,
         **({"arm": arm} if arm else {}),
+        **({"needs": needs} if needs else {}),
     }
     wrong = check_revision(manifest, manifests)
     if wrong:

@@ -28,7 +28,7 @@ from everloop.project import Project
 from everloop.project.described import Described, said_of
 from everloop.workspace.codecs import CODECS
 from everloop.workspace.definitions import definition_versions
-from everloop.workspace.flows.computing import profiles_for
+from everloop.workspace.flows.computing import check_endpoints, profiles_for
 from everloop.workspace.runs import TrackedRuns
 
 
@@ -78,14 +78,15 @@ def build(
     """Build the targets into the sandbox of `request`, creating it when it is new.
 
     Raises `InvalidInput` for an environment that is no sandbox (protected ones move by changes only),
-    `PolicyRefused` when a blocking expectation fails, and what capturing and steps raise. What was made before
-    an error stays in the cache; the sandbox moves only when everything is there. `said` shows what steps print.
-    `code` are the project's files where they were read already, as an executor on a cluster needs them.
+    `PolicyRefused` when a blocking expectation fails, and what compute profiles, capturing and steps raise. What was
+    made before an error stays in the cache; the sandbox moves only when everything is there. `said` shows what steps
+    print. `code` are the project's files where they were read already, as an executor on a cluster needs them.
     """
     if not request.environment.startswith(SANDBOX):
         raise InvalidInput(
             f"{request.environment} is protected", hint="build into a sandbox, such as sandbox/ada/tuning, then propose"
         )
+    check_endpoints(ctx, project.endpoints.values(), project.profiles, request.environment)
     _ensure_sandbox(ctx, request)
     assets = project.assets()
     steps = plan(assets, request.targets or [f"model/{name}" for name in project.trainers] or list(assets))

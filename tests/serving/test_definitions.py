@@ -7,8 +7,10 @@ import pytest
 
 from everloop.core.errors import DefinitionError, InvalidInput, NotFound
 from everloop.core.version import Version
+from everloop.flows.compute.profiles import Price, profile
 from everloop.serving import AllAtOnce, Canary, EndpointDef, Guardrails, Lookup, Model, Sequence
-from everloop.serving.revision import build
+from everloop.serving.definitions import Workers
+from everloop.serving.revision import build, needed
 
 
 def test_an_endpoint_says_what_it_is():
@@ -79,6 +81,41 @@ def test_a_revision_pins_everything_and_must_fit_together():
     other = Version("model", "delay", {"service": endpoint.id})
     with pytest.raises(InvalidInput, match="another version"):
         build("delay", {**entries, other.key: other.id}, {**manifests, other.id: other.manifest})
+
+
+def on_profile(workers, *profiles):
+    """The needs that a revision pins for these workers, in a snapshot with these profiles."""
+    view, service, model, _ = parts()
+    line = Sequence(Lookup("inputs"), "delay")
+    endpoint = Version("endpoint", "delay", EndpointDef("delay", line, workers=workers).manifest())
+    versions = (view, service, model, endpoint, *(Version("compute", one.name, one.manifest()) for one in profiles))
+    entries = {version.key: version.id for version in versions}
+    there = {endpoint.id, view.id, *needed(entries, endpoint.manifest)}
+    return build("delay", entries, {version.id: version.manifest for version in versions if version.id in there})
+
+
+def test_workers_get_what_a_compute_profile_gives():
+    large = profile("large", cores=8, memory="4GB", gpus=1)
+    pinned = on_profile(Workers(compute="large"), large, profile("other", cores=64))
+    assert pinned.manifest["needs"] == {"cores": 8000, "memory": 4 * 10**9, "gpus": 1000}
+    less = on_profile(Workers(compute="large", cores=2, memory="1GB", gpus=0.5), large).manifest["needs"]
+    assert less == {"cores": 2000, "memory": 10**9, "gpus": 500}
+    built_in = on_profile(Workers(compute="medium")).manifest["needs"]
+    assert built_in == {"cores": 4000, "memory": 0, "gpus": 0}
+    assert "needs" not in on_profile(Workers(cores=2), large).manifest
+    with pytest.raises(DefinitionError, match="cores 9 of 8"):
+        on_profile(Workers(compute="large", cores=9), large)
+    with pytest.raises(InvalidInput, match="compute='larg', which nothing defines"):
+        on_profile(Workers(compute="larg"), large)
+    with pytest.raises(DefinitionError, match="one core"):
+        Workers(compute="large", shared="small")
+
+
+def test_another_price_rolls_nothing_out_and_other_cores_do():
+    dear = profile("large", cores=8, price=Price("EUR", hour=9))
+    first = on_profile(Workers(compute="large"), profile("large", cores=8))
+    assert on_profile(Workers(compute="large"), dear).id == first.id
+    assert on_profile(Workers(compute="large"), profile("large", cores=4)).id != first.id
 
 
 def test_defining_an_endpoint_loads_nothing_heavy():

@@ -9,12 +9,15 @@ from everloop.catalog import chain, facts
 from everloop.catalog.context import Actor
 from everloop.catalog.making import flows, uses
 from everloop.catalog.operation import invoke, operations
-from everloop.core.errors import Conflict, InvalidInput, NotFound, OverBudget, PermissionDenied
+from everloop.core.errors import Conflict, DefinitionError, InvalidInput, NotFound, OverBudget, PermissionDenied
 from everloop.core.settings import Settings
+from everloop.flows.compute.profiles import Profiles, profile
 from everloop.flows.engine import Origin
 from everloop.project.loading import load_project
+from everloop.serving.definitions import EndpointDef, Workers
 from everloop.workspace.build import Request, build
 from everloop.workspace.flows import resuming
+from everloop.workspace.flows.computing import check_endpoints
 from everloop.workspace.initial import initialise
 from everloop.workspace.opened import Workspace
 from everloop.workspace.operations import load_operations
@@ -130,6 +133,25 @@ def test_who_may_use_a_profile_is_granted_by_an_admin(shop):
     assert steps["value/many"].profile == "large"
     assert steps["value/many"].used[0].count == 2
     assert shown.used[0].cost == sum(row.cost for row in uses_of(shop, made))
+
+
+def test_who_builds_an_endpoint_may_use_the_profile_of_its_workers(shop):
+    profiles = Profiles({one.name: one for one in (profile("small", default=True), profile("large", cores=2))})
+    cyd = shop.person("cyd", "contributor")
+
+    def asked(who, **workers):
+        endpoint = EndpointDef("delay", "model", workers=Workers(**workers))
+        check_endpoints(who, [EndpointDef("other", "model"), endpoint], profiles, SANDBOX)
+
+    with pytest.raises(PermissionDenied, match="cyd may not use compute='large', which endpoint/delay asks for"):
+        asked(cyd, compute="large")
+    asked(cyd, compute="small")
+    granted = shop.person("cyd", "contributor", grants=("compute.use compute/la*",))
+    asked(granted, compute="large", cores=1.5)
+    with pytest.raises(DefinitionError, match="endpoint/delay asks for more than compute='large' gives: cores 4 of 2"):
+        asked(granted, compute="large", cores=4)
+    with pytest.raises(InvalidInput, match="compute='medium', which nothing defines"):
+        asked(granted, compute="medium")
 
 
 def test_costs_are_told_by_everything_that_they_can_be_grouped_by(shop):

@@ -19,19 +19,28 @@ def admitted(
     """
     found: dict[str, Profile] = {}
     for asset in plan:
-        chosen = profiles.of(asset.compute, asset.key) if asset.function is not None else None
-        if chosen is None:
+        if asset.function is None:
             continue
-        target = Target("compute", chosen.name, environment)
-        if not chosen.default and not ctx.actor.may("compute.use", target):
-            raise PermissionDenied(
-                f"{ctx.actor.name} may not use compute={chosen.name!r}, which {asset.key} asks for",
-                hint=_hint(ctx, profiles, target),
-                verb="compute.use",
-                target=str(target),
-            )
-        found[asset.key] = chosen
+        chosen = allowed(ctx, asset.compute, asset.key, profiles, environment)
+        if chosen is not None:
+            found[asset.key] = chosen
     return [placed(asset, profiles) for asset in plan], found
+
+
+def allowed(ctx: Context, name: str, what: str, profiles: Profiles, environment: str) -> Profile | None:
+    """The profile that `what` gets, which names one or none; raises `PermissionDenied`, `InvalidInput`."""
+    chosen = profiles.of(name, what)
+    if chosen is None:
+        return None
+    target = Target("compute", chosen.name, environment)
+    if not chosen.default and not ctx.actor.may("compute.use", target):
+        raise PermissionDenied(
+            f"{ctx.actor.name} may not use compute={chosen.name!r}, which {what} asks for",
+            hint=_hint(ctx, profiles, target),
+            verb="compute.use",
+            target=str(target),
+        )
+    return chosen
 
 
 def _hint(ctx: Context, profiles: Profiles, target: Target) -> str:

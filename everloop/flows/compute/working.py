@@ -12,8 +12,8 @@ from everloop.core.clock import SECOND, Micros
 from everloop.core.ports import Use
 from everloop.flows.compute.profiles import Profile
 
-ProfileOf = Callable[[str], Profile | None]
-"""The profile that a project's endpoints are paid by."""
+ProfileOf = Callable[[str, str], Profile | None]
+"""(project, endpoint) -> the profile that the endpoint is paid by."""
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Workers:
         found: dict[str, list[UseRow]] = {}
         for (project, name), one in sorted(self._open.items()):
             if one.worked or one.cpu_seconds:
-                found.setdefault(project, []).append(_row(name, one, wall, profile_of(project)))
+                found.setdefault(project, []).append(_row(name, one, wall, profile_of(project, name)))
         self._open.clear()
         return found
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from everloop.core.errors import InvalidInput
+from everloop.core.errors import InvalidInput, Unavailable
 from everloop.core.settings import RAY_TOKEN
 
 _END_SECONDS = 20.0
@@ -48,16 +48,22 @@ class Cluster:
             raise InvalidInput("Ray Serve is not installed", hint="pip install everloop[distributed]")
 
     def take(self, theirs: socket.socket) -> None:
-        """Hand one end of a connection to the bridge, which is started if it does not run."""
+        """Hand one end of a connection to the bridge, which is started if it does not run.
+
+        Raises `Unavailable` where one that was just started takes nothing either.
+        """
+        failed = ""
         for _ in range(2):
             if self._process is None or self._process.poll() is not None:
                 self._begin()
             try:
                 socket.send_fds(self._here, [b"+"], [theirs.fileno()])
-            except OSError:  # it ends just now
+            except OSError as error:  # it ends just now
+                failed = str(error)
                 self._begin()
             else:
                 return
+        raise Unavailable(f"the cluster's bridge takes no connection: {failed}", hint="it is tried again")
 
     @property
     def _here(self) -> socket.socket:

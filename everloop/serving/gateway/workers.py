@@ -189,7 +189,10 @@ class ModelProcess:
         if self._cluster is not None:
             ours, theirs = socket.socketpair()
             with theirs:
-                self._cluster.take(theirs)
+                try:
+                    self._cluster.take(theirs)
+                except (Unavailable, OSError) as error:  # the other end closes: it is lost at once, and made again
+                    self.problem = error.message if isinstance(error, Unavailable) else str(error)
         else:
             threads = -(-self.part.needs.get("cores", 1000) // 1000)
             try:

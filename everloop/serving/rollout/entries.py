@@ -89,13 +89,13 @@ def entry_of(
     lookup = _lookup(version, manifests, service, (graph, scope)) if service else None
     models = version.manifest["models"]
     workers = dict(manifests[version.manifest["endpoint"]].get("workers", {}))
-    inline = workers.get("inline", False)
-    where = {"needs": dict(workers.get("needs", {})), "environment": workers.get("environment", "")}
+    needs = dict(version.manifest.get("needs") or workers.get("needs", {}))
+    where = {"needs": needs, "environment": workers.get("environment", "")}
 
     def part_of(role: str) -> Part:
         model = manifests[models[role]]
         fed = service if service and model.get("service") in (service_id, None, "") else None
-        within = inline and bool(dict(model.get("compiled") or {}).get("verified"))
+        within = workers.get("inline", False) and bool(dict(model.get("compiled") or {}).get("verified"))
         chosen = INLINE if within and loader == LOADER else loader
         part = _part(version.name, model, fed, folder_of(models[role]), chosen)
         return msgspec.structs.replace(part, **where)

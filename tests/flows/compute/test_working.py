@@ -64,7 +64,7 @@ def test_workers_are_measured_from_the_first_look_on_and_written_once(busy, tmp_
     least = time.monotonic() - began
     look(workers, tmp_path, wall())
     most = time.monotonic() - before
-    rows = {row.step: row for row in workers.rows(wall(), lambda _project: PAID)["shop"]}
+    rows = {row.step: row for row in workers.rows(wall(), lambda _project, _endpoint: PAID)["shop"]}
     assert set(rows) == {"delay", "load"}
     assert least / 2 - 0.1 <= rows["delay"].seconds <= most / 2 + 0.1
     assert least * 1.5 - 0.1 <= rows["load"].seconds <= most * 1.5 + 0.1
@@ -81,7 +81,7 @@ def test_workers_are_measured_from_the_first_look_on_and_written_once(busy, tmp_
         assert uses.totals(tx, context.project, ["person"], since=0, until=wall() + 10**6) == []
         month = uses.month(wall())
         assert uses.spent(tx, context.project, "project", month)["EUR"].cost == delay.cost + load.cost
-    assert workers.rows(wall(), lambda _project: PAID) == {}
+    assert workers.rows(wall(), lambda _project, _endpoint: PAID) == {}
 
 
 def test_a_worker_that_began_later_counts_whole_and_one_that_ended_no_more(busy, tmp_path):
@@ -96,7 +96,7 @@ def test_a_worker_that_began_later_counts_whole_and_one_that_ended_no_more(busy,
     child.wait()
     tell(tmp_path, delay=[child])
     look(workers, tmp_path, wall())
-    (row,) = workers.rows(wall(), lambda _project: None)["shop"]
+    (row,) = workers.rows(wall(), lambda _project, _endpoint: None)["shop"]
     assert row.cpu_seconds > 0.05
     assert (row.cost, row.currency) == (0, "")
 
@@ -110,4 +110,4 @@ def test_a_gateway_that_is_silent_and_this_process_are_no_workers(tmp_path):
     tell(tmp_path, delay=[Me])
     look(workers, tmp_path, wall())
     look(workers, tmp_path, wall() + 10**9)
-    assert workers.rows(wall(), lambda _project: PAID) == {}
+    assert workers.rows(wall(), lambda _project, _endpoint: PAID) == {}

@@ -112,7 +112,9 @@ def test_a_gateway_that_was_killed_finds_its_replicas_warm(place):
     assert gateway.predict(one_row()).json()["predictions"] == [5.0]
 
 
-def test_a_dataset_is_scored_on_the_cluster_and_goes_on_after_a_kill(context, nodes, monkeypatch):
+@pytest.fixture
+def halfway(context, nodes, monkeypatch):
+    """The dataset whose scoring on the cluster was killed when a part of it was written."""
     place = serve(context, graph_models.Slow(0.02))
     data = many(context)
     monkeypatch.setenv("EVERLOOP_SERVING_RAY", nodes.address)
@@ -124,10 +126,14 @@ def test_a_dataset_is_scored_on_the_cluster_and_goes_on_after_a_kill(context, no
     killed.kill()
     killed.wait()
     killed.stdout.close()
-    told = scoring.score(context, "delay", data, environment="sandbox/ada", means=scoring.Means(2, cluster=True))
+    yield data
+    place.close()
+
+
+def test_a_dataset_is_scored_on_the_cluster_and_goes_on_after_a_kill(context, halfway):
+    told = scoring.score(context, "delay", halfway, environment="sandbox/ada", means=scoring.Means(2, cluster=True))
     assert told.reused >= 1
     assert read(context, told.id).collect()["id"].to_list() == list(range(300_000))
-    place.close()
 
 
 WATCHED = """
@@ -143,18 +149,8 @@ print("left" if ours() else "ended")
 """
 
 
-def test_replicas_of_a_scoring_that_was_killed_and_left_end(context, nodes, monkeypatch):
-    place = serve(context, graph_models.Slow(0.02))
-    data = many(context)
-    monkeypatch.setenv("EVERLOOP_SERVING_RAY", nodes.address)
-    monkeypatch.setenv("RAY_AUTH_TOKEN", nodes.token)
-    arguments = [context.catalog.url, context.store.url, str(context.home), context.project, data]
-    script = SCORER.replace("scoring.Means(1)", "scoring.Means(2, cluster=True)")
-    killed = subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE)
-    wait_for(lambda: list((context.home / "scoring").glob("*/*.parquet")), 120)
-    killed.kill()
-    killed.wait()
-    killed.stdout.close()
+@pytest.mark.usefixtures("halfway")
+def test_replicas_of_a_scoring_that_was_killed_and_left_end(nodes):
     watched = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", WATCHED, nodes.address],
         capture_output=True,
@@ -163,7 +159,6 @@ def test_replicas_of_a_scoring_that_was_killed_and_left_end(context, nodes, monk
         check=False,
     )
     assert watched.stdout.split() == ["waits", "ended"], watched.stderr  # at first it may go on
-    place.close()
 
 
 async def answered(caller, count):

@@ -1,6 +1,7 @@
 """The worker that is started before the gateway is loaded."""
 
 import os
+import socket
 import time
 
 import psutil
@@ -8,8 +9,10 @@ import pytest
 import serving_models
 from serving_house import Place, folder_of, one_row, revision
 
+from everloop.core.errors import Unavailable
 from everloop.serving.gateway.passing import hand
 from everloop.serving.gateway.starting import spare
+from everloop.serving.gateway.starting.shared import Shared
 from everloop.serving.table import INLINE, Route
 
 
@@ -81,3 +84,13 @@ def test_it_does_not_know_the_gateways_secret(place, monkeypatch):
     spare.dismiss()
     assert process.poll() is not None
     assert os.environ[hand.VARIABLE] == "secret"
+
+
+def test_what_cannot_be_handed_over_is_an_error():
+    shared, (ours, theirs) = Shared(), socket.socketpair()
+    with ours:
+        theirs.close()  # no process can be given what is closed, however new it is
+        with pytest.raises(Unavailable, match="the process that models share takes none"):
+            shared.take(theirs)
+    shared.close()
+    shared.kill()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from everloop.core.errors import Unavailable
 from everloop.serving.gateway.starting import spare
 
 
@@ -34,17 +35,23 @@ class Shared:
             return 0
 
     def take(self, theirs: socket.socket) -> None:
-        """Hand one end of a model's connection to the process, which is started if it does not run."""
+        """Hand one end of a model's connection to the process, which is started if it does not run.
+
+        Raises `Unavailable` where one that was just started takes nothing either.
+        """
+        failed = ""
         for _ in range(2):
             if not self.pid or self._control is None:
                 self._begin()
             try:
                 assert self._control is not None
                 socket.send_fds(self._control, [b"+"], [theirs.fileno()])
-            except OSError:  # it ends just now
+            except OSError as error:  # it ends just now
+                failed = str(error)
                 self._begin()
             else:
                 return
+        raise Unavailable(f"the process that models share takes none: {failed}", hint="it is tried again")
 
     def _begin(self) -> None:
         if self._control is not None:

@@ -1,0 +1,1 @@
+"""What workers get of a compute profile."""
