@@ -207,10 +207,16 @@ class Predictions:
     def _choose(self, asked: Asked) -> Live:
         if asked.pinned:
             return asked.route.pinned(asked.pinned)
-        sticky = asked.sticky
-        if len(asked.route.live) > 1:
-            sticky = _dealt_by(asked) or sticky or _entity(asked) or self._fresh_id(0).encode()
-        return asked.route.chosen(sticky)
+        return self.dealt(asked.route, asked.question, asked.sticky)[0]
+
+    def dealt(self, route: LiveRoute, question: Question | None, sticky: bytes) -> tuple[Live, bytes]:
+        """The revision for a question, and the key that it was chosen by; without a question, as for one of no id."""
+        if len(route.live) == 1:
+            return route.live[0], sticky
+        if question is not None:
+            sticky = _dealt_by(route, question) or sticky or _entity(route, question)
+        sticky = sticky or self._fresh_id(0).encode()
+        return route.chosen(sticky), sticky
 
     async def _instead(
         self, asked: Asked, failed: Live, error: EverloopError | None, kinds: frozenset[str] = _ALL
@@ -341,7 +347,7 @@ class Predictions:
             return await self._called(asked, name, dict(columns), rows, deadline)
 
         question = asked.question
-        sticky = asked.sticky or _entity(asked) or self._fresh_id(0).encode()
+        sticky = asked.sticky or _entity(asked.route, asked.question) or self._fresh_id(0).encode()
         nullable = {name: crew.part.nullable for name, crew in live.workers.items()}
         run = Run(live.workers, live.nodes, nullable, self._deadline(asked), sticky, look_up, call)
         run.trace, run.revision = asked.trace, live.revision.id
@@ -464,17 +470,17 @@ def _question(asked: Asked) -> Key:
     return key_of(route.route.address, asked.question.columns, route.champion.caller.names)
 
 
-def _dealt_by(asked: Asked) -> bytes:
+def _dealt_by(route: LiveRoute, question: Question) -> bytes:
     """The key of an experiment in the question's first row; empty where it has none, or there is no experiment."""
-    split = asked.route.route.split
-    values = asked.question.columns.get(split.key) if split is not None and split.key else None
+    split = route.route.split
+    values = question.columns.get(split.key) if split is not None and split.key else None
     return b"" if values is None else str(values[0]).encode()
 
 
-def _entity(asked: Asked) -> bytes:
+def _entity(route: LiveRoute, question: Question) -> bytes:
     """The entity keys of the first row: one entity keeps its revision."""
-    lookup = asked.route.live[0].revision.lookup
+    lookup = route.live[0].revision.lookup
     if lookup is None:
-        return asked.question.id.encode()
-    columns = asked.question.columns
+        return question.id.encode()
+    columns = question.columns
     return "\0".join(str(columns[name][0]) for name in lookup.keys if name in columns).encode()

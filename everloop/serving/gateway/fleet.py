@@ -176,10 +176,11 @@ class LiveRoute:
         return all(live.revision.caller == self.live[0].revision.caller for live in self.live)
 
     @property
-    def sure(self) -> Live | None:
-        """The revision that every key gets; None where it depends on the key."""
-        able = self.live if len(self.live) == 1 else [live for live in self.live if live.revision.weight]
-        return able[0] if len(able) == 1 and self.route.split is None else None
+    def met(self) -> list[Live]:
+        """The revisions that callers may meet without asking for one."""
+        if self.route.split is not None:
+            return list({id(live): live for live in self._dealt}.values())
+        return self.live if len(self.live) == 1 else [live for live in self.live if live.revision.weight]
 
     def chosen(self, sticky: bytes) -> Live:
         """The revision for a key: always the same one while the weights stay, and only keys that must move do."""

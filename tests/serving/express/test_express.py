@@ -12,7 +12,7 @@ from serving_house import Place, folder_of, logged, one_row, revision
 from everloop.core.errors import InvalidInput
 from everloop.serving.columns import Layout
 from everloop.serving.gateway.express.lines import Row
-from everloop.serving.table import Route
+from everloop.serving.table import Route, Split
 
 PREDICT = "/endpoints/shop/delay/predict"
 _OWN = ("date", "everloop-prediction-id", "content-length")
@@ -26,7 +26,17 @@ def place(tmp_path_factory):
     moody = revision(folder_of(place.home, "m1", serving_models.Moody()), 1)
     plain = revision(folder_of(place.home, "m2", serving_models.Constant(7.0)), 2, weight=0)
     alone = Route("shop", "delay", [moody], deadline_micros=20_000_000)
-    place.serve(alone, Route("shop", "kept", [moody, plain], deadline_micros=20_000_000))
+    halves = [revision(plain.folder, 3, weight=50), revision(moody.folder, 4, weight=50)]
+    lost = [revision(str(place.home / "nowhere"), 5, weight=50), revision(plain.folder, 6, weight=50)]
+    by_hour = Split("salt", "hour", halves[0].id, [(5_000, halves[0].id), (10_000, halves[1].id)])
+    place.serve(
+        alone,
+        Route("shop", "kept", [moody, plain], deadline_micros=20_000_000),
+        Route("shop", "canary", halves, deadline_micros=20_000_000),
+        Route("shop", "share", halves, deadline_micros=20_000_000),
+        Route("shop", "apart", lost, deadline_micros=20_000_000),
+        Route("shop", "experiment", halves, deadline_micros=20_000_000, split=by_hour),
+    )
     place.gateway().ready()
     yield place
     place.close()
@@ -91,6 +101,64 @@ def test_a_failure_is_answered_by_the_fallback_and_counted_once(place):
         return its["requests"] == before["requests"] + 1 and its["errors"] == before["errors"] + 1
 
     place.until(counted)
+
+
+def revisions(place, path, questions, **headers):
+    """Which revision answers each, the short way and the ordinary one."""
+    client = place.gateways[0].client
+    ways = [
+        [client.post(path, json=q, headers={**headers, **more}).headers["everloop-revision"] for q in questions]
+        for more in ({}, ORDINARY)
+    ]
+    return ways[0], ways[1]
+
+
+@pytest.mark.parametrize("path", ["/endpoints/shop/canary/predict", "/v2/models/shop.canary/infer"])
+def test_a_key_meets_one_revision_whichever_way_it_goes(place, path):
+    tensors = [{"name": "distance", "shape": [1], "datatype": "FP64", "data": [1.0]},
+               {"name": "hour", "shape": [1], "datatype": "INT64", "data": [1]},
+               {"name": "carrier", "shape": [1], "datatype": "BYTES", "data": ["a"]}]  # fmt: skip
+    question = {"inputs": tensors} if path.endswith("infer") else one_row()
+    met = set()
+    for key in "abcdefghijkl":
+        short, ordinary = revisions(place, path, [question] * 3, **{"everloop-sticky": key})
+        assert short == ordinary
+        assert len(set(short)) == 1
+        met.add(short[0])
+    assert len(met) == 2
+
+
+def test_an_experiment_deals_by_its_column_whichever_way_a_question_goes(place):
+    questions = [{"distance": 1.0, "hour": n % 12, "carrier": "a"} for n in range(24)]
+    short, ordinary = revisions(place, "/endpoints/shop/experiment/predict", questions)
+    assert short == ordinary
+    assert short[:12] == short[12:]
+    assert len(set(short)) == 2
+
+
+def test_what_a_canary_of_no_key_meets_is_its_share_and_counted_once(place):
+    client = place.gateways[0].client
+    named = [f"b3:{number:064x}" for number in (3, 4)]
+    replies = [client.post("/endpoints/shop/share/predict", json=one_row(n)) for n in range(200)]
+    met = [reply.headers["everloop-revision"] for reply in replies]
+    assert 60 < met.count(named[0]) < 140
+    entries = {e.id: e for e in logged(place.home)}
+    assert [entries[reply.json()["prediction_id"]].revision for reply in replies] == met
+
+    def counted(stats):
+        return all(stats["endpoints"]["shop.share"][one]["requests"] == met.count(one) for one in named)
+
+    place.until(counted)
+
+
+def test_a_canary_that_does_not_start_is_failed_by_its_whole_share(place):
+    lost, other = (f"b3:{number:064x}" for number in (5, 6))
+    client = place.gateways[0].client
+    replies = [client.post("/endpoints/shop/apart/predict", json=one_row(n)) for n in range(100)]
+    assert {reply.headers["everloop-revision"] for reply in replies} == {other}
+    stood_in = sum("everloop-fallback" in reply.headers for reply in replies)
+    assert 25 < stood_in < 75
+    place.until(lambda now: now["endpoints"]["shop.apart"][lost]["errors"] == stood_in)
 
 
 def raw(content, path=PREDICT, more=""):

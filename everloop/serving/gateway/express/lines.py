@@ -1,7 +1,7 @@
 """Which questions go the short way, and how their bodies are read.
 
-The shortest is for endpoints where one revision answers all and nothing is copied, kept, traced or limited: by a model
-alone, or through a graph that comes to one worker (`straight`). Whatever is particular about a question sends it the
+The shortest is for endpoints where nothing is copied, kept, traced or limited, and whose revisions answer by a model
+alone or through a graph that comes to one worker (`straight`). Whatever is particular about a question sends it the
 ordinary way, which also says what is wrong with it: here nothing is refused.
 """
 
@@ -29,6 +29,23 @@ OIP = "oip"
 
 
 @dataclass(frozen=True, slots=True)
+class Lane:
+    """One revision of a line."""
+
+    live: Live
+    crew: Any
+    """Of the model."""
+    row: "Row"
+    straight: Straight | None
+    """Of one where more than a model has its part."""
+
+    @property
+    def node(self) -> int:
+        """The number of the model in the graph, as it is counted."""
+        return len(self.live.nodes) - 1
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """A path of an endpoint whose ordinary questions go the short way."""
 
@@ -36,62 +53,83 @@ class Line:
     address: str
     leaf: str
     route: LiveRoute
-    live: Live
-    crew: Any
-    """Of the model; None where more than a model answers, and the protocol's module is asked."""
-    node: int
-    """The number of the model in the graph, as it is counted."""
+    predictions: Predictions
+    lanes: Mapping[int, Lane]
+    """By the identity of each `Live` that may be chosen; none where the protocol's module is asked."""
     seconds: float
     """How long an answer may take."""
-    row: "Row"
-    straight: Straight | None = None
-    """Of one where more than a model has its part."""
+    first: Lane | None
+    """The only lane, or any of them: all read the same columns."""
+    quick: bool
+    """Whether a revision is chosen without a look at the question."""
 
     def read(self, headers: Mapping[bytes, bytes], body: bytes) -> "Read | None":
-        """What a model is asked with; None: not here."""
-        kind = headers.get(b"content-type", b"")
+        """What a model is asked with; None: not here, and no revision was chosen."""
+        kind, first = headers.get(b"content-type", b""), self.first
+        if first is None:
+            return None
         try:
             if self.leaf == OIP:
                 length = headers.get(b"inference-header-content-length")
-                question = oip.parse(body, None if length is None else length.decode("latin-1"), self.live.caller)
-                if question.parameters.get("explain"):
-                    return None
-                read = self._packed(question, question)
-                if read is not None:
-                    oip.chosen(question, read.crew.shown)
-                return read
+                question = oip.parse(body, None if length is None else length.decode("latin-1"), first.live.caller)
+                return None if question.parameters.get("explain") else self._packed(question, headers, question)
             if self.leaf == "invocations":
-                question = scoring.parse_invocation(body, kind.decode("latin-1"), self.live.caller)
+                question = scoring.parse_invocation(body, kind.decode("latin-1"), first.live.caller)
             elif b"arrow" in kind or body[:1] not in (b"{", b"["):
                 return None
             else:
                 request = parse_json(body)
-                if self.straight is None and (packed := self.row.packed(request)) is not None:
-                    return Read(self.crew, packed, 1, None)
-                question = scoring.of_plain(request, self.live.caller)
-            return self._packed(question, None)
+                if self.quick and (packed := first.row.packed(request)) is not None:
+                    lane, key = self._lane(None, headers)
+                    if lane is not first:
+                        packed = lane.row.packed(request)
+                    return Read(lane, packed, 1, key)
+                question = scoring.of_plain(request, first.live.caller)
+            return self._packed(question, headers, None)
         except (EverloopError, KeyError):  # a key of the look-up that is not there, and all that is refused
             return None
 
-    def _packed(self, question: Question, kept: Question | None) -> "Read | None":
-        if self.straight is None:
-            return Read(self.crew, self.crew.model_inputs.pack(question.columns, question.rows), question.rows, kept)
-        way = self.straight.way(question.columns, question.rows)
-        return None if way is None else Read(way.leaf.crew, way.payload, way.rows, kept, way)
+    def _lane(self, question: Question | None, headers: Mapping[bytes, bytes]) -> tuple[Lane, bytes]:
+        if len(self.lanes) == 1:
+            return self.first, b""  # type: ignore[return-value]  # there is one
+        live, key = self.predictions.dealt(self.route, question, headers.get(b"everloop-sticky", b""))
+        return self.lanes[id(live)], key
+
+    def _packed(self, question: Question, headers: Mapping[bytes, bytes], kept: Question | None) -> "Read":
+        lane, key = self._lane(question, headers)
+        try:
+            if kept is not None:
+                oip.chosen(kept, lane.crew.shown)
+            if lane.straight is None:
+                return Read(
+                    lane, lane.crew.model_inputs.pack(question.columns, question.rows), question.rows, key, kept
+                )
+            way = lane.straight.way(question.columns, question.rows)
+        except (EverloopError, KeyError):
+            way = None
+        return Read(lane, None if way is None else way.payload, question.rows, key, kept, way)
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A question that goes the short way."""
+    """A question that goes the short way, or one that is particular, whose revision was chosen already."""
 
-    crew: Any
+    lane: Lane
     """Who is asked."""
-    payload: bytes
+    payload: bytes | None
+    """What the model is asked with; None: the question is particular."""
     rows: int
-    question: Question | None
+    key: bytes
+    """What the revision was chosen by; empty where there is one."""
+    question: Question | None = None
     """Where the form of the answer depends on it."""
     way: Way | None = None
     """Through a graph."""
+
+    @property
+    def crew(self) -> Any:
+        """Who answers in the end."""
+        return self.lane.crew if self.way is None else self.way.leaf.crew
 
 
 class Row:
@@ -142,14 +180,24 @@ def line_of(routes: Mapping[str, LiveRoute], url: bytes, predictions: Prediction
     route = routes.get(address)
     if route is None or not route.live:
         return None
-    live = route.sure
-    if live is None or not _plain(route, live):
-        return Line(path, address, leaf, route, route.champion, None, -1, 0.0, Row(Layout(())))
-    crew: Any = live.process
+    lanes = _lanes(route, predictions)
     seconds = route.route.deadline_micros / 1e6 / (2 if route.ways else 1)  # others may answer in the rest
-    alone = live.graph is None and live.revision.lookup is None and not live.revision.nullable
-    straight = None if alone else Straight(live, predictions)
-    return Line(path, address, leaf, route, live, crew, len(live.nodes) - 1, seconds, Row(crew.model_inputs), straight)
+    quick = all(lane.straight is None for lane in lanes) and (route.route.split is None or not route.route.split.key)
+    by_live, first = {id(lane.live): lane for lane in lanes}, lanes[0] if lanes else None
+    return Line(path, address, leaf, route, predictions, by_live, seconds, first, quick)
+
+
+def _lanes(route: LiveRoute, predictions: Predictions) -> list[Lane]:
+    """A lane for each revision that callers may meet; none where one of them is particular."""
+    met = route.met
+    if not _plain(route, met):
+        return []
+    lanes = []
+    for live in met:
+        crew: Any = live.process
+        alone = live.graph is None and live.revision.lookup is None and not live.revision.nullable
+        lanes.append(Lane(live, crew, Row(crew.model_inputs), None if alone else Straight(live, predictions)))
+    return lanes
 
 
 def ordinary(headers: Mapping[bytes, bytes]) -> bool:
@@ -158,6 +206,7 @@ def ordinary(headers: Mapping[bytes, bytes]) -> bool:
     return _PARTICULAR.isdisjoint(headers) and b"arrow" not in accepted and b"event-stream" not in accepted
 
 
-def _plain(route: LiveRoute, live: Live) -> bool:
+def _plain(route: LiveRoute, met: Sequence[Live]) -> bool:
     said = route.route
-    return able(live) and route.shadow is None and route.cached is None and not said.limits and not said.traced_ppm
+    apart = route.shadow is not None or route.cached is not None or said.limits or said.traced_ppm
+    return not apart and all(able(live) for live in met) and (len(met) == 1 or route.alike)

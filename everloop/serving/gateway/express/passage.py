@@ -1,13 +1,14 @@
 """The short way itself: uvicorn's protocol, which answers ordinary questions before it makes an ASGI request of them.
 
 What is particular is handed to uvicorn as it came. A question whose model failed goes on as one whose first try came to
-that: the endpoint's fallbacks answer it. Questions to graphs, canaries and the like are answered by the protocols' own
-modules in a task, and are spared ASGI alone.
+that: the endpoint's fallbacks answer it. Questions to endpoints with shadows, limits and the like are answered by the
+protocols' own modules in a task, and are spared ASGI alone.
 """
 
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -60,9 +61,8 @@ class Express:
         headers = dict(protocol.headers)
         if not ordinary(headers):
             return False
-        if line.crew is None:
-            protocol.cycle = passage = Passage(self, protocol, line, None, (headers, body))
-            self.later(passage, None)
+        if line.first is None:
+            self._handed(Passage(self, protocol, line, None, (headers, body)))
             return True
         return self._asked(protocol, line, headers, body)
 
@@ -74,15 +74,24 @@ class Express:
             read = line.read(headers, body)
         except Exception:  # noqa: BLE001 - nothing was done yet: the ordinary way comes to the same, and tells it
             return False
-        if read is None or not read.crew.ready.is_set() or read.crew.waiting >= line.route.route.max_queue:
+        if read is None:
             return False
+        crew = read.crew
         passage = Passage(self, protocol, line, read, (headers, body))
-        try:
-            read.crew.send(read.payload, read.rows, passage.started + line.seconds, passage)
-        except EverloopError:
+        if read.payload is not None and crew.ready.is_set() and crew.waiting < line.route.route.max_queue:
+            with suppress(EverloopError):
+                crew.send(read.payload, read.rows, passage.started + line.seconds, passage)
+                protocol.cycle = passage  # not before: it would have to wait behind itself
+                return True
+        if not read.key:
             return False
-        protocol.cycle = passage  # not before: it would have to wait behind itself
+        self._handed(passage)  # whoever chose again might choose another revision: this one has its share of failures
         return True
+
+    def _handed(self, passage: "Passage") -> None:
+        """Have the protocol's module answer a question that nobody was asked yet."""
+        passage.takes_the_connection()
+        self.later(passage, None)
 
     def later(self, passage: "Passage", error: Exception | None) -> None:
         """Have the protocol's module answer a question, in a task; one whose first try came to `error`, if any."""
@@ -114,14 +123,19 @@ class Passage:
     def set(self) -> None:
         """Nothing to wake."""
 
+    def takes_the_connection(self) -> None:
+        """Be what the connection waits for."""
+        self._protocol.cycle = self
+
     def done(self) -> bool:
         """Whether it was answered."""
         return self.response_complete
 
     def set_exception(self, error: Exception) -> None:
         """The model did not answer."""
-        if self._read is not None and self._read.way is not None and self._line.straight is not None:
-            self._line.straight.failed(self._read.way, error)
+        read = self._read
+        if read is not None and read.way is not None and read.lane.straight is not None:
+            read.lane.straight.failed(read.way, error)
         self._express.later(self, error)
 
     def set_result(self, frame: wire.Frame) -> None:
@@ -136,17 +150,18 @@ class Passage:
     def _answered(self, frame: wire.Frame) -> tuple[bytes, bytes]:
         line, read, route = self._line, self._read, self._line.route.route
         assert read is not None
-        live, crew = line.live, read.crew
+        lane, live, crew = read.lane, read.lane.live, read.crew
         took = int((time.monotonic() - self.started) * 1e6)
-        if read.way is not None and line.straight is not None:
-            identity, answer = line.straight.answered(read.way, frame, route, took=took, protocol=line.leaf)
+        if read.way is not None and lane.straight is not None:
+            identity, answer = lane.straight.answered(read.way, frame, route, took=took, protocol=line.leaf)
         else:
             answer = unpack_answer(crew.outputs, frame.payload, read.rows)
-            asked, said = (read.rows, (live.logged_raw, read.payload)), (crew.outputs_raw, frame.payload)
+            payload = read.payload or b""
+            asked, said = (read.rows, (live.logged_raw, payload)), (crew.outputs_raw, frame.payload)
             log_line = self._express.desk.predictions.log_line
             identity = log_line(route, live, asked, said, took=took, protocol=line.leaf)
-            if line.node >= 0:
-                live.nodes[line.node].answered(read.rows, took)
+            if lane.node >= 0:
+                live.nodes[lane.node].answered(read.rows, took)
         live.counters.answered(read.rows, took)
         line.route.said = None
         revision = live.revision.id
@@ -162,7 +177,7 @@ class Passage:
         if read.question is None:
             content = scoring.answer_body(read.crew.shown, answer, parameters)
         else:
-            model = (line.address, str(line.live.revision.number))
+            model = (line.address, str(read.lane.live.revision.number))
             content, binary = oip.answer_body(read.question, read.crew.shown, answer, model, parameters)
         if binary is not None:
             head += _BINARY % binary
@@ -193,8 +208,11 @@ class Passage:
         """Have the protocol's own module answer; `error` is what a first try came to."""
         headers, body = self._asked
         scope: dict[str, Any] = {**self._scope, "method": "POST", "path": self._line.path, "query_string": b""}
-        if error is not None:
-            scope[FAILED] = Failed(self._line.live, error, self.started)
+        read = self._read
+        if read is not None and read.key and b"everloop-sticky" not in headers:
+            scope["headers"] = [*scope["headers"], (b"everloop-sticky", read.key)]  # by which it is chosen once more
+        if read is not None and error is not None:
+            scope[FAILED] = Failed(read.lane.live, error, self.started)
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body, "more_body": False}
