@@ -1,5 +1,6 @@
 """Import: experiments of other trackers come over, once or again."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -119,7 +120,8 @@ def import_feast(
     """A Feast repository's definitions, as a project's file; the report says what did not come over."""
     if into.exists():
         raise InvalidInput(f"{into} is there already", hint="--into names another file")
-    found = translated(described(repo, python), repo.resolve().name)
+    folder = os.path.relpath(repo.resolve(), into.parent.resolve())
+    found = translated(described(repo, python), repo.resolve().name, folder)
     into.write_text(found.text)
     report = {"written": str(into), "missed": [{"what": m.what, "why": m.why} for m in found.missed]}
     lines = [f"wrote {into}", "not brought over, or not quite:", *(f"  {m.what}: {m.why}" for m in found.missed)]

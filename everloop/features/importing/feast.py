@@ -1,204 +1,241 @@
 """From what Feast says of a repository to a project's file, and a list of what did not come over."""
 
-import ast
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from keyword import iskeyword
-from re import sub
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
-TYPES = {
-    "Int32": "int64",
-    "Int64": "int64",
-    "Float32": "float64",
-    "Float64": "float64",
-    "Bool": "bool",
-}
-_UNITS = (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000))
+from everloop.features.importing.functions import function_of
+from everloop.features.importing.writing import KINDS, TYPES, Sheet, Translated, described, duration, named
+
+_ENTITIES = {"STRING", "INT32", "INT64", "UNKNOWN", ""}
+_POLARS = {"int64": "Int64", "float64": "Float64", "bool": "Boolean", "text": "String"}
+"""Types of a transform in Polars."""
+_OTHER = {"label_views": "label view", "permissions": "permission"}
 
 
-@dataclass(frozen=True, slots=True)
-class Missed:
-    """Something that did not come over, or not quite."""
+def translated(said: Mapping[str, Any], project: str, folder: str = "") -> Translated:
+    """The project's file for what `asking.described` found. Everything that is left out is in the report.
 
-    what: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Translated:
-    """A project's file and the report."""
-
-    text: str
-    missed: tuple[Missed, ...]
-
-
-def translated(said: Mapping[str, Any], project: str) -> Translated:
-    """The project's file for what `asking.described` found. Everything that is left out is in the report."""
-    missed: list[Missed] = [
-        Missed("point in time", "a row with exactly the time of a question counts in Feast, and not here"),
-    ]
-    lines = [f'"""Features of the Feast repository {project}, brought over by `everloop import feast`."""', ""]
-    if said["on_demand"]:
-        lines += ["import pandas as pd", "import polars as pl", ""]
-    lines += ["import everloop as el", "", f'project = el.Project("{_name(project)}")', ""]
-    sources: dict[str, str] = {}
-    kept: dict[str, dict[str, str]] = {}
-    keys = {entity["name"]: entity["keys"] for entity in said["entities"]}
-    for view in said["views"]:
-        entity = [key for e in view["entity"] for key in keys.get(e, [e]) if e != "__dummy"]
-        lines += _view({**view, "entity": entity}, sources, kept, missed)
-    transforms: dict[str, Mapping[str, Any]] = {}
+    `folder` is where the repository lies, seen from the project's file; paths of files begin there.
+    """
+    sheet = Sheet(folder)
+    sheet.miss("point in time", "a row with exactly the time of a question counts in Feast, and not here")
     for view in said["on_demand"]:
-        lines += _on_demand(view, kept, transforms, missed)
+        sheet.taken |= {*view["imports"]}
+    for part in ("views", "on_demand", "services"):
+        for thing in said[part]:
+            sheet.names[f"{part}/{thing['name']}"] = sheet.unique(thing["name"])
+    entities = {entity["name"]: entity for entity in said["entities"] if entity["name"] != "__dummy"}
+    for entity in entities.values():
+        _entity(entity, sheet)
+    lines = [f'project = el.Project("{named(project)}")', ""]
+    for view in said["views"]:
+        lines += _view(view, entities, sheet)
+    for view in said["on_demand"]:
+        lines += _on_demand(view, sheet)
     for service in said["services"]:
-        lines += _service(service, kept, transforms, missed)
-    return Translated("\n".join(lines).rstrip() + "\n", tuple(missed))
+        lines += _service(service, sheet)
+    for part, word in _OTHER.items():
+        for name in said[part]:
+            sheet.miss(f"{word} {name}", "no counterpart")
+    head = [f'"""Features of the Feast repository {project}, brought over by `everloop import feast`."""', ""]
+    head += [*sheet.imports(lines), "", "import everloop as el", ""]
+    return Translated("\n".join([*head, *lines]).rstrip() + "\n", tuple(sheet.missed))
 
 
-def _view(
-    view: Mapping[str, Any], sources: dict[str, str], kept: dict[str, dict[str, str]], missed: list[Missed]
-) -> list[str]:
-    source, name = view["source"], _name(view["name"])
-    origin = _origin(source)
-    if not origin or not source["time"] or not view["entity"]:
-        reason = (
-            "has no entity" if origin and source["time"] else f"its source is a {source['kind']} that is not read here"
-        )
-        missed.append(Missed(f"feature view {view['name']}", reason))
+def _entity(entity: Mapping[str, Any], sheet: Sheet) -> None:
+    if entity["type"] not in _ENTITIES:
+        sheet.miss(f"entity {entity['name']}", f"is of type {entity['type']}: entities are text or integers here")
+    if entity["tags"]:
+        sheet.miss(f"entity {entity['name']}", f"its tags {entity['tags']}: `everloop tags add` tags a column")
+
+
+def _view(view: Mapping[str, Any], entities: Mapping[str, Any], sheet: Sheet) -> list[str]:
+    what = f"feature view {view['name']}"
+    keys = {key: entities[e]["description"] for e in view["entities"] if e in entities for key in entities[e]["keys"]}
+    reason = _not_read(view, keys)
+    if reason:
+        sheet.miss(what, reason)
         return []
-    if view["stream"]:
-        missed.append(Missed(f"feature view {view['name']}", "its stream: events are pushed, or read by el.Kafka"))
-    if source["created"]:
-        missed.append(
-            Missed(f"source {source['name']}", f"{source['created']} breaks ties there, and is not read here")
-        )
-    if source["renamed"]:
-        missed.append(Missed(f"source {source['name']}", "its field mapping: rename the columns in a dataset"))
-    features = [(feature, kind) for feature, kind in view["features"] if kind in TYPES]
-    left = [feature for feature, kind in view["features"] if kind not in TYPES]
+    _told(view, what, sheet)
+    features = [one for one in view["features"] if one["type"] in KINDS]
+    left = [f"{one['name']} ({one['type']})" for one in view["features"] if one["type"] not in KINDS]
     if left:
-        missed.append(Missed(f"feature view {view['name']}", f"{', '.join(left)}: no numbers or booleans"))
+        sheet.miss(what, f"{', '.join(left)}: no numbers, booleans or texts")
     if not features:
         return []
-    lines = []
-    key = (*view["entity"], source["time"])
-    table = sources.get(f"{origin} {key}")
-    if table is None:
-        table = _unique(_name(source["name"] or f"{name}_rows"), [*sources.values(), *kept])
-        sources[f"{origin} {key}"] = table
-        lines.append(f'{table} = project.source("{table}", {origin}, key={key!r}, event_time="{source["time"]}")')
-    kept[view["name"]] = {"variable": name, **{feature: f"{name}__{feature}" for feature, _ in features}}
-    ttl = _duration(view["ttl_micros"])
-    lived = f', ttl="{ttl}"' if ttl else ""
-    made = [f'    el.last("{feature}"{lived}, name="{feature}"),' for feature, _ in features]
-    entity = view["entity"][0] if len(view["entity"]) == 1 else tuple(view["entity"])
-    lines += [*_told(view), f'{name} = project.feature_view("{name}", source={table}, entity={entity!r}, features=[']
-    return [*lines, *made, "])", ""]
+    name = sheet.names[f"views/{view['name']}"]
+    table, lines = _table(view["source"], keys, sheet)
+    sheet.kept[view["name"]] = {one["name"]: f"{name}__{one['name']}" for one in features}
+    ttl, exact = duration(view["ttl_micros"])
+    if not exact:
+        sheet.miss(what, f"lives {view['ttl_micros'] / 1e6:g} s there and {ttl} here: whole seconds")
+    for one in features:
+        kind = KINDS[one["type"]]
+        words = [f'"{one["name"]}"', f'ttl="{ttl}"' if ttl else "", f'kind="{kind}"' if kind != "number" else ""]
+        words += [f'name="{one["name"]}"', f"description={one['description']!r}" if one["description"] else ""]
+        lines.append(f"    el.last({', '.join(filter(None, words))}),")
+    entity = next(iter(keys)) if len(keys) == 1 else tuple(keys)
+    opening = f'{name} = project.feature_view("{name}", source={table}, entity={entity!r}, features=['
+    lines.insert(len(lines) - len(features), opening)
+    return [*lines, "])", *described(name, view), ""]
 
 
-def _origin(source: Mapping[str, Any]) -> str:
-    if source["kind"] == "FileSource" and "://" not in source["path"]:
-        return f'el.Files("{source["path"]}")'
+def _not_read(view: Mapping[str, Any], keys: Mapping[str, str]) -> str:
+    """Why a view cannot be translated at all; empty if it can."""
+    source = view["source"]
+    if view["function"] and not view["stream"]:
+        return f"the function {view['function']} makes its rows: write it as a dataset"
+    if view["of_views"]:
+        return f"is made of {', '.join(view['of_views'])}: write it as a view with reads="
+    if not _origin(source, "") or not source["time"]:
+        return f"its source is a {source['kind']} {source['format']}".rstrip() + " that is not read here"
+    if not keys:
+        return "has no entity"
+    return "" if view["features"] else "has no schema: Feast finds the features in the data when it applies"
+
+
+def _told(view: Mapping[str, Any], what: str, sheet: Sheet) -> None:
+    """What of a view that is translated is not: a person has to look at it."""
+    if view["stream"]:
+        sheet.miss(what, f"its {view['stream']}: events are pushed, or read by a live feed; its past comes over")
+    if view["aggregations"]:
+        over = ", ".join(view["aggregations"])
+        sheet.miss(what, f"its aggregations ({over}): read ready-made from the batch source; el.{{sum, …}} makes them")
+    if view["function"]:
+        sheet.miss(what, f"its function {view['function']} on the stream: write it as a dataset")
+    tagged = [one["name"] for one in view["features"] if one["tags"]]
+    if tagged:
+        sheet.miss(what, f"the tags of {', '.join(tagged)}: `everloop tags add` tags a column")
+    if view["source"]["created"]:
+        why = f"{view['source']['created']} breaks ties there, and is not read here"
+        sheet.miss(f"source {view['source']['name']}", why)
+
+
+def _table(source: Mapping[str, Any], keys: Mapping[str, str], sheet: Sheet) -> tuple[str, list[str]]:
+    """The variable of the rows of a view, and the lines that make it where no view before has."""
+    origin, renamed = _origin(source, sheet.folder), source["renamed"]
+    key = (*keys, renamed.get(source["time"], source["time"]))
+    known = f"{origin} {key} {sorted(renamed.items())}"
+    if known in sheet.tables:
+        return sheet.tables[known], []
+    if origin.startswith("el.SQL"):
+        sheet.miss(f"source {source['name']}", "is read through the binding `warehouse`: everloop bind warehouse URL")
+    base = source["name"] or "rows"
+    contract = f'key={key!r}, event_time="{key[-1]}"'
+    if renamed:
+        raw = sheet.unique(f"{base}_raw")
+        table = sheet.unique(base)
+        lines = [
+            f'{raw} = project.source("{raw}", {origin})', "", "",
+            f"@project.dataset({contract})",
+            f"def {table}({raw}: pl.LazyFrame) -> pl.LazyFrame:",
+            '    """With the names of the field mapping."""',
+            f"    return {raw}.rename({dict(renamed)!r})", "", "",
+        ]  # fmt: skip
+    else:
+        table = sheet.unique(base)
+        lines = [f'{table} = project.source("{table}", {origin}, {contract})']
+    sheet.tables[known] = table
+    return table, [*lines, *described(table, source, {k: text for k, text in keys.items() if text})]
+
+
+def _origin(source: Mapping[str, Any], folder: str) -> str:
+    if source["kind"] == "FileSource":
+        path = source["path"]
+        if source["format"] not in {"", "ParquetFormat"}:
+            return ""
+        if "://" not in path:
+            path = str(PurePosixPath(folder, path))
+        if not PurePosixPath(path).suffix and "*" not in path:
+            path = f"{path.rstrip('/')}/*.parquet"
+        return f"el.Files({path!r})" if PurePosixPath(path).suffix == ".parquet" else f'el.Files({path!r}, "parquet")'
     if source.get("query") or source.get("table"):
         query = source["query"] or f"select * from {source['table']}"  # noqa: S608 - text of a file that a person reads
         return f'el.SQL("warehouse", {query!r})'
     return ""
 
 
-def _on_demand(
-    view: Mapping[str, Any],
-    kept: Mapping[str, Mapping[str, str]],
-    transforms: dict[str, Mapping[str, Any]],
-    missed: list[Missed],
-) -> list[str]:
-    code, used = _function(view["code"], view["function"]) if view["mode"].lower() == "pandas" else ("", set[str]())
-    inputs = [(f, f, kind) for f, kind in view["request"]]
-    for source, features in view["views"]:
-        inputs += [(f, kept.get(source, {}).get(f, ""), kind) for f, kind in features if f in used]
-    kinds = [kind for _, _, kind in inputs] + [kind for _, kind in view["features"]]
-    if not code or not all(column for _, column, _ in inputs) or any(kind not in TYPES for kind in kinds):
-        modes = f"mode {view['mode']}: only pandas functions come over"
-        reason = "its inputs did not come over" if code else modes
-        missed.append(Missed(f"on-demand feature view {view['name']}", reason))
+def _on_demand(view: Mapping[str, Any], sheet: Sheet) -> list[str]:
+    what, name = f"on-demand feature view {view['name']}", sheet.names[f"on_demand/{view['name']}"]
+    pandas = view["mode"].lower() == "pandas"
+    code, words = function_of(view["code"], view["function"], f"_{name}") if pandas else ("", set[str]())
+    inputs = [(one["name"], one["name"], one["type"]) for one in view["request"]]
+    read = [(source, one) for source, features in view["views"] for one in features]
+    # A function that names no feature reads them all.
+    used = words & {one["name"] for _, one in read} or {one["name"] for _, one in read}
+    read = [(source, one) for source, one in read if one["name"] in used]
+    inputs += [(one["name"], sheet.kept.get(source, {}).get(one["name"], ""), one["type"]) for source, one in read]
+    typed = [(one, kind) for one, _, kind in inputs] + [(one["name"], one["type"]) for one in view["features"]]
+    other = [f"{one} ({kind})" for one, kind in typed if kind not in TYPES]
+    gone = [one for one, column, _ in inputs if not column]
+    if not code or other or gone or view["needs"]:
+        reasons = [
+            "" if pandas else f"mode {view['mode']}: only pandas functions come over",
+            f"uses {', '.join(view['needs'])} of its file: write it into the function" if view["needs"] else "",
+            f"{', '.join(other)}: no numbers, booleans or texts" if other else "",
+            f"{', '.join(gone)} did not come over" if gone else "",
+        ]
+        sheet.miss(what, next(filter(None, reasons), "its code cannot be read"))
         return []
-    name = _name(view["name"])
-    typed = ", ".join(f'"{column}": "{TYPES[kind]}"' for _, column, kind in inputs)
-    made = ", ".join(f'"{f}": "{TYPES[kind]}"' for f, kind in view["features"])
-    renamed = {column: f for f, column, _ in inputs if column != f}
-    transforms[view["name"]] = {"variable": name, "request": [f for f, _ in view["request"]]}
+    sheet.imported |= view["imports"]
+    given = ", ".join(f'"{column}": "{TYPES[kind]}"' for _, column, kind in inputs)
+    made = {one["name"]: TYPES[one["type"]] for one in view["features"]}
+    views = list(dict.fromkeys(source for source, _ in read))
+    sheet.transforms[view["name"]] = {"request": [one["name"] for one in view["request"]], "views": views}
+    outputs = ", ".join(f'"{one}": "{kind}"' for one, kind in made.items())
+    casts = ", ".join(f'"{one}": pl.{_POLARS[kind]}' for one, kind in made.items())
+    renamed = {column: one for one, column, _ in inputs if column != one}
+    meaning = "".join(
+        f"\n    {one['name']}: {_line(one['description'])}" for one in view["features"] if one["description"]
+    )
+    closing = f'\n{meaning}\n    """' if meaning else '"""'
     return [
-        "", code, "", *_told(view),
-        f"@project.transform(inputs={{{typed}}}, outputs={{{made}}})",
+        "", code, "", "",
+        f"@project.transform(inputs={{{given}}}, outputs={{{outputs}}})",
         f"def {name}(frame: pl.DataFrame) -> pl.DataFrame:",
-        '    """The same, over the columns of this project."""',
-        f"    made = _{view['function']}(frame.rename({renamed!r}).to_pandas())",
-        f"    return pl.from_pandas(made[{[f for f, _ in view['features']]!r}])", "",
+        f'    """The same, over the columns of this project.{closing}',
+        f"    made = _{name}(frame.rename({renamed!r}).to_pandas())",
+        f"    return pl.from_pandas(made[{list(made)!r}]).cast({{{casts}}})", "", "",
+        *described(name, view),
     ]  # fmt: skip
 
 
-def _service(
-    service: Mapping[str, Any],
-    kept: Mapping[str, Mapping[str, str]],
-    transforms: Mapping[str, Mapping[str, Any]],
-    missed: list[Missed],
-) -> list[str]:
-    views, used, request = [], [], list[str]()
-    for name, features in service["views"]:
-        if name in kept:
-            views.append(kept[name]["variable"])
-            left = set(kept[name]) - {"variable", *features}
-            if left:
-                missed.append(
-                    Missed(f"feature service {service['name']}", f"takes all of {name}, not {len(left)} less")
-                )
-        elif name in transforms:
-            used.append(transforms[name]["variable"])
-            request += transforms[name]["request"]
+def _line(text: str) -> str:
+    return " ".join(text.split()).replace("\\", "\\\\").replace('"', "'")
+
+
+def _service(service: Mapping[str, Any], sheet: Sheet) -> list[str]:
+    what = f"feature service {service['name']}"
+    views, used, request = list[str](), list[str](), list[str]()
+    for one in service["views"]:
+        name = one["name"]
+        if one["alias"] or one["keys"]:
+            said = f"{name} as {one['alias'] or name}, with {one['keys']}: make a second view of the other key"
+            sheet.miss(what, said)
+        elif name in sheet.kept:
+            views.append(name)
+        elif name in sheet.transforms:
+            used.append(name)
+            request += sheet.transforms[name]["request"]
         else:
-            missed.append(Missed(f"feature service {service['name']}", f"{name} did not come over"))
-    if not views:
-        missed.append(Missed(f"feature service {service['name']}", "none of its views came over"))
+            sheet.miss(what, f"{name} did not come over")
+    taken = {one["name"]: one["features"] for one in service["views"]}
+    views += [v for name in used for v in sheet.transforms[name]["views"] if v not in views]
+    for name in dict.fromkeys(views):
+        left = sorted(set(sheet.kept[name]) - set(taken.get(name, ())))
+        if left:
+            sheet.miss(what, f"also has {', '.join(left)} of {name}: a service has all features of its views")
+    if not views and not used:
+        sheet.miss(what, "nothing of it came over")
         return []
+    variable = sheet.names[f"services/{service['name']}"]
+    listed = _variables("views", dict.fromkeys(views), sheet)
     more = f", request={list(dict.fromkeys(request))!r}" if request else ""
-    more += f", transforms=[{', '.join(used)}]" if used else ""
-    variable = _unique(f"{_name(service['name'])}", [*views, *used])
-    made = f'{variable} = project.feature_service("{variable}", [{", ".join(views)}]{more})'
-    return [*_told(service), made, ""]
+    more += f", transforms=[{_variables('on_demand', used, sheet)}]" if used else ""
+    made = f'{variable} = project.feature_service("{variable}", [{listed}]{more})'
+    return [made, *described(variable, service), ""]
 
 
-def _told(thing: Mapping[str, Any]) -> Iterator[str]:
-    """Description, owner and tags as a comment."""
-    said = [thing["description"], f"owner: {thing['owner']}" if thing["owner"] else ""]
-    said += [f"{name}={value}" for name, value in sorted(thing["tags"].items())]
-    text = "; ".join(" ".join(part.split()) for part in said if part)
-    return iter([f"# {text}"] if text else [])
-
-
-def _function(code: str, name: str) -> tuple[str, set[str]]:
-    """The function without its decorators, as `_<name>`, and the texts in it: the columns that it may read."""
-    try:
-        tree = ast.parse(code)
-    except SyntaxError:
-        return "", set()
-    found = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name), None)
-    if found is None:
-        return "", set()
-    found.decorator_list, found.name = [], f"_{name}"
-    texts = {n.value for n in ast.walk(found) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-    attributes = {n.attr for n in ast.walk(found) if isinstance(n, ast.Attribute)}
-    return ast.unparse(found), texts | attributes
-
-
-def _duration(micros: int) -> str:
-    """`2d` for two days; empty for none, which Feast means by 0."""
-    return next((f"{micros // size}{unit}" for unit, size in _UNITS if micros and micros % size == 0), "")
-
-
-def _name(text: str) -> str:
-    made = sub(r"\W", "_", text).strip("_").lower() or "imported"
-    return f"{made}_" if iskeyword(made) or made[0].isdigit() else made
-
-
-def _unique(name: str, taken: Sequence[str]) -> str:
-    return name if name not in taken else _unique(f"{name}_1", taken)
+def _variables(part: str, names: Sequence[str] | Mapping[str, None], sheet: Sheet) -> str:
+    return ", ".join(sheet.names[f"{part}/{name}"] for name in names)
