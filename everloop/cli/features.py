@@ -57,6 +57,8 @@ def get(
         "as known at": _moment(found.at),
         **{f"{v} is filled up to": _moment(at) for v, at in found.watermarks.items()},
     }
+    for view in found.unknown:
+        told[f"{view}"] = "holds no fact of this entity: these are the values over nothing"
     table = _titled("feature", "value")
     for name, value in (values | dict.fromkeys(found.masked, "•••")).items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else value
@@ -72,7 +74,31 @@ def show(
     """A view: its features, how far it is filled, where its facts come from, who uses it."""
     with session.client() as client:
         shown = client.call("features.show", view=view, environment=environment)
-    output.show(shown, Group(fields(_facts(shown)), "", _features(shown.features)))
+        counts = client.call("features.counts", view=view, environment=environment)
+    told = {**shown.model_dump(mode="json"), "counts": counts.model_dump(mode="json")}
+    output.show(told, Group(fields({**_facts(shown), **_counted(counts)}), "", _features(shown.features)))
+
+
+def _counted(counts: Any) -> dict[str, Any]:
+    """What had no good answer, and which events were refused."""
+    told: dict[str, Any] = {}
+    if counts.gateways:
+        reasons = {
+            "of unknown entities": counts.unknown,
+            "while too old": counts.stale,
+            "while the store was silent": counts.unfed,
+            "refused": counts.refused,
+        }
+        some = [f"{count} {reason}" for reason, count in reasons.items() if count]
+        told["rows asked for"] = f"{counts.rows} since the gateway began" + (": " + ", ".join(some) if some else "")
+    if counts.feed is not None:
+        feed = counts.feed
+        told["events of its feed"] = f"{feed.rows} taken, {feed.dead} refused ({feed.by_view} by this view)"
+        if feed.dataset:
+            told["dead letters"] = [f"data/{feed.dataset}", *(f"{_moment(one.at)} {one.reason}" for one in feed.newest)]
+        if feed.error:
+            told["feed"] = feed.error
+    return told
 
 
 def _facts(shown: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ and of some that will be committed next, and `materialize` from the version make
 
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow as pa
 
 from everloop.catalog import refs
 from everloop.catalog.context import Context
+from everloop.catalog.operating import feeds
 from everloop.core.clock import Micros
 from everloop.core.errors import DataError, EverloopError, Unavailable
 from everloop.features.online import LATE, OnlineView, lift, push_facts
@@ -42,14 +44,18 @@ class ViewFollower:
     def take(self, rows: pa.Table) -> Mapping[int, str]:
         """Push rows to every view. Returns which a view refuses, and why; no view has taken these.
 
-        A view that refuses every row is itself wrong: it is told of in the log, and does not stop the feed.
+        A view that would refuse any row is itself wrong: the feed says so, and goes on without it.
         """
         self._look()
         refused: dict[int, str] = {}
         lifted: dict[str, Lifted] = {}
         for space, view in self._views.items():
             wrong = {} if view.view.reads else self._lift_into(lifted, view, rows)
-            if wrong and len(wrong) == rows.num_rows and not all(LATE in why for why in wrong.values()):
+            if (
+                len(wrong) == rows.num_rows
+                and not all(LATE in why for why in wrong.values())
+                and _takes_none(view, rows)
+            ):
                 self._complain(view, next(iter(wrong.values())))
                 continue
             lifted.setdefault(space, None)
@@ -65,17 +71,19 @@ class ViewFollower:
         return refused
 
     def reached(self, time: Micros) -> None:
-        """All that was known before `time` has been taken."""
+        """All that was known before `time` has been taken, but by views that failed."""
         self._look()
-        reached(self._store, list(self._views.values()), time)
+        reached(self._store, [view for space, view in self._views.items() if space not in self._failing], time)
 
     def committed(self, rows: pa.Table) -> None:
         """Push the rows to views that appeared while they were held; who fills such a view reads older versions."""
         self._look()
         for space, view in self._views.items():
-            if self._taken.get(space, 0) < self._rows and view.view.name not in self._failing:
+            if self._taken.get(space, 0) < self._rows and space not in self._failing:
                 self._push(view, rows)
         self._taken, self._rows = {}, 0
+        if self._failing:
+            self._tell("; ".join(self._failing.values()))  # a commit has cleared what was said before
 
     def _look(self) -> None:
         with self._ctx.read() as tx:
@@ -86,6 +94,7 @@ class ViewFollower:
         mine = [online_view(self._ctx, self._environment, i, v) for i, v in found.values() if v.source == self._feed]
         mine.sort(key=lambda view: view.view.depth)  # what others read comes first
         self._views = {view.space: view for view in mine}
+        self._failing = {space: why for space, why in self._failing.items() if space in self._views}
         self._snapshot = snapshot
 
     def _lift_into(self, lifted: dict[str, Lifted], view: OnlineView, rows: pa.Table) -> dict[int, str]:
@@ -117,18 +126,46 @@ class ViewFollower:
                 facts, columns = lifted or lift(view, columns_of_table(view, rows))
                 done = push_facts(self._store, view, facts, columns)
                 note_late(self._store, list(self._views.values()), facts, new=done.new)
-            self._failing.pop(view.view.name, None)
         except Unavailable:
             raise  # the consumer begins again from its last commit
         except EverloopError as error:
             self._complain(view, error.message)
 
     def _complain(self, view: OnlineView, why: str) -> None:
-        name = view.view.name
-        if self._failing.get(name) != why:
-            sys.stderr.write(f"feed {self._feed}@{self._environment}: feature view {name}: {why}\n")
-            sys.stderr.flush()
-        self._failing[name] = why
+        """The view lacks rows from now on: its watermark stands still until another version takes its place."""
+        if view.space in self._failing:
+            return
+        name = f"feature view {view.view.name}"
+        said = why if why.startswith(name) else f"{name}: {why}"
+        sys.stderr.write(f"feed {self._feed}@{self._environment}: {said}\n")
+        sys.stderr.flush()
+        self._failing[view.space] = said
+        self._tell("; ".join(self._failing.values()))
+
+    def _tell(self, error: str) -> None:
+        """Say on the feed what is wrong with its views."""
+        with self._ctx.write() as tx:
+            feeds.complain(tx, feeds.get(tx, self._ctx.project, self._environment, self._feed), error)
+
+
+def _takes_none(view: OnlineView, rows: pa.Table) -> bool:
+    """Whether a view refuses the plainest row too, so that its definition is wrong and not what arrived."""
+    plain = [pa.array([_plain(field.type)], field.type) for field in rows.schema]
+    try:
+        lift(view, columns_of_table(view, pa.Table.from_arrays(plain, schema=rows.schema)))
+    except DataError:
+        return True
+    return False
+
+
+def _plain(kind: pa.DataType) -> Any:
+    if pa.types.is_boolean(kind):
+        return False
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return ""
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return 0
+    return datetime(2000, 1, 1, tzinfo=UTC) if pa.types.is_timestamp(kind) else None
 
 
 def columns_of_table(view: OnlineView, rows: pa.Table) -> Columns:

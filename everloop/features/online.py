@@ -8,6 +8,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ _WORD = struct.Struct("<q")
 _read_word = _WORD.unpack
 _SHORT = 90
 """A text of fewer characters has fewer bytes than the longest key."""
+_NONE: Mapping[str, int] = MappingProxyType({})
 LATE = "after the time of the push"
 """Why a fact of the future is refused."""
 
@@ -228,6 +230,8 @@ class Found(NamedTuple):
     """For each row of entity values, `{<view>__<feature>: value}`."""
     reached: tuple[Micros | None, ...]
     """The watermark of each view of the service, of the same read; None: never materialised."""
+    unknown: Mapping[str, int] = _NONE
+    """View -> how many rows are of entities that it has no fact of; views that know them all are left out."""
 
 
 class FoundColumns(NamedTuple):
@@ -236,6 +240,8 @@ class FoundColumns(NamedTuple):
     columns: dict[str, list[Value]]
     """`{<view>__<feature>: values}`, in the order of the entities."""
     reached: tuple[Micros | None, ...]
+    """As in `Found`."""
+    unknown: Mapping[str, int] = _NONE
     """As in `Found`."""
 
 
@@ -256,9 +262,10 @@ def find(store: OnlineStore, service: OnlineService, entity_rows: Sequence[Mappi
     if len(entity_rows) == 1:
         return _find_one(store, service, entity_rows[0], at)
     keys = [[state_key(view, row) for row in entity_rows] for view in service.views]
-    columns, reached = _find_keys(store, service, keys, at)
+    columns, reached, unknown = _find_keys(store, service, keys, at)
     names = tuple(columns)
-    return Found([dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)], reached)
+    values = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return Found(values, reached, unknown)
 
 
 def find_columns(
@@ -272,8 +279,9 @@ def find_columns(
     if len(lengths) > 1:
         raise InvalidInput("the columns of entities are of different lengths", hint="one value of each for every row")
     if lengths == {1}:
-        (row,), reached = _find_one(store, service, {name: values[0] for name, values in entities.items()}, at)
-        return FoundColumns({name: [value] for name, value in row.items()}, reached)
+        row = {name: values[0] for name, values in entities.items()}
+        (found,), reached, unknown = _find_one(store, service, row, at)
+        return FoundColumns({name: [value] for name, value in found.items()}, reached, unknown)
     return _find_keys(store, service, [state_keys(view, entities) for view in service.views], at)
 
 
@@ -297,7 +305,8 @@ def _find_keys(store: OnlineStore, service: OnlineService, keys: Sequence[Sequen
     columns: dict[str, list[Value]] = {}
     for view, values in zip(views, _values(views, found, at), strict=True):
         columns.update(zip(view.outputs, values, strict=True))
-    return FoundColumns(columns, reached)
+    absent = {view.view.name: count for view, some in zip(views, found, strict=True) if (count := some.count(None))}
+    return FoundColumns(columns, reached, absent)
 
 
 def _values(
@@ -327,14 +336,19 @@ def _find_one(store: OnlineStore, service: OnlineService, row: Mapping[str, Any]
     read = store.read([(view.space, (_WATERMARK, state_key(view, row))) for view in views])
     answer: dict[str, Value] = {}
     reached = []
+    unknown = _NONE
     for view, (mark, packed) in zip(views, read, strict=True):
         reached.append(None if mark is None else _read_word(mark)[0])
-        values = view.empty if packed is None else view.decode(packed, at)
+        if packed is None:
+            unknown = {**unknown, view.view.name: 1}
+            values: Sequence[Value] = view.empty
+        else:
+            values = view.decode(packed, at)
         if len(values) == 1:  # of one feature, a loop costs more than its value
             answer[view.outputs[0]] = values[0]
         else:
             answer.update(zip(view.outputs, values, strict=True))
-    return Found([answer], tuple(reached))
+    return Found([answer], tuple(reached), unknown)
 
 
 def state_key(view: OnlineView, row: Mapping[str, Any]) -> bytes:

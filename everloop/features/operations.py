@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import Field
+
 from everloop import data, features
 from everloop.catalog import facts, refs, versions
 from everloop.catalog.context import Context
@@ -68,6 +70,8 @@ class Values(Answer):
     at: Micros
     masked: tuple[str, ...] = ()
     """Features whose values the asker may not see; they are null here."""
+    unknown: dict[str, int] = Field(default_factory=dict)
+    """Views that hold no fact of some of the entities, and of how many; these have the values over nothing."""
 
 
 class ListViews(Command):
@@ -224,7 +228,7 @@ def get_values(ctx: Context, cmd: Get) -> Values:
         service = service_in(ctx, cmd.environment, cmd.service)
     store, at = online_store(ctx, cmd.environment), ctx.now() if cmd.at is None else cmd.at
     entities = _as_kept(ctx, cmd.environment, service.service, cmd.entities)
-    found, reached = features.online.find(store, service, entities, at)
+    found, reached, unknown = features.online.find(store, service, entities, at)
     kind = "view" if cmd.view else "service"
     identity, _ = pinned(ctx, cmd.environment, kind)[cmd.view or cmd.service]
     with ctx.read() as tx:
@@ -233,7 +237,7 @@ def get_values(ctx: Context, cmd: Get) -> Values:
     values = [{name: None if name in hidden else value for name, value in one.items()} for one in found]
     marks = {view.view.name: at for view, at in zip(service.views, reached, strict=True)}
     shown = sorted(hidden.intersection(*values[:1])) if values else []
-    return Values(values=values, watermarks=marks, at=at, masked=tuple(shown))
+    return Values(values=values, watermarks=marks, at=at, masked=tuple(shown), unknown=dict(unknown))
 
 
 def _as_kept(

@@ -300,8 +300,9 @@ class Controller:
             self._files(ctx, row.manifest, manifests)
             scope = scope_of(ctx.project, environment)
             entry = self._made(Version("revision", row.name, row.manifest), row.number, manifests, scope)
+        if entry.lookup is not None and len(entry.lookup.types) < len(entry.lookup.keys):  # its data may come later
             entry = with_key_types(ctx, environment, entry)
-            self._entries[ctx.project, environment, identity] = entry
+        self._entries[ctx.project, environment, identity] = entry
         return entry
 
     def _made(self, version: Version, number: int, manifests: revisions.Manifests, scope: str) -> Revision:

@@ -42,6 +42,8 @@ class Lookup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How far a view's watermark may lag behind the question; 0 means no bound."""
     stale: str = "fail"
     """What happens then, and when a view was never filled: `fail`, `default` or `serve`."""
+    types: dict[str, str] = {}
+    """`INT64` or `BYTES` of the keys, as the environment's data has them; without data a key is left out."""
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -53,6 +53,7 @@ _MODULES = (
     "everloop.watch.alarms",
     "everloop.watch.operations",
     "everloop.watch.parity.operations",
+    "everloop.watch.views.operations",
     "everloop.workspace.flows.operations",
     "everloop.workspace.system",
     "everloop.workspace.work.erasing",

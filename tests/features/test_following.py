@@ -28,6 +28,7 @@ from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
 from everloop.features.following import ViewFollower
 from everloop.features.online import OnlineService, OnlineView, advance, lookup, scope_of, watermark
 from everloop.features.operations import online_store
+from everloop.watch.views.operations import CountsOf, counts
 
 HERE = "sandbox/ada/x"
 COLUMNS = {"id": "string", "user": "int64", "at": "timestamp[us,UTC]", "amount": "float64"}
@@ -153,6 +154,49 @@ def test_poison_and_the_far_future_are_dead_letters_and_the_rest_goes_on(context
     assert sum("does not fit 64 bits" in reason for reason in reasons) == 1
     assert feed(context).rows == 2
     assert states(context, SPEND) == from_batch(context, SPEND)
+    reader.close()
+
+
+def test_poison_that_arrives_alone_is_a_dead_letter_and_fills_nothing(context):
+    live(context, SPEND)
+    send = sending(context)
+    reader = consumer(context)
+    for more in ({}, {"amount": 1e300}, {}):
+        send(event(feed(context).rows + len(more), **more))
+        reader.step(0)
+        reader.cut()
+    assert (feed(context).rows, feed(context).dead) == (2, 1)
+    assert states(context, SPEND) == from_batch(context, SPEND)
+    counted = counts(context, CountsOf(view="spend", environment=HERE)).feed
+    assert (counted.rows, counted.dead, counted.by_view, counted.dataset) == (2, 1, 1, "clicks.dead")
+    assert "does not fit 64 bits" in counted.newest[0].reason
+    reader.close()
+
+
+def test_a_view_that_is_itself_wrong_is_said_on_the_feed_and_stays_behind(context):
+    live(context, SPEND, WRONG)
+    send = sending(context)
+    reader = consumer(context)
+    store, before = online_store(context, HERE), context.now() - HOUR
+    for view in (SPEND, WRONG):
+        advance(store, online(context, view), before)
+    for number in range(2):
+        send(event(number))
+        reader.step(0)
+        assert "feature view wrong" in feed(context).error
+        reader.cut()
+        assert "feature view wrong" in feed(context).error  # a commit does not mend it
+    assert (feed(context).rows, feed(context).dead) == (2, 0)
+    reader._told_at = 0.0
+    reader.step(0)
+    assert watermark(store, online(context, SPEND)) > before
+    assert watermark(store, online(context, WRONG)) == before
+    assert "feature view wrong" in counts(context, CountsOf(view="wrong", environment=HERE)).feed.error
+    live(context, SPEND)  # the wrong one goes
+    send(event(2))
+    reader.step(0)
+    reader.cut()
+    assert not feed(context).error
     reader.close()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import threading
 
+import msgspec
 import pytest
 import redis_house
 import serving_models
@@ -12,7 +13,7 @@ from serving_house import bound, folder_of, logged, revision
 from everloop.core.clock import HOUR, MINUTE, SECOND
 from everloop.core.version import Version
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, count, mean
-from everloop.features.online import OnlineView, advance, push, scope_of
+from everloop.features.online import Found, OnlineView, advance, push, scope_of
 from everloop.features.stores.places import open_place, place_of
 from everloop.serving.gateway.features import Features
 from everloop.serving.rollout.entries import service_of
@@ -34,12 +35,12 @@ def pinned(*views):
     return service_of("shop", "inputs", service.manifest(ids), manifests, SCOPE)
 
 
-def filled(home, *views, until=NOON):
+def filled(home, *views, until=NOON, rows=ROWS):
     """The views with four facts, complete up to a time."""
     store = open_place(place_of(home, "production"))
     for view in views:
         online = OnlineView.of(SCOPE, Version("view", view.name, view.manifest()).id, view)
-        push(store, online, ROWS)
+        push(store, online, rows)
         if until is not None:
             advance(store, online, until)
     store.close()
@@ -92,6 +93,63 @@ def test_what_is_too_old_fails_is_replaced_or_served_and_said(place):
     stats = place.until(lambda s: s["endpoints"]["shop.lenient"][f"b3:{3:064x}"]["requests"] == 2)["endpoints"]
     assert stats["shop.lenient"][f"b3:{3:064x}"]["stale"] == 1
     assert stats["shop.strict"][f"b3:{1:064x}"]["stale"] == 0
+    views = place.until(lambda s: s["views"].get("shop.load", {}).get("rows") == 6)["views"]
+    good = {"rows": 6, "unknown": 0, "stale": 0, "unfed": 0, "refused": 0}
+    assert views == {"shop.load": good | {"stale": 3}, "shop.cost": good}
+
+
+def test_what_is_not_answered_well_is_counted_by_view_and_reason(place):
+    integers = {"types": {"origin": "BYTES"}}
+    filled(place.home, OLD)
+    lookup = pinned(OLD)
+    lookup = msgspec.structs.replace(lookup, lookup=msgspec.structs.replace(lookup.lookup, **integers))
+    place.serve(Route("shop", "delay", [endpoint(place, "delay", OLD, **integers)]), services=[lookup], replay=True)
+    gateway = place.gateway().ready()
+    assert ask(gateway, "delay").json()["predictions"] == [104]
+    assert ask(gateway, "delay", origin="nowhere").json()["predictions"] == [100]  # the values over nothing
+    wrong = ask(gateway, "delay", origin=7)
+    assert wrong.status_code == 400
+    assert "text in the data, not 7" in wrong.text
+    assert ask(gateway, "delay", NOON - 40 * HOUR).status_code == 400  # the states do not answer for it any more
+    found = look(gateway, {"entities": [{"origin": o} for o in ("JFK", "nowhere", None)], "at": NOON}).json()
+    assert found["unknown"] == {"load": 2}
+    assert look(gateway, {"entities": {"origin": ["JFK", 7]}, "at": NOON}).status_code == 400
+    assert look(gateway, {"entities": [{"airport": "JFK"}]}).status_code == 400
+    counted = {"rows": 10, "unknown": 3, "stale": 0, "unfed": 0, "refused": 5}
+    assert place.until(lambda s: s["views"].get("shop.load", {}).get("rows") == 10)["views"] == {"shop.load": counted}
+    lines = gateway.client.get("/metrics").text.splitlines()
+    for reason, rows in counted.items():
+        assert f'everloop_feature_view_{reason}_total{{view="shop.load"}} {rows}' in lines
+    assert 'everloop_feature_service_errors_total{service="shop.inputs"} 2' in lines
+
+
+def test_a_whole_number_that_is_sent_as_text_finds_its_entity(place):
+    facts = [{"id": n, "origin": 7, "at": NOON - n * MINUTE, "delay": float(n)} for n in range(1, 5)]
+    filled(place.home, OLD, rows=facts)
+    service = pinned(OLD)
+    lookup = msgspec.structs.replace(service.lookup, types={"origin": "INT64"})
+    place.serve(
+        Route("shop", "delay", [endpoint(place, "delay", OLD, types=lookup.types)]),
+        services=[msgspec.structs.replace(service, lookup=lookup)],
+        replay=True,
+    )
+    gateway = place.gateway().ready()
+    assert [ask(gateway, "delay", origin=origin).json()["predictions"] for origin in (7, "7", None)] == [
+        [104],
+        [104],
+        [100],
+    ]
+    refused = ask(gateway, "delay", origin="seven")
+    assert (refused.status_code, "a whole number in the data, not 'seven'" in refused.text) == (400, True)
+    for entities in ([{"origin": "7"}, {"origin": 7}], {"origin": ["7", 7]}):
+        found = look(gateway, {"entities": entities, "at": NOON}).json()
+        assert found["unknown"] == {}
+        values = (
+            found["values"]
+            if "values" in found
+            else [{"load__count_3h": n} for n in found["columns"]["load__count_3h"]]
+        )
+        assert values == [{"load__count_3h": 4}] * 2
 
 
 def test_a_view_that_was_never_filled_is_not_served_and_the_revision_before_answers(place):
@@ -138,6 +196,7 @@ def test_a_store_that_is_gone_and_back(place, tmp_path):
         first = counted["shop.strict"][f"b3:{1:064x}"]
         assert first["unfed"] >= 1
         assert (first["errors"], first["fallbacks"]) == (0, 0)  # no revision's fault
+        assert place.until(lambda s: s["views"]["shop.load"]["unfed"] >= 2)["views"]["shop.load"]["stale"] == 0
 
 
 @pytest.fixture(scope="module")
@@ -229,9 +288,9 @@ def test_a_server_is_asked_from_a_thread_and_a_folder_at_once(place, url, elsewh
     features = Features(place.home)
 
     def asked(store, service, entities, at):
-        return threading.get_ident(), service.service.name, entities, at
+        return Found((threading.get_ident(), service.service.name, entities, at), (NOON,))
 
-    told = asyncio.run(features.ask(pinned(OLD).lookup, asked, {"origin": ["JFK"]}, NOON))
+    told = asyncio.run(features.ask(pinned(OLD).lookup, asked, {"origin": ["JFK"]}, 1, NOON))
     features.close()
-    assert told[1:] == ("inputs", {"origin": ["JFK"]}, NOON)
-    assert (told[0] != threading.get_ident()) == elsewhere
+    assert told.values[1:] == ("inputs", {"origin": ["JFK"]}, NOON)
+    assert (told.values[0] != threading.get_ident()) == elsewhere

@@ -72,8 +72,7 @@ class Offline:
         self._routes = routes
         self._live: dict[str, LiveRoute] = {}
         nowhere, cache = _Nowhere(), Cache(home / "serving")  # nothing here is answered from it
-        more: Any = {"quick": self._features.at_once, "cache": cache}
-        self._predictions = Predictions(nowhere, 0, self._features.look, self._route, Shadows(nowhere), **more)
+        self._predictions = Predictions(nowhere, 0, self._features, self._route, Shadows(nowhere), cache=cache)
         self.route = self._route(address)
         self.live = self.route.live[0]
         graph = self.live.graph

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,10 +12,10 @@ import numpy as np
 from everloop.core.clock import Micros
 from everloop.core.errors import EverloopError, InvalidInput, Overloaded, StepFailed, StorageFull, Unavailable
 from everloop.serving import log
-from everloop.serving.columns import Columns, Outputs, describe, pack_answer, unpack_answer
+from everloop.serving.columns import Outputs, describe, pack_answer, unpack_answer
 from everloop.serving.explaining.asking import Explanation, explained, need_explainer
 from everloop.serving.fusing.derived import nulls_apart
-from everloop.serving.gateway.features import FeaturesGone, Looked
+from everloop.serving.gateway.features import Features, FeaturesGone, TooOld
 from everloop.serving.gateway.fleet import Live, LiveRoute
 from everloop.serving.gateway.instead.cache import Cache, Key, key_of
 from everloop.serving.gateway.shadows import Shadows
@@ -25,13 +25,11 @@ from everloop.serving.graph.running import Run, filled
 from everloop.serving.graph.seen import array_of, keys_of, seen
 from everloop.serving.protocol.question import Question
 from everloop.serving.streaming.parts import Parts
-from everloop.serving.table import Instead, Lookup, Route
+from everloop.serving.table import Instead, Route
 from everloop.serving.tracing.recording import Trace
 
 _DEEPEST = 4
 """Endpoints that may call each other in one question."""
-QuickReader = Callable[[Lookup, Mapping[str, Any], int, Micros], Looked | None]
-FeatureReader = Callable[[Lookup, Columns, int, Micros], Awaitable[Looked]]
 """(look-up, caller's columns, rows, event time) -> feature columns."""
 
 
@@ -141,20 +139,16 @@ class Predictions:
         self,
         appender: log.Appender,
         nonce: int,
-        reader: FeatureReader,
+        features: Features,
         route: Callable[[str], LiveRoute],
         shadows: Shadows,
         *,
-        quick: QuickReader,
         cache: Cache,
     ) -> None:
-        """Log with `appender`; `nonce` (32 bit, random) keeps ids of different processes apart.
-
-        `quick` is the reader where it need not wait, and None otherwise.
-        """
-        self.quick = quick
+        """Log with `appender`; `nonce` (32 bit, random) keeps ids of different processes apart."""
+        self.features = features
         self.cache = cache
-        self._appender, self._reader, self._route, self._shadows = appender, reader, route, shadows
+        self._appender, self._route, self._shadows = appender, route, shadows
         self._nonce = f"{nonce & 0xFFFFFFFF:08x}"
         self._count = 0
 
@@ -236,8 +230,8 @@ class Predictions:
             if answered is not None:
                 failed.counters.fell(way.kind)
                 return answered
-        again = kinds is _ALL and isinstance(error, Unavailable) and time.monotonic() < self._deadline(asked)
-        if again:
+        again = isinstance(error, Unavailable) and not isinstance(error, TooOld)  # which would be as old
+        if again and kinds is _ALL and time.monotonic() < self._deadline(asked):
             return await self._by(asked, failed, failed.revision.id, "retried")  # its worker is being restarted
         raise error or InvalidInput("the revision does not take these columns")
 
@@ -306,7 +300,7 @@ class Predictions:
         lookup = live.revision.lookup
         started = time.monotonic()
         if lookup is not None:
-            found, stale = await self._reader(lookup, asked.question.columns, rows, at)
+            found, stale, *_ = await self.features.look(lookup, asked.question.columns, rows, at)
             columns = {**columns, **found}
             looked, started = started, time.monotonic()
             _count(live, 1, rows, started - looked)
@@ -338,7 +332,7 @@ class Predictions:
 
         async def look_up(columns: Mapping[str, Any], rows: int) -> Mapping[str, Any]:
             assert live.revision.lookup is not None
-            found, old = await self._reader(live.revision.lookup, dict(columns), rows, at)
+            found, old, *_ = await self.features.look(live.revision.lookup, dict(columns), rows, at)
             looked.update(found)
             stale.update(old)
             return {name: array_of(values) for name, values in found.items()}

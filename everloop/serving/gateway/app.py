@@ -60,7 +60,7 @@ class Gateway:
         elif path.startswith(scoring.DEPLOYMENTS):
             reply = await scoring.deployments(self._desk, scope)
         elif path == metrics.PATH:
-            reply = metrics.reply(self._desk, scope)
+            reply = metrics.reply(self._desk, self._lookups, scope)
         elif path.startswith("/features/") and path.count("/") == 3:
             reply = await self._looked_up(scope, receive)
         elif self._server is not None:

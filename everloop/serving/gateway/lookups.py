@@ -4,13 +4,15 @@ GET  /features/<project>/<service>    what to ask it for: entities, views, featu
 POST /features/<project>/<service>    {"entities": [{"origin": "JFK"}, …], "at": …}; by column: {"origin": ["JFK", …]}
 
 Rows are answered as `values`, columns as `columns`; with them `watermarks` (up to which known time each view holds all
-facts; null: never filled), so that the caller can judge. Values of features that carry a tag are null here, and named
-in `masked`: `features.get` gives them to who may read them.
+facts; null: never filled) and `unknown` (of how many of the entities a view holds no fact), so that the caller can
+judge. Values of features that carry a tag are null here, and named in `masked`: `features.get` gives them to who may
+read them.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
@@ -42,7 +44,7 @@ class Lookups:
 
     def __init__(self, features: Features) -> None:
         """Nothing is served before there is a table."""
-        self._features = features
+        self.features = features
         self._table: Table | None = None
         self._services: dict[tuple[str, str], Service] = {}
         self._counted: dict[str, _Counted] = {}
@@ -62,25 +64,35 @@ class Lookups:
         counted = self._counted.setdefault(f"{project}.{name}", _Counted())
         counted.requests += 1
         try:
-            entities, rows, at = _asked(parse_json(body), service.lookup.keys)
+            entities, rows, at = self._asked(service, body)
             now = at or time.time_ns() // 1000
             said: dict[str, Any] = {}
+            ask = partial(self.features.ask, service.lookup, entities=entities, rows=rows, at=now)
             if isinstance(entities, dict):
-                columns, reached = await self._features.ask(service.lookup, find_columns, entities, now)
+                columns, reached, unknown = await ask(find_columns)
                 said["columns"] = columns | {name: [None] * rows for name in service.masked}
             else:
-                said["values"], reached = await self._features.ask(service.lookup, find, entities, now)
+                said["values"], reached, unknown = await ask(find)
                 for row in said["values"]:
                     row.update(dict.fromkeys(service.masked))
         except EverloopError:
             counted.errors += 1
             raise
         counted.rows += rows
+        said["unknown"] = dict(unknown)
         said["watermarks"] = dict(zip(service.lookup.service["order"], reached, strict=True))
         said["masked"] = service.masked
         content = orjson.dumps(said)
         counted.latency[bucket((time.perf_counter_ns() - started) // 1000)] += 1
         return content
+
+    def _asked(self, service: Service, body: bytes) -> tuple[list[Any] | dict[str, Any], int, Micros]:
+        """`_asked`, and what is refused is counted as a row of each view."""
+        try:
+            return _asked(parse_json(body), service.lookup.keys)
+        except InvalidInput as error:
+            self.features.failed(service.lookup, 1, error)
+            raise
 
     def told(self) -> dict[str, Any]:
         """What was counted, by `project.service`."""

@@ -76,7 +76,8 @@ async def tell(fleet: Fleet, lookups: Lookups, cache: Cache, sheet: Sheet) -> No
     while True:
         began = time.monotonic()
         cache.follow()
-        sheet.write(fleet, {"features": lookups.told(), "kept": cache.rows, "forgot": cache.epoch})
+        told = {"features": lookups.told(), "views": lookups.features.told()}
+        sheet.write(fleet, {**told, "kept": cache.rows, "forgot": cache.epoch})
         took = time.monotonic() - began  # thousands of endpoints take tens of milliseconds: then it tells less often
         await asyncio.sleep(min(max(_TELL_SECONDS, _TELL_SHARE * took), _TELL_MOST))
 
@@ -123,9 +124,7 @@ async def serve(arguments: argparse.Namespace, key: VerifyKey) -> None:
     # the secret goes before any model's process is started: it is not theirs
     carrier = Carrier(arguments.server, os.environ.pop(hand.VARIABLE, ""))
     door = Door(listening.getsockname()[0])
-    predictions = Predictions(
-        appender, nonce, features.look, fleet.route, shadows, quick=features.at_once, cache=Cache(home)
-    )
+    predictions = Predictions(appender, nonce, features, fleet.route, shadows, cache=Cache(home))
     switchboard = Switchboard()
     switchboard.desk = desk = Desk(fleet, predictions, door)
     exporter = Exporter(desk.tracer, home / "traces" / arguments.name, os.environ)

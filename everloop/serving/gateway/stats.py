@@ -138,6 +138,25 @@ class NodeCounters(Answers):
 
 
 @dataclass(slots=True)
+class ViewCounters:
+    """Of one feature view, in rows: how many it was asked for, and which of them had no good answer."""
+
+    rows: int = 0
+    unknown: int = 0
+    """Of entities that the view holds no fact of; they have the values over nothing."""
+    stale: int = 0
+    """While the view was too old, or never filled."""
+    unfed: int = 0
+    """While the online store did not answer."""
+    refused: int = 0
+    """In look-ups that were refused: no entity, one of another type, a time that the states do not answer for."""
+
+    def told(self) -> dict[str, int]:
+        """As JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(slots=True)
 class ShadowCounters:
     """Of the copies that a revision answered, in rows; the latency in requests."""
 

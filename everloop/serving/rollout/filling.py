@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
 from everloop.catalog import refs, tasks, versions
 from everloop.catalog.context import Actor, Context
+from everloop.catalog.engine import Tx
 from everloop.core.clock import MINUTE, SECOND, Micros
 from everloop.core.snapshot import Snapshot
 from everloop.data.sensitive.masking import hidden
@@ -65,14 +67,20 @@ def with_key_types(ctx: Context, environment: str, entry: Revision) -> Revision:
     """
     if entry.lookup is None:
         return entry
-    whole: set[str] = set()
     with ctx.read() as tx:
-        for view in entry.lookup.views.values():
-            head = refs.get(tx, ctx.project, refs.head_ref(environment, view["source"]))
-            fields = versions.get(tx, ctx.project, head).manifest.get("schema_fields", []) if head else []
-            whole |= {name for name, kind in fields if name in view["entity"] and "int" in kind}
-    caller = [[name, "INT64" if kind == "BYTES" and name in whole else kind] for name, kind in entry.caller]
-    return msgspec.structs.replace(entry, caller=caller)
+        types = _key_types(tx, ctx.project, environment, entry.lookup.views)
+    caller = [[name, types.get(name, kind) if kind == "BYTES" else kind] for name, kind in entry.caller]
+    return msgspec.structs.replace(entry, caller=caller, lookup=msgspec.structs.replace(entry.lookup, types=types))
+
+
+def _key_types(tx: Tx, project: str, environment: str, views: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """`INT64` or `BYTES` of the entity keys of views, as far as the environment holds their data."""
+    types: dict[str, str] = {}
+    for view in views.values():
+        head = refs.get(tx, project, refs.head_ref(environment, view["source"]))
+        fields = versions.get(tx, project, head).manifest.get("schema_fields", []) if head else []
+        types |= {name: "INT64" if "int" in kind else "BYTES" for name, kind in fields if name in view["entity"]}
+    return types
 
 
 def _services(ctx: Context, environment: str, snapshot: str) -> list[Service]:
@@ -88,7 +96,10 @@ def _services(ctx: Context, environment: str, snapshot: str) -> list[Service]:
     for row, carried in zip(rows, tags, strict=True):
         service = service_of(ctx.project, row.name, row.manifest, manifests, scope_of(ctx.project, environment))
         masked = hidden(anybody, row.kind, row.name, environment, carried)
+        with ctx.read() as tx:
+            types = _key_types(tx, ctx.project, environment, service.lookup.views)
+        lookup = msgspec.structs.replace(service.lookup, types=types)
         lists = FeatureServiceDef.from_manifest(row.name, row.manifest, manifests).lists
         spread = {column for columns in lists.values() for column in columns}  # look-ups answer lists as lists
-        made.append(msgspec.structs.replace(service, masked=sorted(masked - spread)))
+        made.append(msgspec.structs.replace(service, lookup=lookup, masked=sorted(masked - spread)))
     return made

@@ -54,6 +54,8 @@ def show(visit: Visit) -> Response:
         seen={
             c.column: c for c in visit.ask("features.distributions", view=view.name, environment=environment).columns
         },
+        counts=visit.ask("features.counts", view=view.name, environment=environment),
+        unknown=values is not None and view.name in values.unknown,
         parities=sorted(parities, key=lambda p: -p.until),
         asked=asked,
         values={} if values is None else {f.output: values.values[0].get(f.output) for f in view.features},

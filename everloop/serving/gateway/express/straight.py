@@ -20,6 +20,7 @@ from everloop.serving.columns import Layout, Outputs, pack_answer, unpack_answer
 from everloop.serving.fusing.derived import PREFIX, nulls_apart
 from everloop.serving.fusing.steps import TOOK
 from everloop.serving.gateway.answer import Predictions
+from everloop.serving.gateway.features import Looked
 from everloop.serving.gateway.fleet import Live
 from everloop.serving.gateway.workers import StepFailedBehind
 from everloop.serving.graph.planning import key_of
@@ -58,6 +59,8 @@ class Way:
     """Nodes that are done when the answer is there, each with when it was entered."""
     lookup: tuple[int, int] | None
     """The number of the look-up, and its microseconds."""
+    found: Looked | None
+    """What it found."""
     at: Micros
     """Event time."""
     asked: float = field(default_factory=time.monotonic)
@@ -89,11 +92,11 @@ class Straight:
 
     def way(self, columns: Mapping[str, Any], rows: int) -> Way | None:
         """Where a question goes; None where its rows part, or something about it is particular."""
-        live, looked, lookup = self._live, dict[str, Any](), None
+        live, looked, lookup, found = self._live, dict[str, Any](), None, None
         began, at = time.monotonic(), time.time_ns() // 1000
         there = dict(columns)
         if live.revision.lookup is not None:
-            found = self._predictions.quick(live.revision.lookup, columns, rows, at)
+            found = self._predictions.features.at_once(live.revision.lookup, columns, rows, at)
             if found is None or found.stale:
                 return None
             lookup = self._lookup, int((time.monotonic() - began) * 1e6)
@@ -105,7 +108,7 @@ class Straight:
             return None
         leaf = self._leaves[number]
         given = nulls_apart(there, leaf.nullable, rows) if leaf.nullable else there
-        return Way(leaf, columns, rows, leaf.inputs.pack(given, rows), looked, passed, lookup, at)
+        return Way(leaf, columns, rows, leaf.inputs.pack(given, rows), looked, passed, lookup, found, at)
 
     def _walked(
         self, node: Mapping[str, Any], there: Mapping[str, Any], began: float, passed: list[tuple[int, float]]
@@ -149,6 +152,8 @@ class Straight:
 
     def _count(self, way: Way, inner: Sequence[int]) -> None:
         nodes, rows, now = self._live.nodes, way.rows, time.monotonic()
+        if way.found is not None and self._live.revision.lookup is not None:
+            self._predictions.features.count(self._live.revision.lookup, rows, way.found)
         if way.lookup is not None and way.lookup[0] in nodes:
             nodes[way.lookup[0]].answered(rows, way.lookup[1])
         for number, micros in zip(way.leaf.before, inner, strict=True):

@@ -8,6 +8,7 @@ from typing import Any
 
 from everloop.core.errors import EverloopError
 from everloop.serving.gateway.fleet import Fleet, Live
+from everloop.serving.gateway.lookups import Lookups
 from everloop.serving.gateway.passing.relay import Scope
 from everloop.serving.gateway.speaking.asking import Desk
 from everloop.serving.gateway.speaking.replies import Reply, need_method, problem
@@ -30,11 +31,23 @@ _COUNTERS = {
     "stale": "Answers from features that were too old.",
     "unfed": "Requests that the online store did not answer.",
 }
+_OF_SERVICES = {
+    "requests": "Look-ups of a feature service that were asked for by themselves.",
+    "rows": "Entities that they named.",
+    "errors": "Those look-ups that were not answered.",
+}
+_OF_VIEWS = {
+    "rows": "Rows that a feature view was asked for.",
+    "unknown": "Rows of entities that the view holds no fact of.",
+    "stale": "Rows that were asked for while the view was too old or never filled.",
+    "unfed": "Rows that were asked for while the online store did not answer.",
+    "refused": "Rows of look-ups that were refused: a wrong entity, or a time that is too long ago.",
+}
 _EDGES = range(27, 88, 4)
 """Buckets whose ends are told: from 0.5 ms to 17 s, each twice as long as the one before."""
 
 
-def reply(desk: Desk, scope: Scope) -> Reply:
+def reply(desk: Desk, lookups: Lookups, scope: Scope) -> Reply:
     """Every counter of the projects that the caller reaches."""
     headers = dict(scope["headers"])
     try:
@@ -43,7 +56,8 @@ def reply(desk: Desk, scope: Scope) -> Reply:
         reach = desk.door.reach(headers, desk.fleet.table)
     except EverloopError as error:
         return problem(error)
-    return Reply(200, "".join(_lines(desk.fleet, reach)).encode(), (_KIND,))
+    lines = (*_lines(desk.fleet, reach), *_features(lookups, reach))
+    return Reply(200, "".join(lines).encode(), (_KIND,))
 
 
 def _lines(fleet: Fleet, reach: Callable[[str], bool]) -> Iterator[str]:
@@ -80,6 +94,20 @@ def _nodes(lives: list[tuple[str, Live]]) -> Iterator[str]:
         for address, live in lives:
             for number, counted in live.nodes.items():
                 yield _sample(family, {**_labels(address, live), "node": str(number)}, getattr(counted, name))
+
+
+def _features(lookups: Lookups, reach: Callable[[str], bool]) -> Iterator[str]:
+    """Feature services by `project.service`, feature views by `project.view`."""
+    for what, texts, told in (
+        ("service", _OF_SERVICES, lookups.told()),
+        ("view", _OF_VIEWS, lookups.features.told()),
+    ):
+        mine = {name: counted for name, counted in told.items() if reach(name.partition(".")[0])}
+        for counter, text in texts.items():
+            family = f"everloop_feature_{what}_{counter}_total"
+            yield from _family(family, "counter", text)
+            for name, counted in mine.items():
+                yield _sample(family, {what: name}, counted[counter])
 
 
 def _labels(address: str, live: Live) -> dict[str, str]:
