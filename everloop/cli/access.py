@@ -60,10 +60,16 @@ def create_token(
     label: Annotated[str, typer.Option()] = "",
     days: Annotated[int, typer.Option()] = 90,
     user: Annotated[str, typer.Option(help="A service account; empty means you.")] = "",
+    grants: Annotated[
+        list[str] | None,
+        typer.Option("--grant", help='Narrows it, for example "read endpoint/delay@production": only that endpoint.'),
+    ] = None,
+    within: Annotated[str, typer.Option(help="The only project that it opens; empty means all of yours.")] = "",
 ) -> None:
     """Make a token; its secret is shown this once."""
+    narrowed = {"grants": tuple(grants or ()), "project": within}
     with session.client() as client:
-        made = client.call("access.create_token", label=label, days=days, user=user)
+        made = client.call("access.create_token", label=label, days=days, user=user, **narrowed)
     output.show(
         made, f"[bold]{made.secret}[/]\nfor {made.token.user}, until {made.token.expires}; it is not shown again"
     )

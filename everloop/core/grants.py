@@ -62,20 +62,21 @@ class Grant:
     def allows(self, verb: str, target: Target) -> bool:
         """Whether this grant alone permits `verb` on `target`."""
         return (
-            _glob(self.verb, verb)
-            and _glob(self.kind, target.kind)
-            and _glob(self.name, target.name)
+            matches(self.verb, verb)
+            and matches(self.kind, target.kind)
+            and matches(self.name, target.name)
             and self._reaches_environment(target.environment)
-            and all(self.tag is not None and _glob(self.tag, tag) for tag in target.tags)
+            and all(self.tag is not None and matches(self.tag, tag) for tag in target.tags)
         )
 
     def _reaches_environment(self, environment: str) -> bool:
         if self.environment is None:
             return environment == "" or environment.startswith(SANDBOX)
-        return _glob(self.environment, environment)
+        return matches(self.environment, environment)
 
 
-def _glob(pattern: str, text: str) -> bool:
+def matches(pattern: str, text: str) -> bool:
+    """Whether a glob of the grammar (`*` stands for anything) covers a text."""
     if "*" not in pattern:
         return pattern == text
     return pattern == "*" or _form(pattern).fullmatch(text) is not None
@@ -172,6 +173,6 @@ def _narrower(one: Grant, other: Grant) -> Grant | None:
 
 def _inner(one: str, other: str) -> str | None:
     """The glob that lies within the other; None when neither does."""
-    if _glob(one, other):
+    if matches(one, other):
         return other
-    return one if _glob(other, one) else None
+    return one if matches(other, one) else None

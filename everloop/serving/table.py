@@ -207,7 +207,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replay: bool = False
     """Whether the header `Everloop-Time` sets event time."""
     tokens: dict[str, list[str]] = {}
-    """SHA-256 of a token (hexadecimal) -> projects whose endpoints it may ask (`*`: all)."""
+    """SHA-256 of a token (hexadecimal) -> what it opens: `*`, projects, or endpoints as `project.name` (with globs)."""
     services: list[Service] = []
     explaining: list[str] = []
     """Digests of the tokens that may ask for explanations; on loopback everybody may."""

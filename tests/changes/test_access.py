@@ -1,10 +1,13 @@
 """Access as operations: nobody grants anything to themselves, and tokens never reach further than their owner."""
 
+import hashlib
+
 import pytest
 
 from everloop.catalog import facts
 from everloop.catalog.chain import seal
 from everloop.catalog.governance import access
+from everloop.catalog.operating.callers import callers, explaining
 from everloop.catalog.operation import invoke
 from everloop.changes import access as operations
 from everloop.core.clock import SystemClock
@@ -163,3 +166,36 @@ def test_nobody_is_made_a_worker_so_nobody_forges_evidence(workspace, kind):
     ask(ada, "create_user", name="eve", kind=kind, roles=("contributor",))
     with pytest.raises(InvalidInput, match="worker"):
         ask(ada, "set_roles", name="eve", roles=("contributor", "worker"))
+
+
+@pytest.mark.parametrize(
+    ("grants", "project", "opened"),
+    [
+        ([], "", ["*"]),
+        ([], "shop", ["shop"]),
+        (["read */*@*"], "shop", ["shop"]),
+        (["read endpoint/*@production"], "shop", ["shop"]),
+        (["read endpoint/delay@production"], "shop", ["shop.delay"]),
+        (["read endpoint/a*@production", "read endpoint/delay@*"], "", ["*.a*", "*.delay"]),
+        (["read endpoint/any@production"], "shop", ["shop.any"]),
+        (["read endpoint/delay@staging"], "shop", None),
+        (["read endpoint/delay"], "shop", None),
+        (["read model/*@production", "run.write */*"], "shop", None),
+    ],
+)
+def test_a_token_opens_the_endpoints_that_it_reads(workspace, catalog, grants, project, opened):
+    ada = workspace("ada")
+    secret = ask(ada, "create_token", grants=grants, project=project).secret
+    with catalog.read() as tx:
+        assert callers(tx, at=ada.wall()).get(hashlib.sha256(secret.encode()).hexdigest()) == opened
+
+
+def test_a_grant_for_some_endpoints_explains_none(workspace, catalog):
+    ada = workspace("ada")
+    ask(ada, "create_user", name="bob", roles=["auditor"])
+    some = ask(workspace("bob"), "create_token", grants=["endpoint.explain endpoint/a*@production"]).secret
+    whole = ask(workspace("bob"), "create_token", grants=["endpoint.explain endpoint/*@production"]).secret
+    with catalog.read() as tx:
+        found = explaining(tx, at=ada.wall())
+    assert hashlib.sha256(whole.encode()).hexdigest() in found
+    assert hashlib.sha256(some.encode()).hexdigest() not in found

@@ -10,7 +10,8 @@ from everloop.catalog.tables.access import tokens, user_roles, users
 from everloop.core.clock import Micros
 from everloop.core.grants import Grant, Target, narrowed, role_grants
 
-_ASK = Target("endpoint", "any", "production")
+_ASK = Target("endpoint", "*", "production")
+"""All of them: only a grant whose name is `*` covers it."""
 
 
 def explaining(tx: Tx, *, at: Micros) -> list[str]:
@@ -30,17 +31,25 @@ def _may_explain(grants: str, held: list[Grant]) -> bool:
 
 
 def callers(tx: Tx, *, at: Micros) -> dict[str, list[str]]:
-    """SHA-256 of each token that may ask endpoints -> the projects that it opens (`*`: all).
+    """SHA-256 of each token that may ask endpoints -> what it opens: a project, `*` for all, or `project.endpoint`.
 
-    Tokens of people and services whose user is enabled; a token with narrower grants counts when one of them reads
-    every endpoint of production. Tokens of tasks never ask.
+    Tokens of people and services whose user is enabled; a token with narrower grants opens the endpoints of production
+    that one of them reads (`read endpoint/delay@production`; the name may be a glob). Tokens of tasks never ask.
     """
     found = {}
     for row in tx.execute(_valid(at)):
         own = [Grant.parse(text) for text in json.loads(row.grants)]
+        place = row.project or "*"
         if not own or any(grant.allows("read", _ASK) for grant in own):
-            found[row.digest] = [row.project or "*"]
+            found[row.digest] = [place]
+        elif named := [grant.name for grant in own if _reads_some(grant)]:
+            found[row.digest] = [f"{place}.{name}" for name in named]
     return found
+
+
+def _reads_some(grant: Grant) -> bool:
+    """Whether it reads at least the endpoints of production that its name covers."""
+    return grant.allows("read", Target("endpoint", grant.name, "production"))
 
 
 def _valid(at: Micros) -> Select[Any]:

@@ -5,9 +5,10 @@ cannot reach it under a name of its own (DNS rebinding). Any other address deman
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from everloop.core.errors import NotAuthenticated, PermissionDenied
+from everloop.core.grants import matches
 from everloop.core.settings import is_loopback
 from everloop.serving.table import Table
 
@@ -28,32 +29,37 @@ class Door:
         self._local = is_loopback(bound)
         self._hosts = _LOCAL_NAMES | {bound.encode()}
 
-    def check(self, headers: Mapping[bytes, bytes], table: Table | None, project: str) -> None:
-        """Raise `PermissionDenied` or `NotAuthenticated` when this caller may not ask `project`'s endpoints."""
+    def check(self, headers: Mapping[bytes, bytes], table: Table | None, address: str) -> None:
+        """Raise `PermissionDenied` or `NotAuthenticated` when this caller may not ask what is at `address`.
+
+        That is an endpoint (`project.name`), all of a project (`project`), or what any known caller may (empty).
+        """
         host = headers.get(b"host", b"")
         if self._local and _without_port(host).lower() not in self._hosts:
             raise PermissionDenied("the Host header is not this machine", hint="use localhost or 127.0.0.1")
         origin = headers.get(b"origin")
         if origin is not None and origin.partition(b"://")[2] != host:
             raise PermissionDenied("a page of another site may not ask", hint="call from your own server")
-        self.check_token(headers, table, project)
+        self.check_token(headers, table, address)
 
-    def check_token(self, headers: Mapping[bytes, bytes], table: Table | None, project: str) -> None:
-        """Raise `NotAuthenticated` or `PermissionDenied` for who needs a token that reaches `project` and has none.
+    def check_token(self, headers: Mapping[bytes, bytes], table: Table | None, address: str) -> None:
+        """Raise `NotAuthenticated` or `PermissionDenied` for who needs a token that reaches `address` and has none.
 
         All that is checked for callers that no page of a browser can be: those of gRPC.
         """
         if not self._local:
-            reached = self._projects(headers.get(b"authorization", b""), table)
-            if project and project not in reached and "*" not in reached:
-                raise PermissionDenied(f"the token does not reach project {project[:80]!r}")
+            reached = self._reached(headers.get(b"authorization", b""), table)
+            if address and not _reaches(reached, address):
+                project, _, endpoint = address.partition(".")
+                what = f"endpoint {endpoint[:80]!r} of project" if endpoint else "project"
+                raise PermissionDenied(f"the token does not reach {what} {project[:80]!r}")
 
     def reach(self, headers: Mapping[bytes, bytes], table: Table | None) -> Callable[[str], bool]:
-        """Which projects' endpoints this caller may ask; raises `NotAuthenticated`."""
+        """Which endpoints (`project.name`) this caller may ask; raises `NotAuthenticated`."""
         if self._local:
-            return lambda _project: True
-        reached = self._projects(headers.get(b"authorization", b""), table)
-        return lambda project: project in reached or "*" in reached
+            return lambda _address: True
+        reached = self._reached(headers.get(b"authorization", b""), table)
+        return lambda address: _reaches(reached, address)
 
     def check_explaining(self, headers: Mapping[bytes, bytes], table: Table | None) -> None:
         """Raise `PermissionDenied` when this caller may not ask what an answer is made of."""
@@ -68,11 +74,20 @@ class Door:
         return digest if table is not None and digest in table.tokens else ""
 
     @staticmethod
-    def _projects(authorization: bytes, table: Table | None) -> list[str]:
+    def _reached(authorization: bytes, table: Table | None) -> list[str]:
         scheme, _, token = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or not token:
             raise NotAuthenticated("a token is needed here", hint="Authorization: Bearer <token>")
-        projects = table.tokens.get(hashlib.sha256(token.strip()).hexdigest()) if table else None
-        if projects is None:
+        reached = table.tokens.get(hashlib.sha256(token.strip()).hexdigest()) if table else None
+        if reached is None:
             raise NotAuthenticated("the token is not known", hint="it may have expired; make another")
-        return projects
+        return reached
+
+
+def _reaches(reached: Sequence[str], address: str) -> bool:
+    """Whether a token opens an address: `*` is all, `project` one of them, `project.name` an endpoint, with globs."""
+    project, _, endpoint = address.partition(".")
+    if project in reached or "*" in reached:
+        return True
+    parted = [one.partition(".") for one in reached if "." in one]
+    return bool(endpoint) and any(own in ("*", project) and matches(name, endpoint) for own, _, name in parted)

@@ -34,5 +34,5 @@ def check(folder: str, sealed: str) -> None:
     if digest(found) != sealed:
         raise CorruptObject(
             f"the files of {root.name[:12]} are not those that were signed",
-            hint=f"somebody changed {root}; remove it, and it is written again from the store",
+            hint=f"somebody changed {root}; remove it, and a restart writes it again from the store",
         )

@@ -106,7 +106,7 @@ async def sent(desk: Desk, scope: Scope, receive: Receive, send: Send, address: 
 
 async def _begun(desk: Desk, scope: Scope, receive: Receive, address: str) -> _Run:
     headers = dict(scope["headers"])
-    desk.door.check(headers, desk.fleet.table, address.partition(".")[0])
+    desk.door.check(headers, desk.fleet.table, address)
     need_method(scope, "POST")
     route, pinned = desk.fleet.route(address), pinned_by(headers)
     question = scoring.parse_plain(await body_of(headers, receive), taking(route, pinned).caller)

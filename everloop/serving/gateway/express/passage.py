@@ -70,7 +70,7 @@ class Express:
         """Ask the model."""
         desk = self.desk
         try:
-            desk.door.check(headers, desk.fleet.table, line.route.route.project)
+            desk.door.check(headers, desk.fleet.table, line.route.route.address)
             read = line.read(headers, body)
         except Exception:  # noqa: BLE001 - nothing was done yet: the ordinary way comes to the same, and tells it
             return False

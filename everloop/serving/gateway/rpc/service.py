@@ -91,7 +91,7 @@ class Service:
     async def _checked(self, call: Handler, request: Any, context: Any) -> Any:
         headers = _headers(context)
         name = getattr(request, "model_name", "") or getattr(request, "name", "")
-        self._desk.door.check_token(headers, self._desk.fleet.table, name.partition(".")[0])
+        self._desk.door.check_token(headers, self._desk.fleet.table, name)
         return await call(request, headers)
 
     async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:

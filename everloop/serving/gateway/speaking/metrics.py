@@ -48,7 +48,7 @@ _EDGES = range(27, 88, 4)
 
 
 def reply(desk: Desk, lookups: Lookups, scope: Scope) -> Reply:
-    """Every counter of the projects that the caller reaches."""
+    """Every counter of the endpoints that the caller reaches, and of the look-ups of whole projects."""
     headers = dict(scope["headers"])
     try:
         desk.door.check(headers, desk.fleet.table, "")
@@ -61,7 +61,7 @@ def reply(desk: Desk, lookups: Lookups, scope: Scope) -> Reply:
 
 
 def _lines(fleet: Fleet, reach: Callable[[str], bool]) -> Iterator[str]:
-    routes = [(address, route) for address, route in sorted(fleet.routes.items()) if reach(route.route.project)]
+    routes = [(address, route) for address, route in sorted(fleet.routes.items()) if reach(address)]
     lives = [(address, live) for address, route in routes for live in route.live]
     for name, text in _COUNTERS.items():
         yield from _family(f"everloop_{name}_total", "counter", text)

@@ -33,7 +33,7 @@ async def reply(desk: Desk, scope: Scope, receive: Receive) -> Reply:
     parts = scope["path"].rstrip("/").split("/")[2:]
     name = next((part for place, part in enumerate(parts) if place and parts[place - 1] == "models"), "")
     try:
-        desk.door.check(headers, desk.fleet.table, name.partition(".")[0])
+        desk.door.check(headers, desk.fleet.table, name)
         if parts[:1] == ["models"] and len(parts) in (3, 5) and parts[-1] == "infer":
             need_method(scope, "POST")
             return await _infer(desk, (headers, scope.get(FAILED)), parts, receive, explain=explains(scope))

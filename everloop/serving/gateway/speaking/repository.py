@@ -20,7 +20,7 @@ def index(fleet: Fleet, reach: Callable[[str], bool], *, only_ready: bool = Fals
     listed = [
         {"name": address, "version": str(live.revision.number), "state": _STATES[live.state], "reason": live.reason}
         for address, route in sorted(fleet.routes.items())
-        if reach(route.route.project)
+        if reach(address)
         for live in route.live
     ]
     return [entry for entry in listed if entry["state"] == "READY" or not only_ready]

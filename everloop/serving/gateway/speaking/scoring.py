@@ -52,7 +52,7 @@ async def reply(desk: Desk, scope: Scope, receive: Receive, address: str, leaf: 
     """Answer one request to an endpoint's path."""
     headers = dict(scope["headers"])
     try:
-        desk.door.check(headers, desk.fleet.table, address.partition(".")[0])
+        desk.door.check(headers, desk.fleet.table, address)
         if leaf not in ("invocations", "predict"):
             need_method(scope, "GET", "HEAD")
             return _told(desk, address, leaf)
@@ -72,13 +72,13 @@ async def deployments(desk: Desk, scope: Scope) -> Reply:
     headers = dict(scope["headers"])
     name = scope["path"].removeprefix(DEPLOYMENTS).strip("/").replace("/", ".")
     try:
-        desk.door.check(headers, desk.fleet.table, name.partition(".")[0])
+        desk.door.check(headers, desk.fleet.table, name)
         need_method(scope, "GET", "HEAD")
         if name:
             return as_json(_deployed(name, desk.fleet.route(name).champion))
         reach = desk.door.reach(headers, desk.fleet.table)
         routes = [(address, route) for address, route in sorted(desk.fleet.routes.items()) if route.live]
-        listed = [_deployed(address, route.champion) for address, route in routes if reach(route.route.project)]
+        listed = [_deployed(address, route.champion) for address, route in routes if reach(address)]
         return as_json({"endpoints": listed})
     except EverloopError as error:
         return Reply(error.status, scoring.error_body(said(error), error.status), error_headers(error))
