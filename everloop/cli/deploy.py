@@ -9,7 +9,9 @@ import typer
 
 from everloop.cli.output import output
 from everloop.cli.session import session
+from everloop.core.errors import InvalidInput
 from everloop.deploy import writing
+from everloop.deploy.charting import chart
 from everloop.deploy.spec import Deployed, Group, slug
 from everloop.deploy.whole import manifests, secrets
 
@@ -34,6 +36,7 @@ def write_manifests(
     models: Annotated[int, typer.Option("--models", min=0, help="Nodes of Ray for models, 2 cores each; 0: none.")] = 0,
     most: Annotated[int, typer.Option("--most", help="Nodes that a group may have.")] = 4,
     ray_version: Annotated[str, typer.Option("--ray-version", help="That of the image; here's if not said.")] = "",
+    helm: Annotated[bool, typer.Option("--helm", help="A Helm chart of the same, into the folder of --to.")] = False,
     to: Annotated[Path | None, typer.Option("--to", help="A file each into this folder, not printed.")] = None,
 ) -> None:
     """Write the manifests of a deployment; nothing is applied, and no secret is read or written."""
@@ -59,6 +62,8 @@ def write_manifests(
         ray_version=ray_version,
         models=serving,
     )
+    if helm and to is None:
+        raise InvalidInput("a Helm chart is a folder", hint="everloop deploy manifests IMAGE --helm --to chart")
     made, wanted = manifests(deployed), secrets(deployed)
     if to is None:
         if output.as_json:
@@ -66,8 +71,9 @@ def write_manifests(
         else:
             sys.stdout.write(writing.text(made, wanted))
         return
-    written = writing.files(made, to)
-    lines = [f"{len(written)} manifests in {to}; before they are applied these secrets must be there:"]
+    written = writing.files(chart(deployed) if helm else writing.named(made), to)
+    what = "a Helm chart" if helm else f"{len(written)} manifests"
+    lines = [f"{what} in {to}; before it is applied these secrets must be there:"]
     lines += [f"  {key}: {', '.join(keys) or 'variables that open the object store'}" for key, keys in wanted.items()]
     output.show({"files": [str(path) for path in written], "secrets": list(wanted)}, "\n".join(lines))
 

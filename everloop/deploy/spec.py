@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from everloop.core.errors import InvalidInput
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_IMAGE = re.compile(r"[a-z0-9][a-zA-Z0-9./:_-]*(@sha256:[0-9a-f]{64})?")
-_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|[kKMGTPE]i?)?")
+IMAGE = re.compile(r"[a-z0-9][a-zA-Z0-9./:_-]*(@sha256:[0-9a-f]{64})?")
+QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|[kKMGTPE]i?)?")
 _LONGEST = 40
 """Letters of a name: operators add to it, and the whole may have 63."""
 STORE_SHARE = 0.3
@@ -81,11 +81,11 @@ class Deployed:
         checked_label(self.name, "a deployment", longest=_LONGEST)
         for place in (self.namespace, self.entry, self.operator):
             checked_label(place, "a namespace")
-        if not _IMAGE.fullmatch(self.image):
+        if not IMAGE.fullmatch(self.image):
             raise InvalidInput(f"{self.image!r} names no image", hint="registry/name:tag, or name@sha256:…")
         if self.policy not in ("solo", "team"):
             raise InvalidInput(f"{self.policy!r} is no policy", hint="solo or team")
-        if not _QUANTITY.fullmatch(self.storage):
+        if not QUANTITY.fullmatch(self.storage):
             raise InvalidInput(f"{self.storage!r} is no size of a volume", hint="20Gi")
         if not (0 < self.port < 65536 and self.workers >= 0 and self.cores > 0 and self.memory > 0):
             raise InvalidInput("port, cores and memory are more than 0, workers not less")

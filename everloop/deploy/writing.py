@@ -27,26 +27,37 @@ def _text(writer: Any, value: str) -> Any:
 _Writer.add_representer(str, _text)
 
 
+def document(value: Manifest) -> str:
+    """One document."""
+    return str(yaml.dump(value, Dumper=_Writer, sort_keys=False, width=120))
+
+
 def text(manifests: Sequence[Manifest], secrets: Mapping[str, Sequence[str]]) -> str:
     """One stream of documents; the beginning says which secrets must be there."""
     lines = ["# Before this is applied these secrets must be in the namespace:"]
     for name, keys in secrets.items():
         held = ", ".join(keys) or "the variables that open the object store, if it needs any"
         lines.append(f"#   {name}: {held}")
-    documents = (yaml.dump(one, Dumper=_Writer, sort_keys=False, width=120) for one in manifests)
+    documents = (document(one) for one in manifests)
     return "\n".join(lines) + "\n---\n" + "---\n".join(documents)
 
 
-def files(manifests: Sequence[Manifest], folder: Path) -> list[Path]:
-    """A file for each, in the order in which they are applied; raises `InvalidInput` where others are there already."""
+def files(made: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write texts by their paths below a folder; raises `InvalidInput` where other files are there already."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = [
-        (folder / f"{place:02d}-{one['kind'].lower()}-{one['metadata']['name']}.yaml", one)
-        for place, one in enumerate(manifests)
-    ]
-    strange = sorted({path.name for path in folder.iterdir()} - {path.name for path, _ in made})
-    if strange:
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    if strange := sorted(there - made.keys()):
         raise InvalidInput(f"{folder} holds {strange[0]} already", hint="an empty folder, or the one of last time")
-    for path, one in made:
-        path.write_text(yaml.dump(one, Dumper=_Writer, sort_keys=False, width=120), encoding="utf-8")
-    return [path for path, _ in made]
+    for name, content in made.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return [folder / name for name in made]
+
+
+def named(manifests: Sequence[Manifest]) -> dict[str, str]:
+    """A file for each, named in the order in which they are applied."""
+    return {
+        f"{place:02d}-{one['kind'].lower()}-{one['metadata']['name']}.yaml": document(one)
+        for place, one in enumerate(manifests)
+    }

@@ -46,6 +46,21 @@ def test_it_writes_files_and_says_which_secrets_are_needed(everloop, tmp_path):
     ]
 
 
+def test_it_writes_a_chart_over_the_one_of_last_time_and_over_nothing_else(everloop, tmp_path):
+    for _ in range(2):
+        code, said, _ = everloop(IMAGE, "--helm", "--to", "chart")
+        assert code == 0
+        assert "a Helm chart in chart" in said
+    assert {"Chart.yaml", "values.yaml", "templates"} <= {path.name for path in (tmp_path / "chart").iterdir()}
+    (tmp_path / "chart" / "templates" / "mine.yaml").write_text("a: 1")
+    code, _, told = everloop(IMAGE, "--helm", "--to", "chart")
+    assert code != 0
+    assert "templates/mine.yaml" in told
+    code, _, told = everloop(IMAGE, "--helm")
+    assert code != 0
+    assert "--to" in told
+
+
 def test_nodes_of_ray_are_of_the_sizes_that_production_holds(everloop):
     given.clear()
     assert main(["init"]) == 0

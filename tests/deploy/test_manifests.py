@@ -247,10 +247,10 @@ def test_an_image_and_a_group_are_named_rightly():
 
 
 def test_files_are_written_in_order_and_not_among_others(made, tmp_path):
-    written = writing.files(made, tmp_path / "out")
+    written = writing.files(writing.named(made), tmp_path / "out")
     assert [path.name[:2] for path in written] == [f"{n:02d}" for n in range(len(made))]
     assert [yaml.safe_load(path.read_text()) for path in written] == made
-    assert writing.files(made, tmp_path / "out") == written
+    assert writing.files(writing.named(made), tmp_path / "out") == written
     (tmp_path / "out" / "other.yaml").write_text("")
     with pytest.raises(InvalidInput, match=r"holds other\.yaml"):
-        writing.files(made, tmp_path / "out")
+        writing.files(writing.named(made), tmp_path / "out")
