@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import graph_models
 import pytest
-from serving_house import folder_of, revision
+import serving_models
+from serving_house import folder_of, one_row, revision
 
 from everloop.core.errors import DefinitionError, Overloaded
 from everloop.serving.definitions import EndpointDef
@@ -75,3 +76,19 @@ def test_a_caller_beyond_its_limit_hears_when_to_come_again(place):
     assert gateway.predict({"x": 1}, authorization="Bearer made-up").status_code == 429
     counted = place.until(lambda s: s["endpoints"]["shop.delay"][f"b3:{1:064x}"]["limited"] == 4)
     assert counted["endpoints"]["shop.delay"][f"b3:{1:064x}"]["errors"] == 0
+
+
+def test_both_ways_count_on_one_account_and_a_failure_is_one_request(place):
+    ordinary = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}
+    moody = revision(folder_of(place.home, "m1", serving_models.Moody()), 1)
+    steady = revision(folder_of(place.home, "m2", serving_models.Constant(7.0)), 2, weight=0)
+    place.serve(Route("shop", "delay", [moody, steady], limits=Wanted(quota="4/d").manifest()))
+    gateway = place.gateway().ready()
+    place.until(lambda s: all(one["state"] == "ready" for one in s["endpoints"]["shop.delay"].values()))
+    assert gateway.predict(one_row()).status_code == 200
+    assert gateway.predict(one_row(), **ordinary).status_code == 200
+    for headers in ({}, ordinary):  # the model fails, the revision before answers
+        reply = gateway.predict(one_row(-1.0), **headers)
+        assert reply.json()["predictions"] == [7.0]
+    assert [gateway.predict(one_row(), **headers).status_code for headers in ({}, ordinary)] == [429, 429]
+    place.until(lambda s: s["endpoints"]["shop.delay"][f"b3:{1:064x}"]["limited"] == 2)

@@ -1,6 +1,6 @@
 """Which questions go the short way, and how their bodies are read.
 
-The shortest is for endpoints where nothing is copied, kept, traced or limited, and whose revisions answer by a model
+The shortest is for endpoints where nothing is copied, kept or traced, and whose revisions answer by a model
 alone or through a graph that comes to one worker (`straight`). Whatever is particular about a question sends it the
 ordinary way, which also says what is wrong with it: here nothing is refused.
 """
@@ -62,6 +62,11 @@ class Line:
     """The only lane, or any of them: all read the same columns."""
     quick: bool
     """Whether a revision is chosen without a look at the question."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether callers have rates or quotas."""
+        return bool(self.route.route.limits)
 
     def read(self, headers: Mapping[bytes, bytes], body: bytes) -> "Read | None":
         """What a model is asked with; None: not here, and no revision was chosen."""
@@ -208,5 +213,5 @@ def ordinary(headers: Mapping[bytes, bytes]) -> bool:
 
 def _plain(route: LiveRoute, met: Sequence[Live]) -> bool:
     said = route.route
-    apart = route.shadow is not None or route.cached is not None or said.limits or said.traced_ppm
+    apart = route.shadow is not None or route.cached is not None or said.traced_ppm
     return not apart and all(able(live) for live in met) and (len(met) == 1 or route.alike)

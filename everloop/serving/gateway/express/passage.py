@@ -1,7 +1,7 @@
 """The short way itself: uvicorn's protocol, which answers ordinary questions before it makes an ASGI request of them.
 
 What is particular is handed to uvicorn as it came. A question whose model failed goes on as one whose first try came to
-that: the endpoint's fallbacks answer it. Questions to endpoints with shadows, limits and the like are answered by the
+that: the endpoint's fallbacks answer it. Questions to endpoints with shadows, caches and the like are answered by the
 protocols' own modules in a task, and are spared ASGI alone.
 """
 
@@ -22,6 +22,7 @@ from everloop.serving.gateway.fleet import LiveRoute
 from everloop.serving.gateway.speaking import oip as speaking_oip
 from everloop.serving.gateway.speaking import scoring as speaking_scoring
 from everloop.serving.gateway.speaking.asking import FAILED, Desk
+from everloop.serving.gateway.speaking.limits import wall
 from everloop.serving.gateway.speaking.replies import Reply, compressed
 from everloop.serving.protocol import oip, scoring
 
@@ -79,9 +80,15 @@ class Express:
         crew = read.crew
         passage = Passage(self, protocol, line, read, (headers, body))
         if read.payload is not None and crew.ready.is_set() and crew.waiting < line.route.route.max_queue:
+            now = wall() if line.limited else 0.0
+            caller = desk.door.caller(headers, desk.fleet.table) if line.limited else ""
+            if line.limited and not desk.limits.allows(line.route, caller, now):
+                return False
             with suppress(EverloopError):
                 crew.send(read.payload, read.rows, passage.started + line.seconds, passage)
                 protocol.cycle = passage  # not before: it would have to wait behind itself
+                if line.limited:
+                    desk.limits.take(line.route, caller, now)
                 return True
         if not read.key:
             return False

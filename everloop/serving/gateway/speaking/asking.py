@@ -52,7 +52,7 @@ class Desk:
             at = self._event_time(stamp.decode("latin-1"))
         if explain:
             self.door.check_explaining(headers, self.fleet.table)
-        if route.route.limits:
+        if route.route.limits and failed is None:  # the first try was counted
             self.limits.take(route, self.door.caller(headers, self.fleet.table), wall())
         sticky = headers.get(b"everloop-sticky", b"")
         trace = self.tracer.begun(headers, route.route.project, route.route.traced_ppm)

@@ -40,27 +40,18 @@ class Limits:
         if not said:
             return
         account = self._account((route.route.address, caller), said, now)
-        wait, beyond = 0.0, ""
-        if "rate" in said:
-            most, micros = said["rate"]
-            account.left = min(most, account.left + (now - account.at) * most / (micros / 1e6))
-            account.at = now
-            wait = max((1 - account.left) * (micros / 1e6) / most, 0.0)
-            beyond = f"its rate is {most} in {_told(micros)}"
-        if "quota" in said:
-            most, micros = said["quota"]
-            period = int(now * 1e6) // micros
-            if period != account.period:
-                account.period, account.count = period, 0
-            if account.count >= most:
-                wait = max(wait, ((period + 1) * micros) / 1e6 - now)
-                beyond = f"its quota of {most} in {_told(micros)} is used up"
+        wait, beyond = _wait(account, said, now)
         if wait > 0:
             route.champion.counters.limited += 1
             hint = f"come again in {wait:.1f} s"
             raise Overloaded(f"this caller asks more than it may: {beyond}", hint=hint, seconds=wait)
         account.left -= 1
         account.count += 1
+
+    def allows(self, route: LiveRoute, caller: str, now: float) -> bool:
+        """Whether `take` would count a request now; nothing is counted."""
+        said = route.route.limits
+        return not said or _wait(self._account((route.route.address, caller), said, now), said, now)[0] <= 0
 
     def _account(self, key: tuple[str, str], said: dict[str, list[int]], now: float) -> _Account:
         account = self._accounts.get(key)
@@ -71,6 +62,26 @@ class Limits:
         else:
             self._accounts.move_to_end(key)
         return account
+
+
+def _wait(account: _Account, said: dict[str, list[int]], now: float) -> tuple[float, str]:
+    """Seconds until an account may ask again, and what it is beyond; fills its bucket, and begins its period."""
+    wait, beyond = 0.0, ""
+    if "rate" in said:
+        most, micros = said["rate"]
+        account.left = min(most, account.left + (now - account.at) * most / (micros / 1e6))
+        account.at = now
+        wait = max((1 - account.left) * (micros / 1e6) / most, 0.0)
+        beyond = f"its rate is {most} in {_told(micros)}"
+    if "quota" in said:
+        most, micros = said["quota"]
+        period = int(now * 1e6) // micros
+        if period != account.period:
+            account.period, account.count = period, 0
+        if account.count >= most:
+            wait = max(wait, ((period + 1) * micros) / 1e6 - now)
+            beyond = f"its quota of {most} in {_told(micros)} is used up"
+    return wait, beyond
 
 
 def _told(micros: Micros) -> str:
