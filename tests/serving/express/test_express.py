@@ -16,8 +16,10 @@ from everloop.serving.table import Route, Split
 
 PREDICT = "/endpoints/shop/delay/predict"
 _OWN = ("date", "everloop-prediction-id", "content-length")
-ORDINARY = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}
-"""A caller that wants no trace: all that is particular about its question."""
+ORDINARY = {"content-encoding": "identity"}
+"""All that is particular about a question."""
+TRACING = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+"""What an instrumented caller sends with everything; the endpoint keeps no traces."""
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +77,8 @@ QUESTIONS = [
 def test_both_ways_answer_alike(place, leaf, question):
     path = "/v2/models/shop.delay/infer" if leaf == "infer" else f"/endpoints/shop/delay/{leaf}"
     client = place.gateways[0].client
-    short, ordinary = (client.post(path, json=question, headers=more) for more in ({}, ORDINARY))
-    assert without_id(short) == without_id(ordinary)
+    short, ordinary, traced = (client.post(path, json=question, headers=more) for more in ({}, ORDINARY, TRACING))
+    assert without_id(short) == without_id(ordinary) == without_id(traced)
 
 
 def test_both_ways_are_logged_alike(place):

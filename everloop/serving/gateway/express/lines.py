@@ -21,7 +21,7 @@ from everloop.serving.protocol import oip, scoring
 from everloop.serving.protocol.question import Question, parse_json
 
 _PARTICULAR = frozenset(
-    b"everloop-time everloop-revision traceparent content-encoding origin expect upgrade transfer-encoding".split()
+    b"everloop-time everloop-revision content-encoding origin expect upgrade transfer-encoding".split()
 )
 """Headers that the ordinary way knows what to do with."""
 OIP = "oip"
