@@ -160,6 +160,7 @@ def test_nearest_neighbours_are_asked_by_vector_or_by_row(made):
     assert [n.key for n in alike.neighbours] == [n.key for n in found.neighbours[1:]]
     words = ask(dataset="titles", like={"item": 11}, k=1, column="words", metric="euclidean")
     assert set(words.neighbours[0].key) == {"item"}
+    assert ask(dataset="titles", like={"item": 11}, k=1, metric="euclidean") == words  # the only one
     with pytest.raises(NotFound, match="has no row"):
         ask(dataset="pictures", like={"path": "nowhere"})
     with pytest.raises(InvalidInput, match="no column of vectors"):

@@ -117,14 +117,14 @@ def check(service: FeatureServiceDef, spine: pl.DataFrame, sources: Mapping[str,
 
 def _times(spine: pl.DataFrame, at: str) -> Ints:
     column = spine[at]
+    if not (column.dtype.is_integer() or column.dtype in (pl.Date, pl.Datetime, pl.Null)):
+        raise DataError(f"the spine's time column {at!r} is {column.dtype}", hint="a datetime, a date or microseconds")
     if column.null_count():
         raise DataError(f"{column.null_count()} questions have no time in {at!r}", hint="drop these rows first")
     if isinstance(column.dtype, pl.Datetime):
         column = column.dt.epoch("us")
     elif column.dtype == pl.Date:
         column = column.cast(pl.Datetime("us")).dt.epoch("us")
-    elif not column.dtype.is_integer():
-        raise DataError(f"the spine's time column {at!r} is {column.dtype}", hint="a datetime, a date or microseconds")
     return column.cast(pl.Int64).to_numpy()
 
 

@@ -1,8 +1,9 @@
-"""Exact nearest neighbours: one matrix product over all vectors, the best of it scored again, row by row.
+"""Exact nearest neighbours: one matrix product over all vectors, what may be among the best of it scored again.
 
-The product may differ in its last bits with the number of threads or questions; which rows win, and in what order, is
-decided by the second score: double precision, one row at a time, ties by row. So the answer is a function of the
-vectors and the question alone.
+The product is of single precision, and may differ in its last bits with the number of threads or questions. Its error
+has a bound (Higham, Accuracy and Stability of Numerical Algorithms, 3.5): every row that could be among the best within
+it is scored again, in double precision, one row at a time, ties by row. So the answer is a function of the vectors and
+the question alone, however many rows are equal and however far from zero they lie.
 """
 
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from everloop.core.errors import InvalidInput
 Metric = Literal["cosine", "dot", "euclidean"]
 METRICS: tuple[Metric, ...] = ("cosine", "dot", "euclidean")
 MOST = 1000
-_SPARE = 32
-"""Candidates beyond `k` that are scored again."""
 _BLOCK = 1 << 24
 """Scores held at a time."""
+_ROUNDED = 2.0**-24
+"""How far, relatively, one operation of single precision may be off."""
+_TINY = 1e-30
+"""Below this length, products may underflow and have no such bound."""
 
 Matrix = npt.NDArray[np.float32]
 
@@ -31,14 +34,14 @@ class Index:
     vectors: Matrix
     """Shape [rows, dim], float32, C order."""
     lengths: Matrix
-    """Euclidean length of each, never 0: 1 stands in for it."""
+    """Euclidean length of each."""
 
     @classmethod
     def of(cls, vectors: Matrix) -> "Index":
         """An index over vectors; they are not copied."""
         matrix = np.ascontiguousarray(vectors, np.float32)
         lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64)).astype(np.float32)
-        return cls(matrix, np.where(lengths > 0, lengths, np.float32(1)))
+        return cls(matrix, lengths)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -55,37 +58,62 @@ class Index:
         rows, scores = np.empty((many, kept), np.int64), np.empty((many, kept))
         step = max(1, _BLOCK // max(1, len(self.vectors)))
         for start in range(0, many, step):
-            rough = self._rough(asked[start : start + step], metric)
-            for place, likely in enumerate(rough, start):
-                rows[place], scores[place] = self._best(asked[place], likely, kept, metric)
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is scored again
+                rough = self._rough(asked[start : start + step], metric)
+                for place, scored in enumerate(rough, start):
+                    likely = self._likely(asked[place], scored, kept, metric)
+                    rows[place], scores[place] = self._best(asked[place], likely, kept, metric)
         return rows, scores
 
     def _rough(self, asked: Matrix, metric: Metric) -> Matrix:
         """Larger is nearer."""
         product: Matrix = asked @ self.vectors.T
         if metric == "cosine":
-            product /= self.lengths
+            np.divide(product, self.lengths, out=product, where=self.lengths > 0)
         elif metric == "euclidean":
             product -= self.lengths * self.lengths / np.float32(2)
         return product
 
+    def _likely(self, question: Matrix, rough: Matrix, kept: int, metric: Metric) -> npt.NDArray[np.int64]:
+        """The rows that may be among the `kept` nearest, by what their rough scores may be off."""
+        scores = rough.astype(np.float64)
+        if not np.isfinite(scores).all():
+            return np.arange(len(scores))  # overflow says nothing
+        if not kept:
+            return np.empty(0, np.int64)
+        slack = self._slack(float(np.sqrt((question.astype(np.float64) ** 2).sum())), metric)
+        least = np.partition(scores - slack, len(scores) - kept)[len(scores) - kept]
+        return np.flatnonzero(scores + slack >= least)
+
+    def _slack(self, asked: float, metric: Metric) -> npt.NDArray[np.float64]:
+        if 0 < asked < _TINY:
+            return np.full(len(self), np.inf)
+        lengths = self.lengths.astype(np.float64)
+        product = 1.1 * _ROUNDED * (self.vectors.shape[1] + 8) * asked
+        if metric == "cosine":
+            return np.where((lengths > 0) & (lengths < _TINY), np.inf, product)
+        own = 8 * _ROUNDED * lengths if metric == "euclidean" else 0.0
+        return (product + own) * lengths + _TINY
+
     def _best(
-        self, question: Matrix, likely: Matrix, kept: int, metric: Metric
+        self, question: Matrix, likely: npt.NDArray[np.int64], kept: int, metric: Metric
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        most = min(len(likely), kept + _SPARE)
-        near = np.argpartition(likely, len(likely) - most)[len(likely) - most :] if most else np.empty(0, np.int64)
-        found = self.vectors[near].astype(np.float64)
-        exact = question.astype(np.float64)
+        step = max(1, _BLOCK // max(1, self.vectors.shape[1]))
+        parts = [self._scores(question, likely[i : i + step], metric) for i in range(0, len(likely), step)]
+        scores = np.concatenate(parts) if parts else np.empty(0)
+        order = np.lexsort((likely, scores if metric == "euclidean" else -scores))[:kept]
+        return likely[order], scores[order]
+
+    def _scores(self, question: Matrix, rows: npt.NDArray[np.int64], metric: Metric) -> npt.NDArray[np.float64]:
+        found, exact = self.vectors[rows].astype(np.float64), question.astype(np.float64)
         if metric == "euclidean":
-            scores = np.sqrt(((found - exact) ** 2).sum(axis=1))
-            order = np.lexsort((near, scores))[:kept]
-        else:
-            scores = (found * exact).sum(axis=1)
-            if metric == "cosine":
-                own, theirs = np.sqrt((exact**2).sum()), np.sqrt((found**2).sum(axis=1))
-                scores = np.divide(scores, own * theirs, out=np.zeros_like(scores), where=own * theirs > 0)
-            order = np.lexsort((near, -scores))[:kept]
-        return near[order], scores[order]
+            far: npt.NDArray[np.float64] = np.sqrt(((found - exact) ** 2).sum(axis=1))
+            return far
+        scores: npt.NDArray[np.float64] = (found * exact).sum(axis=1)
+        if metric == "cosine":
+            both = np.sqrt((exact**2).sum()) * np.sqrt((found**2).sum(axis=1))
+            scores = np.divide(scores, both, out=np.zeros_like(scores), where=both > 0)
+        return scores
 
 
 class NearestLabel:

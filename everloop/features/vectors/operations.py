@@ -26,7 +26,8 @@ class Nearest(Command):
     dataset: str
     vector: tuple[float, ...] = ()
     like: Mapping[str, str | int] = Field(default_factory=dict)
-    column: str = "embedding"
+    column: str = ""
+    """Empty: the only column of vectors."""
     k: int = 10
     metric: str = "cosine"
     """cosine, dot or euclidean."""
@@ -96,11 +97,13 @@ def _index(held: _Held, version: str, _placed: tuple[str, ...], column: str) -> 
         names = tuple(versions.get(tx, held.ctx.project, version).manifest["key"])
     table = data.read(held.ctx, version)
     schema = table.collect_schema()
-    if column not in schema or not str(schema[column]).startswith("Array("):
-        vectors = [name for name, dtype in schema.items() if str(dtype).startswith("Array(")]
-        raise InvalidInput(
-            f"{column!r} is no column of vectors", hint="vectors are in " + (", ".join(vectors) or "no column")
-        )
+    vectors = [name for name, dtype in schema.items() if str(dtype).startswith("Array(")]
+    if not column and len(vectors) == 1:
+        (column,) = vectors
+    if column not in vectors:
+        said = f"{column!r} is no column of vectors" if column else "there is no column of vectors"
+        said = f"{len(vectors)} columns hold vectors, and none is named" if vectors and not column else said
+        raise InvalidInput(said, hint="vectors are in " + (", ".join(vectors) or "no column"))
     frame = table.select([*names, column]).collect().drop_nulls(column)
     index = features.nearest.Index.of(frame[column].to_numpy())
     keys = frame.select(names).rows() if names else [() for _ in range(frame.height)]

@@ -43,6 +43,32 @@ def test_exact_and_ordered_as_brute_force_says(vectors, question, k, metric):
         assert rows[0].tolist() == [row for row, _ in expected]
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("shape", ["equal", "few", "zeros", "far", "tiny", "huge"])
+def test_ties_and_numbers_that_single_precision_cannot_tell_apart_are_exact(shape, metric):
+    rng = np.random.default_rng(2)
+    made = {
+        "equal": np.ones((500, 4)),
+        "few": rng.choice([0.0, 1.0], (1500, 4)),
+        "zeros": rng.normal(size=(300, 4)) * 0.1 * (np.arange(300) % 5 > 0)[:, None],
+        "far": 1e4 + rng.normal(size=(1000, 4)),
+        "tiny": rng.normal(size=(300, 4)) * 1e-40,
+        "huge": rng.normal(size=(300, 4)) * 1e25,
+    }
+    vectors = made[shape].astype(np.float32)
+    rows, scores = Index.of(vectors).nearest(vectors[:3], 7, metric)
+    wide, every = vectors.astype(float), np.arange(len(vectors))
+    for asked, found, scored in zip(wide, rows, scores, strict=False):
+        if metric == "euclidean":
+            truth = np.sqrt(((wide - asked) ** 2).sum(axis=1))
+        else:
+            sizes = np.sqrt((asked**2).sum()) * np.sqrt((wide**2).sum(axis=1)) if metric == "cosine" else 1.0
+            truth = np.divide((wide * asked).sum(axis=1), sizes, out=np.zeros(len(wide)), where=np.asarray(sizes) > 0)
+        order = np.lexsort((every, truth if metric == "euclidean" else -truth))[:7]
+        assert found.tolist() == order.tolist()
+        assert scored.tolist() == truth[order].tolist()
+
+
 def test_the_answer_does_not_depend_on_who_else_asks():
     rng = np.random.default_rng(1)
     index = Index.of(rng.normal(size=(3000, 32)))

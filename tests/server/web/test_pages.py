@@ -119,7 +119,9 @@ def test_a_views_page_says_what_each_feature_is(http):
     page = http("ada").get("/shop/features/origin_notes?e.origin=EWR").text
     assert "newest 2 of distance" in page
     assert "(count over 24 h, where note == calm or note == &lt;" in page
-    assert http("ada").get("/shop/features").text.count("newest 2 of distance") == 1
+    listed = http("ada").get("/shop/features").text
+    assert listed.count("newest 2 of distance") == 1
+    assert 'href="/shop/data/flights"' in listed
 
 
 def test_the_search_box_finds_and_escapes(http):

@@ -5,7 +5,9 @@ from typing import Any
 from starlette.responses import Response
 
 from everloop.catalog import versions
+from everloop.catalog.governance import annotations
 from everloop.core.errors import EverloopError, InvalidInput
+from everloop.data.catalogue.documents import said_of
 from everloop.server.web.visit import Visit
 
 
@@ -17,6 +19,8 @@ def index(visit: Visit) -> Response:
     with visit.ctx.read() as tx:
         services = {key.partition("/")[2]: i for key, i in held.entries.items() if key.startswith("service/")}
         manifests = versions.manifests(tx, visit.ctx.project, set(services.values()))
+        named = [("view", view.name) for view in views] + [("service", name) for name in services]
+        said = {of: said_of(annotations.of(tx, visit.ctx.project, *of)) for of in named}
     service = visit.query("service") or next(iter(sorted(services)), "")
     entities = list(manifests.get(services.get(service, ""), {}).get("entities", []))
     asked = {name: visit.query(f"e.{name}") for name in entities}
@@ -29,6 +33,8 @@ def index(visit: Visit) -> Response:
         environments=[e.name for e in visit.ask("environments.list").environments],
         views=views,
         services={name: manifests.get(identity, {}) for name, identity in sorted(services.items())},
+        pinned=services,
+        said=said,
         service=service,
         entities=entities,
         asked=asked,
