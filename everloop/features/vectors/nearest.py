@@ -92,8 +92,9 @@ class Index:
         product = 1.1 * _ROUNDED * (self.vectors.shape[1] + 8) * asked
         if metric == "cosine":
             return np.where((lengths > 0) & (lengths < _TINY), np.inf, product)
-        own = 8 * _ROUNDED * lengths if metric == "euclidean" else 0.0
-        return (product + own) * lengths + _TINY
+        own = 8 * _ROUNDED if metric == "euclidean" else 0.0
+        slack: npt.NDArray[np.float64] = (product + own * lengths) * lengths + _TINY
+        return slack
 
     def _best(
         self, question: Matrix, likely: npt.NDArray[np.int64], kept: int, metric: Metric
