@@ -40,7 +40,8 @@ def feedback(
     given = [_line(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     with session.client() as client:
         told = client.call("feedback.add", endpoint=name, metric=metric, values=given, environment=environment)
-    output.show(told, f"{told.taken} values of {metric}")
+    strange = f"; {told.unknown} are of no prediction of {name} that is known yet" if told.unknown else ""
+    output.show(told, f"{told.taken} values of {metric}{strange}")
 
 
 def _line(number: int, line: str) -> dict[str, Any]:

@@ -177,6 +177,8 @@ class LabelsAdded(Answer):
     """How many were taken; those that were there already count too."""
 
     taken: int
+    unknown: int = 0
+    """Of predictions that this endpoint did not make, as far as is known by now: they may still be on their way."""
 
 
 def _on_endpoint(_ctx: Context, cmd: Any) -> Target:
@@ -361,4 +363,6 @@ def add_labels(ctx: Context, cmd: AddLabels) -> LabelsAdded:
     with ctx.write() as tx:
         predictions.add_labels(tx, ctx.project, given, actor=ctx.actor.name, recorded=ctx.wall())
         facts.append(tx, ctx.project, ctx.fact("labels.added", cmd.endpoint, {"count": len(given)}))
-    return LabelsAdded(taken=len(given))
+    with ctx.read() as tx:
+        unknown = predictions.strangers(tx, ctx.project, cmd.endpoint, (label.prediction for label in given))
+    return LabelsAdded(taken=len(given), unknown=unknown)

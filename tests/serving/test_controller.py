@@ -13,6 +13,7 @@ from sqlalchemy import update
 
 from everloop.catalog import refs, tasks, versions
 from everloop.catalog.governance import access
+from everloop.catalog.operating.predictions import strangers
 from everloop.catalog.operation import invoke
 from everloop.catalog.tables.changes import changes as changes_table
 from everloop.changes import environments, merging, proposing, provenance, reviewing
@@ -280,7 +281,13 @@ def test_predictions_with_features_are_logged_ingested_labelled_and_traced(shop,
     assert ingest(ctx.catalog, place.home) == 0
     given = [operations.GivenLabel(prediction=f"{identity}.0", value=1)]
     for _ in range(2):
-        invoke(ctx, "labels.add", operations.AddLabels(endpoint="delay", labels=given))
+        told = invoke(ctx, "labels.add", operations.AddLabels(endpoint="delay", labels=given))
+        assert (told.taken, told.unknown) == (1, 0)
+    stray = [operations.GivenLabel(prediction=name, value=0) for name in ("nobody", f"{identity}.1", "nobody")]
+    assert invoke(ctx, "labels.add", operations.AddLabels(endpoint="delay", labels=stray[:1])).unknown == 1
+    with ctx.read() as tx:
+        assert strangers(tx, "shop", "delay", [one.prediction for one in stray]) == 1
+        assert strangers(tx, "shop", "other", [one.prediction for one in stray]) == 2
     frame = window(ctx, "delay", START, START + 100)
     assert len(frame) == 22
     assert frame["label"].drop_nulls().to_list() == [1]

@@ -174,6 +174,20 @@ def labels_of(tx: Tx, project: str, ids: Sequence[str], *, known: Micros | None 
     return found
 
 
+def strangers(tx: Tx, project: str, endpoint: str, ids: Iterable[str]) -> int:
+    """How many of the ids are of no prediction of the endpoint that is known by now."""
+    wanted = sorted(set(ids))
+    known = 0
+    for start in range(0, len(wanted), _CHUNK):
+        query = select(func.count()).where(
+            predictions.c.project == project,
+            predictions.c.endpoint == endpoint,
+            predictions.c.id.in_(wanted[start : start + _CHUNK]),
+        )
+        known += tx.execute(query).scalar_one()
+    return len(wanted) - known
+
+
 def labelled(
     tx: Tx, project: str, endpoint: str, start: Micros, until: Micros, *, known: Micros | None = None
 ) -> list[tuple[PredictionRow, Label]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from everloop.catalog import facts, versions
 from everloop.catalog.context import Context
-from everloop.catalog.operating import feedback, rollouts
+from everloop.catalog.operating import feedback, predictions, rollouts
 from everloop.catalog.operating.feedback import Value
 from everloop.catalog.operation import Answer, Command, operation
 from everloop.core.clock import Micros, iso, parse_time
@@ -44,6 +44,8 @@ class FeedbackAdded(Answer):
     """How many were taken; those that were there already count too."""
 
     taken: int
+    unknown: int = 0
+    """Of predictions that this endpoint did not make, as far as is known by now: they may still be on their way."""
 
 
 class PushMetric(Command):
@@ -141,7 +143,9 @@ def add_feedback(ctx: Context, cmd: AddFeedback) -> FeedbackAdded:
         feedback.add(tx, ctx.project, cmd.endpoint, values, actor=ctx.actor.name, recorded=ctx.wall())
         told = {"metric": cmd.metric, "count": len(values)}
         facts.append(tx, ctx.project, ctx.fact("feedback.added", cmd.endpoint, told))
-    return FeedbackAdded(taken=len(values))
+    with ctx.read() as tx:
+        unknown = predictions.strangers(tx, ctx.project, cmd.endpoint, (given.prediction for given in cmd.values))
+    return FeedbackAdded(taken=len(values), unknown=unknown)
 
 
 @operation("feedback.push", needs="label.write", on=_on_endpoint)
