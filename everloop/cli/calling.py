@@ -19,7 +19,7 @@ Question = Annotated[
     str, typer.Option("--data", "-d", help="JSON by column names; when left out the newest question, else its example.")
 ]
 _PATIENCE = 30.0
-_THERE = "is `everloop up` running there? Elsewhere: everloop --server URL, or EVERLOOP_PORT"
+_THERE = "is `everloop up` running there? Where it has another address, set EVERLOOP_PORT or --server."
 _POLL, _FOLLOW = 0.3, 2.0
 _ENDED = frozenset(("done", "failed", "cancelled"))
 

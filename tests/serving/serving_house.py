@@ -16,9 +16,11 @@ from typing import Any
 import httpx2
 import joblib
 
+from everloop.core.ids import object_id
 from everloop.core.signing import SigningKey
 from everloop.serving import log
 from everloop.serving import table as tables
+from everloop.serving.sealing.files import digest
 from everloop.serving.table import Revision, Route, Table
 
 HERE = Path(__file__).parent
@@ -31,6 +33,12 @@ def folder_of(root: Path, name: str, predictor: Any) -> str:
     folder.mkdir(parents=True)
     joblib.dump(predictor, folder / "model.joblib")
     return str(folder)
+
+
+def sealed_of(folder: str | Path) -> str:
+    """The digest of a folder's files, as a signed table holds it."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    return digest({path.relative_to(folder).as_posix(): object_id(path.read_bytes()) for path in files})
 
 
 def revision(folder: str, number: int, weight: int = 100, **more: Any) -> Revision:

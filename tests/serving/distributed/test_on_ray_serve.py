@@ -14,7 +14,7 @@ import pytest
 import serving_models
 from batch.test_parallel import many, serve, wait_for
 from batch.test_scoring import SCORER
-from serving_house import Caller, folder_of, one_row, revision
+from serving_house import Caller, folder_of, one_row, revision, sealed_of
 from streaming.test_streamed import (
     importable,  # noqa: F401 - a fixture of the test below
     test_parts_come_as_events_and_the_whole_is_logged_once,  # noqa: F401
@@ -103,7 +103,8 @@ def test_a_replica_that_dies_or_hangs_is_replaced(place):
 
 
 def test_a_gateway_that_was_killed_finds_its_replicas_warm(place):
-    place.serve(Route("shop", "delay", [revision(folder_of(place.home, "m1", serving_models.Counted()), 1)]))
+    folder = folder_of(place.home, "m1", serving_models.Counted())
+    place.serve(Route("shop", "delay", [revision(folder, 1, sealed=sealed_of(folder))]))  # its node compares the files
     gateway = place.gateway().ready()
     assert gateway.predict(one_row()).json()["predictions"] == [4.0]  # three questions warmed it up
     gateway.kill()

@@ -2,17 +2,11 @@
 
 import pytest
 import serving_models
-from serving_house import folder_of, one_row, revision
+from serving_house import folder_of, one_row, revision, sealed_of
 
 from everloop.core.errors import CorruptObject
-from everloop.core.ids import object_id
-from everloop.serving.sealing.files import check, digest
+from everloop.serving.sealing.files import check
 from everloop.serving.table import Route
-
-
-def sealed(root):
-    files = (path for path in root.rglob("*") if path.is_file())
-    return digest({path.relative_to(root).as_posix(): object_id(path.read_bytes()) for path in files})
 
 
 @pytest.fixture
@@ -25,7 +19,7 @@ def folder(tmp_path):
 
 
 def test_the_files_that_were_signed_are_loaded(folder):
-    check(str(folder), sealed(folder))
+    check(str(folder), sealed_of(folder))
     check(str(folder), "")
 
 
@@ -39,14 +33,14 @@ def test_the_files_that_were_signed_are_loaded(folder):
     ],
 )
 def test_what_was_changed_is_not(folder, change):
-    before = sealed(folder)
+    before = sealed_of(folder)
     change(folder)
     with pytest.raises(CorruptObject, match="not those that were signed"):
         check(str(folder), before)
 
 
 def test_what_python_compiled_of_them_goes_and_is_not_run(folder):
-    before = sealed(folder)
+    before = sealed_of(folder)
     (folder / "code" / "__pycache__").mkdir()
     (folder / "code" / "__pycache__" / "own.cpython-311.pyc").write_bytes(b"anything")
     check(str(folder), before)
@@ -56,7 +50,7 @@ def test_what_python_compiled_of_them_goes_and_is_not_run(folder):
 def test_a_worker_of_a_changed_model_does_not_start_and_says_why(place, tmp_path):
     folders = [folder_of(place.home, name, serving_models.Moody()) for name in ("m1", "m2")]
     routes = [
-        Route("shop", name, [revision(folder, number, sealed=sealed(place.home / folder))])
+        Route("shop", name, [revision(folder, number, sealed=sealed_of(folder))])
         for number, (name, folder) in enumerate(zip(("delay", "other"), folders, strict=True), 1)
     ]
     (place.home / "m1" / "model.joblib").write_bytes((place.home / "m2" / "model.joblib").read_bytes() + b" ")
