@@ -60,6 +60,28 @@ def card(model: Annotated[str, typer.Argument(help="model/delay, model/delay@7, 
     output.show(found, text or None)
 
 
+@models.command("selection")
+def selection(model: Annotated[str, typer.Argument(help="delay, delay@7, delay:champion, or an id.")]) -> None:
+    """How a model's inputs were chosen: each column of its service, and why it was taken or left; --json has all."""
+    with session.client() as client:
+        found = client.call("models.selection", model=model)
+    if output.as_json:
+        output.show(found)
+        return
+    rows = [
+        {
+            "column": one.column,
+            "taken": "yes" if one.chosen else "no",
+            "importance": f"{one.importance:.4f}",
+            "mutual": f"{one.mutual_information:.4f}",
+            "why": one.why,
+        }
+        for one in found.ranking
+    ]
+    taken = f"{len(found.chosen)} of {len(rows)} columns, on {found.rows:,} rows of the training frame"
+    output.rows(rows, list(rows[0]) if rows else [], empty="it was given all columns of its service", title=taken)
+
+
 def lineage(version: Annotated[str, typer.Argument(help="kind/name, kind/name@7, or an id.")]) -> None:
     """What led to a version, and what was made from it."""
     with session.client() as client:

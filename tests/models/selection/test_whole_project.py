@@ -5,6 +5,8 @@ from shop_house import PROJECT_FILE, Shop
 
 from everloop.catalog import versions
 from everloop.catalog.operation import invoke
+from everloop.cli.main import main
+from everloop.cli.options import given
 from everloop.models.selection.operations import OfModel
 
 NOISE = """
@@ -29,7 +31,9 @@ def shop(tmp_path_factory):
     made.close()
 
 
-def test_the_choice_is_pinned_shown_and_kept_to(shop):
+def test_the_choice_is_pinned_shown_and_kept_to(shop, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("LOGNAME", "ada")
     built = shop.build()
     ctx = shop.context("sandbox/ada/main")
     model = built.results.outputs["model/comeback"]
@@ -48,6 +52,12 @@ def test_the_choice_is_pinned_shown_and_kept_to(shop):
         signature = versions.get(tx, "shop", model).manifest["signature"]
     assert [field["name"] for field in signature["inputs"]] == list(found.chosen)
     assert shop.build().results.outputs["model/comeback"] == model
+    capsys.readouterr()
+    assert main(["--home", str(ctx.home), "--project", "shop", "models", "selection", model]) == 0
+    given.clear()
+    told = capsys.readouterr().out
+    assert "of 5 columns" in told
+    assert "no more than chance" in " ".join(told.split())
 
 
 def test_a_model_without_a_rule_took_all_columns(context):
