@@ -48,7 +48,11 @@ def show(visit: Visit) -> Response:
     environment = visit.query("environment", "production")
     view = visit.ask("features.show", view=visit.part("view"), environment=environment)
     endpoints = [used.name for used in view.used_by if used.kind == "endpoint"]
-    parities = [p for name in endpoints for p in visit.ask("features.parities", endpoint=name, limit=20).parities]
+    parities = [
+        p
+        for name in endpoints
+        for p in visit.ask("features.parities", endpoint=name, environment=environment, limit=20).parities
+    ]
     asked = {name: visit.query(f"e.{name}") for name in view.entity}
     values, problem = _values(visit, environment, asked, view=view.name)
     return visit.page(
