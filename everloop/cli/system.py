@@ -164,7 +164,8 @@ def bind(
     name: Annotated[str, typer.Argument(help="The binding that sources name.")],
     value: Annotated[str, typer.Argument(help="A database URL or a folder.")],
     environment: Annotated[
-        str, typer.Option(help="production, staging, sandbox (all of them), or * for every one.")
+        str,
+        typer.Option("--env", "--environment", help="production, staging, sandbox (all of them), or * for every one."),
     ] = "*",
 ) -> None:
     """Set the value of a binding for an environment; sandboxes never see that of production."""

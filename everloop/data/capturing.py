@@ -15,6 +15,7 @@ from everloop.catalog import facts, placements, steps, versions
 from everloop.catalog.context import Context
 from everloop.catalog.steps import StepRow
 from everloop.core.errors import DataError, NotFound
+from everloop.core.grants import SANDBOX
 from everloop.core.ids import manifest_id
 from everloop.core.ports import Source
 from everloop.core.version import Version
@@ -27,7 +28,7 @@ from everloop.data.definitions import SQL, Call, Files, Folder, Query, SourceDef
 from everloop.data.evolution.rules import captured_schema, evolved_batches
 from everloop.data.expect import ExpectationResult
 from everloop.data.failures import full_disk_is_storage_full
-from everloop.data.heads import advance_head, find_version
+from everloop.data.heads import advance_head, find_version, head
 from everloop.data.profiles import profile_of
 from everloop.data.sensitive import scanning
 from everloop.data.sources.call import CallSource
@@ -38,6 +39,7 @@ from everloop.data.sources.incremental import Step, progress_of, step_on
 from everloop.data.sources.sql import SqlSource
 from everloop.data.sources.table import TableSource
 from everloop.data.sources.warehouse import WarehouseSource
+from everloop.data.streams.committing import begin
 from everloop.data.streams.origins import Feed
 from everloop.data.trees.source import FolderSource
 
@@ -86,7 +88,7 @@ def capture(
     blocking expectation fails: then the version is kept for inspection and the head stays.
     """
     if isinstance(source.origin, Feed):
-        return _fed(ctx, source.name, environment)
+        return _fed(ctx, source, environment)
     began, cpu = time.perf_counter(), time.process_time()
     opened = open_source(ctx, source, root)
     definition = source.version()
@@ -119,10 +121,21 @@ def capture(
     return Captured(found.id, found.number, found.rows, found.new, found.read, results)
 
 
-def _fed(ctx: Context, name: str, environment: str) -> Captured:
-    """What a feed brought so far: its consumer makes the versions."""
-    row = find_version(ctx, f"data/{name}" if not environment else name, environment)
-    return Captured(row.id, row.number, int(row.manifest["rows"]), new=False, read=False)
+def _fed(ctx: Context, source: SourceDef, environment: str) -> Captured:
+    """What a feed brought so far: its consumer makes the versions.
+
+    One that brought nothing yet is empty: what reads it can be built before its first event, which nobody could push
+    otherwise. A protected environment has it as its head; a sandbox goes on to look for what comes elsewhere.
+    """
+    name, protected = source.name, bool(environment) and not environment.startswith(SANDBOX)
+    if not protected or head(ctx, environment, name) is not None:
+        try:
+            row = find_version(ctx, f"data/{name}" if not environment else name, environment)
+            return Captured(row.id, row.number, int(row.manifest["rows"]), new=False, read=False)
+        except NotFound:
+            pass
+    made = begin(ctx, source, environment if protected else "")
+    return Captured(made.id, made.number, made.rows, new=True, read=False)
 
 
 def _unchanged(ctx: Context, recipe: str) -> Captured | None:

@@ -12,6 +12,7 @@ from shop_house import Shop, wait_for
 
 from everloop import data
 from everloop.catalog import refs, versions
+from everloop.core.errors import NotFound
 from everloop.data.definitions import SourceDef
 from everloop.data.streams.origins import Push
 
@@ -100,6 +101,24 @@ def test_what_cannot_be_a_batch_is_refused(device, headers, content, status):
     answer = device.post("/feeds/shop/clicks", content=content, headers=headers)
     assert answer.status_code == status
     assert answer.json()["hint"]
+
+
+def test_what_breaks_over_one_feed_or_over_none_ends_no_other(shop, device):
+    before = len(users(shop))
+    for poison in (b"null", b"\xef\xbb\xbfnull", b"[" * 100_000, b"{}\nnull\n", b"\xff\xfe", b'{"at":1e999}'):
+        assert device.post("/feeds/shop/clicks", content=poison, headers=TYPE).status_code == 202
+    assert device.post("/feeds/shop/clicks", content=body([7_777]), headers=TYPE).status_code == 202
+    wait_for(lambda: len(users(shop)) == before + 1, 60, "what came after the poison is there")
+    feed = shop.person("ada").call("feeds.show", name="clicks")
+    assert (feed.dead, feed.error) == (7, "")
+
+
+def test_an_environment_that_is_not_there_takes_nothing(shop):
+    headers = {**TYPE, "Authorization": f"Bearer {shop.token('ada')}"}
+    answer = httpx2.post(f"{shop.url}/feeds/shop/clicks?environment=prod", content=body([1]), headers=headers)
+    assert answer.status_code in {403, 404}
+    with pytest.raises(NotFound, match="no environment 'sandbox/ada/nowhere'"):
+        shop.person("ada").call("feeds.start", name="clicks", environment="sandbox/ada/nowhere")
 
 
 def test_too_much_is_told_to_come_back(device):

@@ -22,6 +22,7 @@ from everloop.data.content.schema import schema_fields
 from everloop.data.definitions import Contract, SourceDef
 from everloop.data.sensitive import scanning
 from everloop.data.streams.arriving import Letter
+from everloop.data.streams.decoding import schema_of
 from everloop.data.streams.origins import Feed
 
 MOST_CUTS = 64
@@ -103,6 +104,40 @@ def commit(ctx: Context, source: SourceDef, feed: feeds.Feed, cut: Cut) -> Commi
     return made
 
 
+def begin(ctx: Context, source: SourceDef, environment: str) -> Committed:
+    """The version of a feed that brought nothing yet, and the head of `environment`, if one is named.
+
+    Raises `Conflict` when the first events come just now.
+    """
+    assert isinstance(source.origin, Feed)
+    empty = arriving_schema(source.origin).empty_table()
+    stored = Stored(empty.schema, UNKEYED_ROWS)
+    _add(ctx, stored, empty)
+    version = data_version(source.name, stored, _unkeyed(source.contract), (), **_said(source))
+    with ctx.write() as tx:
+        placements.put(tx, ctx.project, stored.placements)
+        numbered = versions.put(tx, ctx.project, version, actor=ctx.actor.name, at=ctx.now())
+        if environment:
+            name, actor = refs.head_ref(environment, source.name), ctx.actor.name
+            refs.move(tx, ctx.project, name, old=None, new=version.id, actor=actor, at=ctx.now(), reason="nothing yet")
+        payload = {"version": version.id, "rows": 0, "environment": environment}
+        facts.append(tx, ctx.project, ctx.fact("data.fed", version.key, payload))
+    return Committed(version.id, numbered.number, 0)
+
+
+def arriving_schema(origin: Feed) -> pa.Schema:
+    """The columns of what a feed brings: those that it declares, and the time of arrival where one is wanted."""
+    fields = list(schema_of(origin.columns))
+    if origin.arrived:
+        fields.append(pa.field(origin.arrived, pa.timestamp("us", "UTC")))
+    return pa.schema(fields)
+
+
+def _unkeyed(contract: Contract) -> Contract:
+    """Of rows in the order of arrival."""
+    return Contract.of((), contract.event_time, contract.known_time, contract.tags)
+
+
 def _is_power_of_four(number: int) -> bool:
     return number & (number - 1) == 0 and number.bit_length() % 2 == 1
 
@@ -121,8 +156,7 @@ def _grow(ctx: Context, place: tuple[str, str], rows: pa.Table, contract: Contra
     stored = Stored(rows.schema, UNKEYED_ROWS)
     if before is None:
         _add(ctx, stored, rows)
-        arriving = Contract.of((), contract.event_time, contract.known_time, contract.tags)
-        return _Grown(data_version(name, stored, arriving, (), **said), stored.placements, rows.num_rows, old)
+        return _Grown(data_version(name, stored, _unkeyed(contract), (), **said), stored.placements, rows.num_rows, old)
     if "events" not in before:
         raise InvalidInput(f"data/{name} was not made by a feed", hint="feed into a dataset of another name")
     if before["schema_fields"] != schema_fields(rows.schema):

@@ -22,7 +22,7 @@ from everloop.data.codec import paths_of
 from everloop.data.definitions import SourceDef
 from everloop.data.streams import inbox
 from everloop.data.streams.arriving import Arrivals, Batch, Follower, Letter, Pushed
-from everloop.data.streams.committing import Committed, Cut, commit
+from everloop.data.streams.committing import Committed, Cut, arriving_schema, commit
 from everloop.data.streams.decoding import schema_of
 from everloop.data.streams.origins import ROUTABLE, Feed, Kafka, Push, RedisStream
 from everloop.data.streams.seen import Seen
@@ -268,10 +268,7 @@ class Consumer:
         return found
 
     def _nothing(self) -> pa.Table:
-        fields = list(self._schema)
-        if self.origin.arrived:
-            fields.append(pa.field(self.origin.arrived, pa.timestamp("us", "UTC")))
-        return pa.schema(fields).empty_table()
+        return arriving_schema(self.origin).empty_table()
 
 
 def _broker(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 from everloop.core.errors import DataError, InvalidInput
+from everloop.data.content.jsonlines import read_lines
 from everloop.data.content.schema import type_named
 
 JSON_LINES, ARROW = "application/x-ndjson", "application/vnd.apache.arrow.stream"
@@ -82,8 +83,8 @@ def decode_lines(lines: Sequence[bytes], schema: pa.Schema) -> Decoded:
 def _read(lines: Sequence[bytes], schema: pa.Schema) -> pa.Table:
     body = b"\n".join(lines)
     read_as = pa.schema([f.with_type(_as_read(f.type)) for f in schema])
-    table = pj.read_json(
-        pa.BufferReader(body),
+    table = read_lines(
+        body,
         pj.ReadOptions(use_threads=False, block_size=len(body) + 1),
         pj.ParseOptions(explicit_schema=read_as, unexpected_field_behavior="error"),
     )
@@ -100,7 +101,7 @@ def _as_read(type_: pa.DataType) -> pa.DataType:
 def _reason(line: bytes, schema: pa.Schema, error: Exception) -> str:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "not JSON"
     if not isinstance(event, dict):
         return "not a JSON object"

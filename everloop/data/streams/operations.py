@@ -67,7 +67,9 @@ def _manifest(ctx: Context, cmd: OfFeed) -> dict[str, Any]:
     """The origin of the definition that the environment holds, else of the newest."""
     with ctx.read() as tx:
         held = refs.get(tx, ctx.project, refs.env_ref(cmd.environment))
-        entries = versions.get(tx, ctx.project, held).manifest["entries"] if held else {}
+        if held is None:  # of a misspelt one, events would be taken and nobody would find them
+            raise NotFound(f"there is no environment {cmd.environment!r}", hint="`everloop env list` shows them")
+        entries = versions.get(tx, ctx.project, held).manifest["entries"]
         row = versions.find(tx, ctx.project, entries.get(f"source/{cmd.name}", f"source/{cmd.name}"))
     origin = dict(row.manifest["origin"])
     if origin["type"] not in FEEDS:

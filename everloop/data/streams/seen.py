@@ -31,7 +31,8 @@ class Seen:
         for part, path in zip(reversed(manifest["parts"]), reversed(paths), strict=True):
             if not self._columns or wanted <= 0:
                 break
-            self._pieces.insert(0, np.sort(self._hashes(pq.read_table(path, columns=self._columns))))
+            if part["rows"]:
+                self._pieces.insert(0, np.sort(self._hashes(pq.read_table(path, columns=self._columns))))
             wanted -= part["rows"]
 
     def fresh(self, rows: pa.Table) -> np.ndarray[Any, Any]:

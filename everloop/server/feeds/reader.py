@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,8 @@ class Feeder:
     only: Which | None = None
     consumers: dict[Which, Consumer] = field(default_factory=dict)
     later: dict[Which, float] = field(default_factory=dict)
+    failed: set[Which] = field(default_factory=set)
+    """Feeds that say why they stood still; what is mended is taken back."""
     stopping: bool = False
 
     def run(self) -> None:
@@ -69,10 +72,18 @@ class Feeder:
                 self.consumers[which] = Consumer(
                     bound, environment, name, follower=ViewFollower(bound, environment, name)
                 )
-            return self.consumers[which].step(0.05) is not None
+            committed = self.consumers[which].step(0.05) is not None
+            self._mended(which)
+            return committed
         except EverloopError as error:
             self._failed(which, error)
-            return False
+        except Exception as error:  # noqa: BLE001 - what breaks over one feed must not end the others
+            traceback.print_exception(error)
+            fault = EverloopError(
+                f"reading it broke: {type(error).__name__}: {error}", hint="the worker's log says where"
+            )
+            self._failed(which, fault)
+        return False
 
     def _failed(self, which: Which, error: EverloopError) -> None:
         """Begin again from the last commit a little later; what is held comes again."""
@@ -85,8 +96,16 @@ class Feeder:
         try:
             with self.workspace.catalog.write() as tx:
                 feeds.complain(tx, feeds.get(tx, *which), error.message)
+            self.failed.add(which)
         except EverloopError:
             return
+
+    def _mended(self, which: Which) -> None:
+        """It reads again: before its next commit, which may be long in coming, nobody else would say so."""
+        if which in self.failed:
+            with self.workspace.catalog.write() as tx:
+                feeds.complain(tx, feeds.get(tx, *which), "")
+            self.failed.discard(which)
 
     def _end(self, which: Which) -> None:
         consumer = self.consumers.pop(which, None)

@@ -179,6 +179,7 @@ def test_a_file_that_ends_within_quotes_is_refused(context, tmp_path, packed):
     [
         ("x.csv", b"a,b\n1,\xc3\xa9\n2,\xe9\n", ("x.csv:3", "not UTF-8 text")),
         ("x.csv", "a,b\n1,é\n".encode("utf-16"), ("x.csv", "not UTF-8 text")),
+        ("x.jsonl", b'{"a": 1}\nnull\n', ("x.jsonl:2", "not an object")),
         ("x.jsonl", b'{"a": "\xc3\xa9"}\n{"a": "\xe9"}\n', ("x.jsonl:2", "not UTF-8 text")),
         ("x.csv", b"a,b\n1,2\n3\n", ("x.csv:3", "Expected 2 columns, got 1")),
         ("x.csv", b"a,a\n1,2\n", ("two columns are called 'a'",)),

@@ -14,11 +14,11 @@ from everloop.catalog import chain, facts, refs, versions
 from everloop.catalog.operating import feeds
 from everloop.catalog.verify import verify
 from everloop.core.errors import Conflict, InvalidInput
-from everloop.data import expect
+from everloop.data import capture, expect
 from everloop.data.definitions import SourceDef
 from everloop.data.streams import committing, inbox
-from everloop.data.streams.consuming import Consumer
-from everloop.data.streams.decoding import ARROW, JSON_LINES
+from everloop.data.streams.consuming import Consumer, source_of
+from everloop.data.streams.decoding import ARROW, JSON_LINES, decode_lines, schema_of
 from everloop.data.streams.origins import Push
 
 COLUMNS = {"id": "string", "user": "int64", "at": "timestamp[us,UTC]", "amount": "float64"}
@@ -233,3 +233,37 @@ def test_kill_9_around_a_commit_loses_and_doubles_nothing(context, when):
     drained(context)
     assert ids(context) == ["e0", "e1", "e2"]
     assert verify(context.catalog, context.store) == []
+
+
+def test_a_feed_without_events_is_an_empty_version_until_they_come(context):
+    define(context)
+    made = capture(context, source_of(context, HERE, "clicks"), HERE)
+    again = capture(context, source_of(context, HERE, "clicks"), HERE)
+    assert (made.rows, made.id) == (0, again.id)
+    assert data.read(context, made.id).collect().is_empty()
+    with context.read() as tx:
+        assert (
+            refs.get(tx, context.project, refs.head_ref(HERE, "clicks")) is None
+        )  # a sandbox goes on looking elsewhere
+    begun = capture(context, source_of(context, "staging", "clicks"), "staging")
+    with context.read() as tx:
+        assert refs.get(tx, context.project, refs.head_ref("staging", "clicks")) == begun.id == made.id
+    send = Sender(context)
+    send(lines([event(0), event(1), event(0)]))
+    drained(context)
+    assert ids(context) == ["e0", "e1"]
+    newest = capture(context, source_of(context, HERE, "clicks"), HERE)
+    assert newest.rows == 2
+    assert verify(context.catalog, context.store) == []
+
+
+@pytest.mark.parametrize(
+    "poison", [b"null", b" null ", b"\xef\xbb\xbfnull", b"null,", b"[" * 100_000, b'{"id":' * 100_000]
+)
+def test_what_would_end_a_process_is_a_dead_letter(poison):
+    schema = schema_of({"id": "string"})
+    good = b'{"id":"null"}', b'{"id":null}'
+    found = decode_lines([good[0], poison, good[1]], schema)
+    assert found.rows["id"].to_pylist() == ["null", None]
+    ((place, why, _),) = found.dead
+    assert (place, why) in {(1, "not JSON"), (1, "not a JSON object")}

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 from everloop.core.errors import DataError
+from everloop.data.content.jsonlines import read_lines
 from everloop.data.content.logical import BLOCK
 from everloop.data.sources.formats.telling import HINTS, not_text, unreadable, wider
 from everloop.data.sources.formats.unpacking import is_compressed, opened
@@ -37,7 +38,7 @@ def json_lines(here: Here, schema: pa.Schema | None) -> Iterator[pa.RecordBatch]
         for block in _blocks(file, here):
             none = False
             try:
-                table = pj.read_json(pa.BufferReader(block), read_options=options, parse_options=parsing)
+                table = read_lines(block, options, parsing)
             except pa.ArrowInvalid as error:
                 raise _bad_line(here) or unreadable(here.name, "jsonl", error) from error
             try:
