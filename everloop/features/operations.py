@@ -1,6 +1,6 @@
 """Operations on features: push facts, fill from datasets, look values up, list what an environment serves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -165,7 +165,10 @@ def _view_in(ctx: Context, environment: str, name: str) -> "features.online.Onli
 
 @operation("features.push", needs="data.capture", on=_dataset)
 def push_rows(ctx: Context, cmd: Push) -> Filled:
-    """Push facts of a dataset to the environment's feature views, as they become known."""
+    """Push facts of a dataset to the environment's feature views, as they become known.
+
+    Entities are taken in the type that the environment's data has: under another nothing would be found, silently.
+    """
     mine = {n: (i, v) for n, (i, v) in views_in(ctx, cmd.environment).items() if v.source == cmd.dataset}
     if not mine:
         raise NotFound(
@@ -175,7 +178,9 @@ def push_rows(ctx: Context, cmd: Push) -> Filled:
         raise InvalidInput("up_to lies in the future", hint="it says what has been pushed, not what will be")
     online = [online_view(ctx, cmd.environment, identity, view) for identity, view in mine.values()]
     store = online_store(ctx, cmd.environment)
-    done = features.reading.push_all(store, online, cmd.rows, now=ctx.now())
+    kinds = _key_kinds(ctx, cmd.environment, (view for _, view in mine.values()))
+    rows = [{**row, **{n: _key_of(n, row[n], kind) for n, kind in kinds.items() if n in row}} for row in cmd.rows]
+    done = features.reading.push_all(store, online, rows, now=ctx.now())
     if cmd.up_to is not None:
         features.reading.reached(store, online, cmd.up_to)
     filled = [ViewFilled(view=n, version=i, facts=done[n].facts, new=done[n].new) for n, (i, _) in mine.items()]
@@ -247,13 +252,7 @@ def _as_kept(
 
     A whole number may be written as text. Raises `InvalidInput` for a name or a type that cannot be meant.
     """
-    kinds: dict[str, tuple[str, bool]] = {}
-    for view in service.views:
-        version = head(ctx, environment, view.source)
-        with ctx.read() as tx:
-            manifest = versions.get(tx, ctx.project, version).manifest if version else {}
-        fields = dict(manifest.get("schema_fields", ()))
-        kinds |= {name: (view.source, "int" in fields[name]) for name in view.entity if name in fields}
+    kinds = _key_kinds(ctx, environment, service.views)
     for row in entities:
         unknown = row.keys() - set(service.entities)
         if unknown:
@@ -261,6 +260,18 @@ def _as_kept(
                 f"{service.name} has no entity {min(unknown)!r}", hint="it is asked by " + ", ".join(service.entities)
             )
     return [{name: _key_of(name, value, kinds.get(name)) for name, value in row.items()} for row in entities]
+
+
+def _key_kinds(ctx: Context, environment: str, views: Iterable[FeatureViewDef]) -> dict[str, tuple[str, bool]]:
+    """Entity -> the dataset that has it, and whether it is a whole number there; what has no data yet is left out."""
+    kinds: dict[str, tuple[str, bool]] = {}
+    for view in views:
+        version = head(ctx, environment, view.source)
+        with ctx.read() as tx:
+            manifest = versions.get(tx, ctx.project, version).manifest if version else {}
+        fields = dict(manifest.get("schema_fields", ()))
+        kinds |= {name: (view.source, "int" in fields[name]) for name in view.entity if name in fields}
+    return kinds
 
 
 def _key_of(name: str, value: str | int | None, kind: tuple[str, bool] | None) -> str | int | None:

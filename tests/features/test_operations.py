@@ -82,6 +82,16 @@ def test_push_reaches_the_views_over_the_dataset(ctx):
     assert get(ctx).values == [{"load__delay_mean_3h": 1.0, "load__count_1h": 1}]
 
 
+def test_a_push_under_an_entity_of_another_type_is_refused(ctx):
+    row = {"id": 9, "origin": 7, "sched": START, "left": START, "delay": 1}
+    with pytest.raises(InvalidInput, match="origin is text in flights, not the number 7"):
+        invoke(ctx, "features.push", Push(environment=ENVIRONMENT, dataset="flights", rows=[row]))
+    found = get(ctx)
+    assert found.unknown == {"load": 1}
+    invoke(ctx, "features.push", Push(environment=ENVIRONMENT, dataset="flights", rows=[{**row, "origin": "JFK"}]))
+    assert get(ctx).unknown == {}
+
+
 def test_a_push_may_say_up_to_when_it_is_complete(ctx):
     rows = [{"id": 9, "origin": "JFK", "sched": START, "left": START + 5, "delay": 1}]
     told = Push(environment=ENVIRONMENT, dataset="flights", rows=rows, up_to=START + HOUR)

@@ -74,7 +74,6 @@ class Feeder:
                 )
             committed = self.consumers[which].step(0.05) is not None
             self._mended(which)
-            return committed
         except EverloopError as error:
             self._failed(which, error)
         except Exception as error:  # noqa: BLE001 - what breaks over one feed must not end the others
@@ -83,6 +82,8 @@ class Feeder:
                 f"reading it broke: {type(error).__name__}: {error}", hint="the worker's log says where"
             )
             self._failed(which, fault)
+        else:
+            return committed
         return False
 
     def _failed(self, which: Which, error: EverloopError) -> None:
