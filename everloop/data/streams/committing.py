@@ -23,11 +23,10 @@ from everloop.data.definitions import Contract, SourceDef
 from everloop.data.sensitive import scanning
 from everloop.data.streams.arriving import Letter
 from everloop.data.streams.decoding import schema_of
-from everloop.data.streams.origins import Feed
+from everloop.data.streams.origins import DEAD, Feed
 
 MOST_CUTS = 64
 """So many small parts at the end of a version become one, even if they do not fill it."""
-DEAD = ".dead"
 LETTERS = pa.schema(
     [
         pa.field("at", pa.timestamp("us", "UTC")),

@@ -12,6 +12,9 @@ ROUTABLE = frozenset({"not_null", "between", "one_of", "matches", "ordered"})
 """Expectations about single rows: on a feed, a row that breaks a blocking one becomes a dead letter."""
 _LONGEST_CUT = 60_000_000
 
+DEAD = ".dead"
+"""What the dataset of a source's dead letters is called, behind the source's name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Push:

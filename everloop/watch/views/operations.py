@@ -12,7 +12,7 @@ from everloop.catalog.operation import Answer, Command, operation
 from everloop.core.clock import Micros, micros
 from everloop.core.errors import NotFound
 from everloop.core.grants import Target
-from everloop.data.streams.committing import DEAD
+from everloop.data.streams.origins import DEAD
 from everloop.serving.rollout.observe import gateways
 from everloop.watch.triggers import entries
 

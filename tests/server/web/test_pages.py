@@ -8,6 +8,7 @@ import pytest
 
 from everloop.catalog.governance import access
 from everloop.server.web.routes import PAGES
+from everloop.server.web.views.endpoints import blank
 
 
 def test_every_answer_has_a_strict_policy(http):
@@ -173,6 +174,13 @@ def test_an_open_stream_does_not_keep_a_server_alive(world, serve):
 def test_counters_are_there_without_a_gateway(http):
     body = http().get("/shop/endpoints/delay/stats").json()
     assert [(one["label"], one["weight"]) for one in body["revisions"]] == [("v2", 10), ("v1", 90)]
+
+
+def test_an_endpoint_that_nobody_asked_offers_a_question_that_can_be_asked():
+    signature = {"inputs": [{"name": "amount", "type": "double"}, {"name": "gift", "type": "boolean"}]}
+    models = [{"signature": signature}, {}, {"signature": {"inputs": '[{"name": "note", "type": "string"}]'}}]
+    asked = blank(["place", "amount", "gift", "note"], models)
+    assert asked == {"place": "", "amount": 0, "gift": False, "note": ""}
 
 
 def test_the_audit_shows_a_broken_chain(tmp_path, serve):

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -206,14 +206,25 @@ def _monitor(visit: Visit, name: str) -> dict[str, Any]:
     }
 
 
+def blank(wanted: Iterable[str], models: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """A question without content that can be asked: numbers and flags are as the models' signatures say, else texts."""
+    empty = {"string": "", "boolean": False}
+    kinds: dict[str, str] = {}
+    for model in models:
+        inputs = dict(model.get("signature") or {}).get("inputs") or []
+        listed = json.loads(inputs) if isinstance(inputs, str) else inputs
+        kinds |= {str(column.get("name")): str(column.get("type")) for column in listed}
+    return {name: empty.get(kinds.get(name, "string"), 0) for name in wanted}
+
+
 def _example(
     visit: Visit, recent: list[Any], revision: Mapping[str, Any], definitions: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """A question to start from: the newest one that was asked, or empty fields."""
+    """A question to start from: the newest one that was asked, or one that is empty as its columns' types allow."""
     service = definitions.get(str(revision.get("service") or ""), {})
     endpoint = definitions.get(str(revision.get("endpoint") or ""))
     wanted = asked_of_caller(graph_of(revision, endpoint), service) if endpoint else []
-    empty: dict[str, Any] = dict.fromkeys(wanted, "")
+    empty = blank(wanted, [definitions.get(model, {}) for model in dict(revision.get("models", {})).values()])
     if not recent or not visit.may("predictions.get", id=recent[0].id):
         return empty
     try:
