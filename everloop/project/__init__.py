@@ -22,7 +22,7 @@ from everloop.flows.identity import closure_hash
 from everloop.flows.search.definitions import Search
 from everloop.models.compiled.definitions import Onnx
 from everloop.models.definitions import TrainerDef
-from everloop.models.selection.definitions import Select
+from everloop.models.selection.definitions import Select, need_kept
 from everloop.models.validation.folds import Folds, time_series
 from everloop.project.assets import (
     Table,
@@ -261,7 +261,7 @@ class Project(Steps):
                     params=asset.params,
                     compute=compute,
                     output=output,
-                    select=select,
+                    select=need_kept(select, inputs.columns),
                     compile=compile,
                     search=said,
                     place=asset.place,

@@ -11,6 +11,7 @@ from everloop.core.ids import manifest_id
 from everloop.data.definitions import Files, SourceDef
 from everloop.features import definitions as el
 from everloop.features.definitions import Feature, FeatureServiceDef, FeatureViewDef, hop_of
+from everloop.features.vectors.definitions import vector
 
 FLIGHTS = SourceDef("flights", Files("*.parquet"), key="id", event_time="sched", known_time="landed")
 
@@ -110,7 +111,15 @@ def test_known_time_defaults_to_event_time():
         (lambda: el.histogram("x", [0.1234567], over="1h"), "more than 6 digits"),
         (lambda: FeatureServiceDef("s", []), "empty"),
         (lambda: FeatureServiceDef("s", [view(), view()]), "'load' twice"),
+        (lambda: FeatureServiceDef("s", ["load"]), "lists 'load', which is no view"),
         (lambda: view(slack="soon"), "not a duration"),
+        (lambda: view(features=["count"]), "'count' is no feature"),
+        (lambda: view(features=[vector("x", 2)]), "is no feature"),
+        (lambda: view(reads=["load"]), "reads 'load', which is no view"),
+        (lambda: el.count(over=3), "3 is no length of time"),
+        (lambda: el.last_k("x", "3"), "k='3' is not between"),
+        (lambda: el.quantile("x", "half", over="1h"), "not between 0 and 1"),
+        (lambda: vector("x", 2.5), "2.5 dimensions"),
     ],
 )
 def test_wrong_definitions_are_refused_with_a_reason(wrong, told):

@@ -189,6 +189,9 @@ _LISTS: dict[Kind, Output] = {"number": "numbers", "integer": "integers", "text"
 
 def duration(text: str) -> Micros:
     """A length of time from what an author wrote. Raises `DefinitionError`."""
+    said: Any = text
+    if not isinstance(said, str):
+        raise DefinitionError(f"{said!r} is no length of time", hint='write "90s", "10m", "3h" or "7d"')
     try:
         return parse_duration(text)
     except ValueError as error:

@@ -159,7 +159,10 @@ def quantile(
     of counts are exact in any order. The answer is the middle of the bucket: exact for scaled values below
     2**(bits + 1).
     """
-    share = Decimal(str(q))
+    try:
+        share = Decimal(str(q))
+    except InvalidOperation:
+        share = Decimal(-1)
     if not 0 <= share <= 1:
         raise DefinitionError(f"quantile {q} is not between 0 and 1", hint="write 0.95 for the 95th percentile")
     _within("bits", bits, 1, MOST_BITS)
@@ -209,5 +212,6 @@ def _age(text: str | None) -> int | None:
 
 
 def _within(what: str, number: int, least: int, most: int) -> None:
-    if not least <= number <= most:
-        raise DefinitionError(f"{what}={number} is not between {least} and {most}")
+    said: Any = number
+    if not isinstance(said, int) or not least <= number <= most:
+        raise DefinitionError(f"{what}={said!r} is not between {least} and {most}", hint="a whole number")

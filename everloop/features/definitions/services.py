@@ -6,7 +6,7 @@ from typing import Any
 
 from everloop.core.errors import DefinitionError
 from everloop.core.ids import checked_name
-from everloop.features.definitions.views import FeatureViewDef, columns_of, repeated
+from everloop.features.definitions.views import FeatureViewDef, columns_of, need_views, repeated
 from everloop.features.transforms.definitions import TransformDef, order_of, raw_inputs
 
 
@@ -24,7 +24,7 @@ class FeatureServiceDef:
     def __post_init__(self) -> None:
         """Accept lists; refuse a view or a column that appears twice."""
         checked_name(self.name)
-        object.__setattr__(self, "views", tuple(self.views))
+        object.__setattr__(self, "views", need_views(f"feature service {self.name} lists", self.views))
         object.__setattr__(self, "request", columns_of(self.request))
         object.__setattr__(self, "transforms", tuple(self.transforms))
         if not self.views and not self.request:

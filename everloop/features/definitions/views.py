@@ -62,7 +62,7 @@ class FeatureViewDef:
         checked_name(self.name)
         object.__setattr__(self, "entity", columns_of(self.entity))
         object.__setattr__(self, "key", columns_of(self.key))
-        object.__setattr__(self, "features", tuple(self.features))
+        object.__setattr__(self, "features", _checked(f"feature view {self.name}", self.features))
         slack: Any = self.slack
         object.__setattr__(self, "slack", duration(slack) if isinstance(slack, str) else slack)
         if not self.entity or not self.features:
@@ -75,7 +75,7 @@ class FeatureViewDef:
             raise DefinitionError(
                 f"feature view {self.name} has two features named {twice!r}", hint="give one of them name=..."
             )
-        object.__setattr__(self, "reads", tuple(self.reads))
+        object.__setattr__(self, "reads", need_views(f"feature view {self.name} reads", self.reads))
         _check_reads(self)
 
     def validate(self, dataset: Timed) -> "FeatureViewDef":
@@ -178,6 +178,27 @@ class FeatureViewDef:
 def columns_of(names: str | Iterable[str] | None) -> tuple[str, ...]:
     """One name or several, as a tuple."""
     return (names,) if isinstance(names, str) else tuple(names or ())
+
+
+def _checked(who: str, features: Any) -> tuple[Feature, ...]:
+    """The features as a tuple; raises `DefinitionError` for what is none."""
+    listed = (features,) if isinstance(features, str | Feature) else tuple(features)
+    for one in listed:
+        if not isinstance(one, Feature):
+            several = 'spread the list: features=[*el.vector("embedding", 64)]'
+            hint = several if isinstance(one, list | tuple) else 'for example count(over="1h")'
+            raise DefinitionError(f"{who}: {type(one).__name__} {str(one)[:40]!r} is no feature", hint=hint)
+    return listed
+
+
+def need_views(who: str, views: Any) -> "tuple[FeatureViewDef, ...]":
+    """The views as a tuple; raises `DefinitionError` for what is none, such as a name."""
+    listed = (views,) if isinstance(views, str | FeatureViewDef) else tuple(views)
+    for one in listed:
+        if not isinstance(one, FeatureViewDef):
+            hint = "give the view itself, as project.feature_view(…) returned it"
+            raise DefinitionError(f"{who} {str(one)[:40]!r}, which is no view", hint=hint)
+    return listed
 
 
 def repeated(names: Iterable[str]) -> str:

@@ -58,8 +58,9 @@ def vector(column: str, dim: int, *, ttl: str | None = None, where: Any = None) 
 
     Spread it into the features of a view: `features=[*el.vector("embedding", 64, ttl="30d")]`.
     """
-    if not 1 <= dim <= MOST_DIMENSIONS:
-        raise DefinitionError(f"a vector of {dim} dimensions", hint=f"1 to {MOST_DIMENSIONS}")
+    said: Any = dim
+    if not isinstance(said, int) or not 1 <= dim <= MOST_DIMENSIONS:
+        raise DefinitionError(f"a vector of {said!r} dimensions", hint=f"1 to {MOST_DIMENSIONS}")
     return [last(name, ttl=ttl, name=name, where=where) for name in dimensions(column, dim)]
 
 

@@ -1,6 +1,8 @@
 """What `select=` of a model says: how many inputs, and what an input must show to stay."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from everloop.core.errors import DefinitionError
@@ -31,9 +33,25 @@ class Select:
     keep: tuple[str, ...] = ()
     """Columns that stay in any case."""
 
+    def __post_init__(self) -> None:
+        """Accept one name for `keep`."""
+        keep: Any = self.keep
+        object.__setattr__(self, "keep", (keep,) if isinstance(keep, str) else tuple(keep))
+
     def manifest(self) -> dict[str, Any]:
         """Canonical-JSON-ready."""
         return {name: list(v) if isinstance(v := getattr(self, name), tuple) else v for name in self.__slots__}
+
+
+def need_kept(rule: Select | None, columns: Collection[str]) -> Select | None:
+    """The rule; raises `DefinitionError` for a column that it keeps and the service does not have."""
+    gone = [name for name in rule.keep if name not in columns] if rule is not None else []
+    if gone:
+        said = f"select keeps {gone[0]!r}, which the model's service does not have"
+        raise DefinitionError(
+            said, hint="it has " + (", ".join(get_close_matches(gone[0], columns)) or ", ".join(columns))
+        )
+    return rule
 
 
 def select(at_most: int = 0, *, stability: float = 0.5, leak: float = 0.995, **more: Any) -> Select:

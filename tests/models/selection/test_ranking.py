@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from everloop.core.errors import DataError, DefinitionError
-from everloop.models.selection.definitions import select
+from everloop.models.selection.definitions import need_kept, select
 from everloop.models.selection.ranking import ranked
 
 ROWS = 600
@@ -64,3 +64,12 @@ def test_what_cannot_be_ranked_is_refused(planted):
         ranked({"good": columns["good"][:20]}, label[:20], select())
     with pytest.raises(DefinitionError, match="chooses nothing"):
         select(stability=2)
+
+
+def test_a_column_that_is_kept_must_be_there():
+    assert select(3, keep="good").keep == ("good",)
+    need_kept(select(3, keep=("good",)), ("good", "bad"))
+    need_kept(None, ())
+    with pytest.raises(DefinitionError, match="keeps 'goood'") as told:
+        need_kept(select(3, keep=("goood",)), ("good", "bad"))
+    assert told.value.hint == "it has good"
