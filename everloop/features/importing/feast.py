@@ -161,27 +161,26 @@ def _on_demand(view: Mapping[str, Any], sheet: Sheet) -> list[str]:
     pandas = view["mode"].lower() == "pandas"
     code, words = function_of(view["code"], view["function"], f"_{name}") if pandas else ("", set[str]())
     inputs = [(one["name"], one["name"], one["type"]) for one in view["request"]]
-    read = [(source, one) for source, features in view["views"] for one in features]
-    # A function that names no feature reads them all.
-    used = words & {one["name"] for _, one in read} or {one["name"] for _, one in read}
-    read = [(source, one) for source, one in read if one["name"] in used]
-    inputs += [(one["name"], sheet.kept.get(source, {}).get(one["name"], ""), one["type"]) for source, one in read]
+    read = _read(view, words)
+    inputs += [(called, sheet.kept.get(source, {}).get(name, ""), kind) for source, name, called, kind in read]
+    twice = sorted({called for called, _, _ in inputs if [one for one, _, _ in inputs].count(called) > 1})
     typed = [(one, kind) for one, _, kind in inputs] + [(one["name"], one["type"]) for one in view["features"]]
     other = [f"{one} ({kind})" for one, kind in typed if kind not in TYPES]
     gone = [one for one, column, _ in inputs if not column]
-    if not code or other or gone or view["needs"]:
+    if not code or other or gone or twice or view["needs"]:
         reasons = [
             "" if pandas else f"mode {view['mode']}: only pandas functions come over",
             f"uses {', '.join(view['needs'])} of its file: write it into the function" if view["needs"] else "",
             f"{', '.join(other)}: no numbers, booleans or texts" if other else "",
             f"{', '.join(gone)} did not come over" if gone else "",
+            f"{', '.join(twice)} is there twice: write <view>__<feature> in the function" if twice else "",
         ]
         sheet.miss(what, next(filter(None, reasons), "its code cannot be read"))
         return []
     sheet.imported |= view["imports"]
     given = ", ".join(f'"{column}": "{TYPES[kind]}"' for _, column, kind in inputs)
     made = {one["name"]: TYPES[one["type"]] for one in view["features"]}
-    views = list(dict.fromkeys(source for source, _ in read))
+    views = list(dict.fromkeys(source for source, _, _, _ in read))
     sheet.transforms[view["name"]] = {"request": [one["name"] for one in view["request"]], "views": views}
     outputs = ", ".join(f'"{one}": "{kind}"' for one, kind in made.items())
     casts = ", ".join(f'"{one}": pl.{_POLARS[kind]}' for one, kind in made.items())
@@ -199,6 +198,16 @@ def _on_demand(view: Mapping[str, Any], sheet: Sheet) -> list[str]:
         f"    return pl.from_pandas(made[{list(made)!r}]).cast({{{casts}}})", "", "",
         *described(name, view),
     ]  # fmt: skip
+
+
+def _read(view: Mapping[str, Any], words: set[str]) -> list[tuple[str, str, str, str]]:
+    """(view, feature, what the function calls it, type) of what it reads; all where it names none."""
+    every = [
+        (source, one["name"], full if (full := f"{source}__{one['name']}") in words else one["name"], one["type"])
+        for source, features in view["views"]
+        for one in features
+    ]
+    return [one for one in every if one[2] in words] or every
 
 
 def _line(text: str) -> str:

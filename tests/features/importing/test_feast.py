@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from everloop.cli.main import main
+from everloop.cli.options import given
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.features.batch.history import history
 from everloop.features.importing.asking import described
@@ -86,6 +88,9 @@ def test_an_odd_repository_is_a_project_too(odd):
     }
     frame = pl.DataFrame({"distance": [np.e - 1, None], "stats__conv_rate": [0.5, 0.5], "city": ["Rome", None]})
     assert odd.transforms["effort"].function(frame)["effort"].to_list() == [0.5, None]
+    frame = pl.DataFrame({"stats__conv_rate": [0.5], "driver_customer__fare": [2.0]})
+    assert odd.transforms["fully"].function(frame)["whole"].to_list() == [2.5]
+    frame = pl.DataFrame({"distance": [0.0, 0.0], "city": ["Rome", None]})
     assert odd.transforms["lowered"].function(frame)["low"].to_list() == ["rome", None]
 
 
@@ -117,6 +122,7 @@ def test_of_an_odd_repository_everything_that_is_missing_is_told():
         "feature service alias: stats as other_stats, with {'driver_id': 'other_driver'}",
         "feature service nothing: nothing of it came over",
         "feature service only: also has conv_rate, ok, tier, trips of stats",
+        "on-demand feature view doubled: fare is there twice",
         "on-demand feature view halved: uses HALF, helper of its file",
         "on-demand feature view inpython: mode python",
         "permission readers: no counterpart",
@@ -145,3 +151,8 @@ def test_feast_itself_says_what_the_fixture_says(tmp_path):
         (tmp_path / "rides.py").write_text(kept["code"])
         found = described(tmp_path, python)
         assert {**found, "feast": ""} == {**kept["described"], "feast": ""}
+        into = tmp_path / "features.py"
+        assert main(["import", "feast", str(tmp_path), "--python", python, "--into", str(into)]) == 0
+        given.clear()
+        assert "el.Files(" in into.read_text()
+        into.unlink()
