@@ -55,7 +55,7 @@ def get(
     (values,) = found.values
     told = {
         "as known at": _moment(found.at),
-        **{f"{v} is filled up to": _moment(at) for v, at in found.watermarks.items()},
+        **{f"{v} is filled up to": _moment(at) if at else "never" for v, at in found.watermarks.items()},
     }
     for view in found.unknown:
         told[f"{view}"] = "holds no fact of this entity: these are the values over nothing"
@@ -114,7 +114,7 @@ def _facts(shown: Any) -> dict[str, Any]:
         "with features of": [read.name for read in shown.reads],
         "entity": ", ".join(shown.entity),
         "happens at, known at": ", ".join(times),
-        "filled up to": _moment(shown.watermark),
+        "filled up to": _moment(shown.watermark) if shown.watermark else "never",
         "behind now": "" if shown.lag is None else _about(shown.lag),
         "used by": [f"{used.kind} {used.name}" for used in shown.used_by],
     }

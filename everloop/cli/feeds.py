@@ -50,6 +50,17 @@ def pause(name: Name, environment: Where = "production") -> None:
         output.show(client.call("feeds.pause", name=name, environment=environment))
 
 
+@feed.command("replay")
+def replay(
+    name: Name,
+    environment: Where = "production",
+    reason: Annotated[str, typer.Option(help="Only letters whose reason has this in it.")] = "",
+) -> None:
+    """Send the dead letters of a pushed feed again, after what refused them was mended. The same ones count once."""
+    with session.client() as client:
+        output.show(client.call("feeds.replay", name=name, environment=environment, reason=reason))
+
+
 @feed.command("run")
 def run(name: Name, environment: Where = "production") -> None:
     """Read one feed in the foreground, until Ctrl-C; at most one consumer reads a feed at a time."""

@@ -20,8 +20,7 @@ from everloop.core.version import Version
 from everloop.data.definitions import SourceDef
 from everloop.data.streams import inbox
 from everloop.data.streams.consuming import Consumer
-from everloop.data.streams.decoding import JSON_LINES
-from everloop.data.streams.origins import Push
+from everloop.data.streams.origins import JSON_LINES, Push
 from everloop.features import definitions as el
 from everloop.features.batch.filling import materialize
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef

@@ -43,8 +43,7 @@ from everloop.data.erasure.elsewhere.leftovers import Leftovers
 from everloop.data.erasure.elsewhere.objects import LoggedFiles, Traces
 from everloop.data.streams import inbox
 from everloop.data.streams.consuming import Consumer
-from everloop.data.streams.decoding import ARROW, JSON_LINES
-from everloop.data.streams.origins import Push
+from everloop.data.streams.origins import ARROW, JSON_LINES, Push
 from everloop.features.operations import online_store
 from everloop.models import console
 from everloop.serving import ingest, log

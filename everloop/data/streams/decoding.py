@@ -12,12 +12,11 @@ import pyarrow.json as pj
 from everloop.core.errors import DataError, InvalidInput
 from everloop.data.content.jsonlines import read_lines
 from everloop.data.content.schema import type_named
+from everloop.data.streams.origins import ARROW, LONGEST_LETTER
 
-JSON_LINES, ARROW = "application/x-ndjson", "application/vnd.apache.arrow.stream"
 LARGEST = 64 << 20
 """Bytes of a batch after it was unpacked."""
 _TEXTUAL = (pa.types.is_date, pa.types.is_time, pa.types.is_duration)
-_LETTER = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,7 @@ def _arrow(body: bytes, schema: pa.Schema) -> Decoded:
     except (pa.ArrowException, ValueError) as error:
         reason = str(error).partition("\n")[0]
         events = [json.dumps(event, default=str) for event in table.to_pylist()]
-        return Decoded(schema.empty_table(), (), tuple((at, reason, e[:_LETTER]) for at, e in enumerate(events)))
+        return Decoded(schema.empty_table(), (), tuple((at, reason, e[:LONGEST_LETTER]) for at, e in enumerate(events)))
     return Decoded(rows, range(rows.num_rows))
 
 
@@ -149,4 +148,4 @@ def _is_bare(type_: pa.DataType) -> bool:
 
 
 def _text(line: bytes) -> str:
-    return line.decode("utf-8", "replace")[:_LETTER]
+    return line.decode("utf-8", "replace")[:LONGEST_LETTER]

@@ -2,14 +2,16 @@
 
 from typing import Any
 
+from everloop import data
 from everloop.catalog import refs, versions
 from everloop.catalog.context import Context
 from everloop.catalog.operating import feeds
 from everloop.catalog.operation import Answer, Command, operation
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
-from everloop.data.streams.inbox import inbox, waiting
-from everloop.data.streams.origins import FEEDS, Push, feed_of
+from everloop.core.ids import manifest_id
+from everloop.data.streams.inbox import InboxWriter, inbox, waiting
+from everloop.data.streams.origins import DEAD, FEEDS, JSON_LINES, LONGEST_LETTER, Push, feed_of
 
 
 class OfFeed(Command):
@@ -17,6 +19,21 @@ class OfFeed(Command):
 
     name: str
     environment: str = "production"
+
+
+class Replay(OfFeed):
+    """Which dead letters come again."""
+
+    reason: str = ""
+    """Only those whose reason has this in it."""
+
+
+class Replayed(Answer):
+    """What was sent again. What is refused again is another dead letter."""
+
+    letters: int
+    cut: int
+    """Letters whose text was too long to be kept whole: these were not."""
 
 
 class AllFeeds(Command):
@@ -59,7 +76,7 @@ class FeedList(Answer):
     feeds: list[FeedView]
 
 
-def _on(_ctx: Context, cmd: OfFeed) -> Target:
+def _on(_ctx: Context, cmd: Any) -> Target:
     return Target("data", cmd.name, cmd.environment)
 
 
@@ -84,6 +101,29 @@ def accept(ctx: Context, cmd: OfFeed) -> Accepting:
     if not isinstance(origin, Push):
         raise InvalidInput(f"the feed {cmd.name} reads a broker", hint="send its events there")
     return Accepting(backlog=origin.backlog)
+
+
+@operation("feeds.replay", needs="feed.push", on=_on)
+def replay(ctx: Context, cmd: Replay) -> Replayed:
+    """Send the dead letters of a pushed feed again, after what refused them was mended; the same ones count once."""
+    if not isinstance(feed_of(_manifest(ctx, cmd)), Push):
+        raise InvalidInput(f"the feed {cmd.name} reads a broker", hint="send the events of its dead letters there")
+    with ctx.read() as tx:
+        head = refs.get(tx, ctx.project, refs.head_ref(cmd.environment, cmd.name + DEAD))
+    if head is None:
+        return Replayed(letters=0, cut=0)
+    found = data.read(ctx, head).select("reason", "event").collect().to_dicts()
+    events = [one["event"] for one in found if cmd.reason in one["reason"]]
+    whole = [event for event in events if event and len(event) < LONGEST_LETTER]
+    if whole:
+        key = manifest_id({"replay": head, "reason": cmd.reason})
+        header = {"at": ctx.wall(), "media": JSON_LINES, "encoding": "", "key": key, "actor": ctx.actor.name}
+        writer = InboxWriter(inbox(ctx.home, ctx.project, cmd.environment, cmd.name))
+        try:
+            writer.append(header, "\n".join(whole).encode())
+        finally:
+            writer.close()
+    return Replayed(letters=len(whole), cut=len(events) - len(whole))
 
 
 @operation("feeds.start", needs="data.capture", on=_on)

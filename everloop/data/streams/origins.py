@@ -10,6 +10,11 @@ from everloop.core.ids import checked_name
 
 ROUTABLE = frozenset({"not_null", "between", "one_of", "matches", "ordered"})
 """Expectations about single rows: on a feed, a row that breaks a blocking one becomes a dead letter."""
+JSON_LINES, ARROW = "application/x-ndjson", "application/vnd.apache.arrow.stream"
+DEAD = ".dead"
+"""What the dataset of a feed's dead letters is called, behind the feed's name."""
+LONGEST_LETTER = 10_000
+"""Characters of an event that its dead letter keeps."""
 _LONGEST_CUT = 60_000_000
 
 DEAD = ".dead"

@@ -19,9 +19,8 @@ from everloop.data.sensitive import operations as ops
 from everloop.data.sensitive import scanning
 from everloop.data.sensitive.detect import detect
 from everloop.data.streams.consuming import Consumer
-from everloop.data.streams.decoding import JSON_LINES
 from everloop.data.streams.inbox import InboxWriter, inbox
-from everloop.data.streams.origins import Push
+from everloop.data.streams.origins import JSON_LINES, Push
 
 PEOPLE = pl.DataFrame({"id": range(30), "contact": [f"a{i}@example.org" for i in range(30)], "religion": ["x"] * 30})
 

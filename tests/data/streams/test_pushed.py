@@ -14,12 +14,14 @@ from everloop.catalog import chain, facts, refs, versions
 from everloop.catalog.operating import feeds
 from everloop.catalog.verify import verify
 from everloop.core.errors import Conflict, InvalidInput
+from everloop.core.snapshot import Snapshot
 from everloop.data import capture, expect
 from everloop.data.definitions import SourceDef
 from everloop.data.streams import committing, inbox
 from everloop.data.streams.consuming import Consumer, source_of
-from everloop.data.streams.decoding import ARROW, JSON_LINES, decode_lines, schema_of
-from everloop.data.streams.origins import Push
+from everloop.data.streams.decoding import decode_lines, schema_of
+from everloop.data.streams.operations import Replay, Replayed, replay
+from everloop.data.streams.origins import ARROW, JSON_LINES, Push
 
 COLUMNS = {"id": "string", "user": "int64", "at": "timestamp[us,UTC]", "amount": "float64"}
 HERE = "sandbox/ada/x"
@@ -267,3 +269,23 @@ def test_what_would_end_a_process_is_a_dead_letter(poison):
     assert found.rows["id"].to_pylist() == ["null", None]
     ((place, why, _),) = found.dead
     assert (place, why) in {(1, "not JSON"), (1, "not a JSON object")}
+
+
+def test_dead_letters_come_again_once_when_what_refused_them_is_mended(context):
+    with context.write() as tx:
+        empty = Snapshot({}).version()
+        versions.put(tx, context.project, empty, actor="ada", at=context.now())
+        refs.move(tx, context.project, refs.env_ref(HERE), old=None, new=empty.id, actor="ada", at=context.now())
+    define(context, expect=[expect.between("amount", 0, 1)])
+    send = Sender(context)
+    send(lines([event(0), event(9), event(10)]) + b"\nno json\n" + lines([event(11, id="x" * 20_000)]))
+    drained(context)
+    assert (ids(context), feed(context).dead) == (["e0"], 4)
+    define(context)  # it was the expectation that was wrong
+    again = Replay(name="clicks", environment=HERE, reason="amount")
+    assert replay(context, again) == replay(context, again) == Replayed(letters=2, cut=1)
+    drained(context)
+    assert (ids(context), feed(context).dead) == (["e0", "e9", "e10"], 4)
+    replay(context, Replay(name="clicks", environment=HERE))  # others too: those that are there count once
+    drained(context)
+    assert (ids(context), feed(context).dead) == (["e0", "e9", "e10"], 5)

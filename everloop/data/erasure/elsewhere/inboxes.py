@@ -23,7 +23,8 @@ from everloop.core.errors import DataError
 from everloop.data.erasure.finding.subjects import Subject, rows_about
 from everloop.data.erasure.overwriting import overwrite
 from everloop.data.streams import inbox
-from everloop.data.streams.decoding import ARROW, unpacked
+from everloop.data.streams.decoding import unpacked
+from everloop.data.streams.origins import ARROW
 
 _WAIT = 70.0
 """Seconds for which a consumer may hold what it read (`every` is a minute at most)."""
