@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from everloop.catalog import chain, versions
+from everloop.catalog import chain, facts, versions
 from everloop.catalog.context import Actor
+from everloop.catalog.facts import Fact
 from everloop.catalog.governance import access
 from everloop.catalog.operating import alarms, predictions, rollouts
 from everloop.catalog.operating.alarms import Alarm, Evaluation
@@ -270,6 +271,13 @@ def _serving(world, entries):
     with world.workspace.catalog.write() as tx:
         rollouts.save(tx, "shop", "production", "delay", state.told(), updated=now)
         rollouts.save(tx, "shop", "production", "compared", compared.told(), updated=now)
+        turned = {"environment": "production", "revision": new.id, "serving": old.id, "requests": 9, "errors": 9}
+        drifted = {"rows": 70, "champion_rows": 600, "window": ["2026-01-02", "2026-01-03"], "predictions": ["p0001"]}
+        for payload in (
+            {**turned, "reason": "9 of 9 requests failed"},
+            {**turned, "reason": "its answers drift", "errors": 0, "guardrail": drifted},
+        ):
+            facts.append(tx, "shop", Fact("rollout.reverted", "delay", "controller", now - DAY, payload))
     layout, outputs = (
         Layout.from_pairs([["distance", "FP64"], ["origin_load__count_1h", "FP64"]]),
         (Output("late", "FP64"),),
