@@ -4,6 +4,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from everloop import data
 from everloop.catalog import refs, versions
 from everloop.catalog.context import Context
@@ -79,7 +81,7 @@ class ListData(Command):
     """All datasets of the project, or the versions of one."""
 
     name: str = ""
-    limit: int = 50
+    limit: int = Field(50, ge=1)
 
 
 class DataRow(Answer):

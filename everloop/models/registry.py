@@ -33,7 +33,7 @@ class ListModels(Command):
 
     name: str = ""
     """Empty: the newest version of every model; else the versions of this one, newest first."""
-    limit: int = 50
+    limit: int = Field(50, ge=1)
 
 
 class ModelNamed(Command):

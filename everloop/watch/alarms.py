@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import Field
+
 from everloop.catalog import facts
 from everloop.catalog.context import Context
 from everloop.catalog.engine import Tx
@@ -231,7 +233,7 @@ class ListAlarms(Command):
     endpoint: str | None = None
     all: bool = False
     suspects: bool = False
-    limit: int = 100
+    limit: int = Field(100, ge=1)
 
 
 class AlarmList(Answer):

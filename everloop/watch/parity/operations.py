@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from everloop.catalog import versions
 from everloop.catalog.context import Context
 from everloop.catalog.operating import alarms, predictions, rollouts
@@ -55,7 +57,7 @@ class OfEndpoint(Command):
 
     endpoint: str
     environment: str = "production"
-    limit: int = 50
+    limit: int = Field(50, ge=1)
 
 
 class Parities(Answer):
