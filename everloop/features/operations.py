@@ -9,7 +9,7 @@ from everloop import data, features
 from everloop.catalog import facts, refs, versions
 from everloop.catalog.context import Context
 from everloop.catalog.operation import Answer, Command, operation
-from everloop.core.clock import Micros
+from everloop.core.clock import Micros, iso
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.grants import Target
 from everloop.core.ports import OnlineStore
@@ -232,6 +232,10 @@ def get_values(ctx: Context, cmd: Get) -> Values:
     else:
         service = service_in(ctx, cmd.environment, cmd.service)
     store, at = online_store(ctx, cmd.environment), ctx.now() if cmd.at is None else cmd.at
+    try:
+        iso(at)
+    except (OverflowError, ValueError):
+        raise InvalidInput(f"at {at} is no time of the years 1 to 9999", hint="microseconds since 1970 UTC") from None
     entities = _as_kept(ctx, cmd.environment, service.service, cmd.entities)
     found, reached, unknown = features.online.find(store, service, entities, at)
     kind = "view" if cmd.view else "service"

@@ -92,6 +92,12 @@ def test_a_push_under_an_entity_of_another_type_is_refused(ctx):
     assert get(ctx).unknown == {}
 
 
+@pytest.mark.parametrize("at", [10**30, 2**63 - 1, -(2**63)])
+def test_a_look_up_at_no_time_is_refused(ctx, at):
+    with pytest.raises(InvalidInput, match="is no time of the years 1 to 9999"):
+        get(ctx, at=at)
+
+
 def test_a_push_may_say_up_to_when_it_is_complete(ctx):
     rows = [{"id": 9, "origin": "JFK", "sched": START, "left": START + 5, "delay": 1}]
     told = Push(environment=ENVIRONMENT, dataset="flights", rows=rows, up_to=START + HOUR)
