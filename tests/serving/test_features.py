@@ -239,7 +239,9 @@ def test_values_by_row_and_by_column(looking):
 @pytest.mark.parametrize(
     ("body", "status", "says"),
     [
-        ({}, 400, "no entities"),
+        ({}, 400, 'no entities{"entities": [{"origin": …}]}'),
+        ({"entities": [{"origin": "JFK", "airport": "x"}]}, 400, "no entity 'airport'"),
+        ({"entities": {"origin": ["JFK"], "airport": ["x"]}}, 400, "no entity 'airport'"),
         ({"entities": [{"origin": "JFK"}], "when": 3}, 400, "'when' is not known"),
         ({"entities": [{"airport": "JFK"}]}, 400, "needs the entity 'origin'"),
         ({"entities": [{"origin": 1.5}]}, 400, "origin is 1.5"),

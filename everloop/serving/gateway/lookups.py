@@ -122,7 +122,8 @@ class Lookups:
 def _asked(body: Any, keys: Sequence[str]) -> tuple[list[Any] | dict[str, Any], int, Micros]:
     """The entities as they came, in rows or by column, how many they are, and the time (0: now)."""
     if not isinstance(body, dict) or not isinstance(body.get("entities"), list | dict):
-        raise InvalidInput("the body has no entities", hint='{"entities": [{"' + "..., ".join(keys) + '": ...}]}')
+        asked = ", ".join(f'"{key}": …' for key in keys)
+        raise InvalidInput("the body has no entities", hint=f'{{"entities": [{{{asked}}}]}}')
     unknown = body.keys() - {"entities", "at"}
     if unknown:
         raise InvalidInput(f"{min(unknown)[:80]!r} is not known here", hint="entities and at")
@@ -131,6 +132,7 @@ def _asked(body: Any, keys: Sequence[str]) -> tuple[list[Any] | dict[str, Any], 
     if rows > MOST_ENTITIES:
         raise InvalidInput(f"{rows} entities are too many", hint=f"{MOST_ENTITIES} at most; ask several times")
     if isinstance(entities, dict):
+        _known(entities, keys)
         for name in keys:
             for value in entities[name]:
                 _check(name, value)
@@ -138,9 +140,17 @@ def _asked(body: Any, keys: Sequence[str]) -> tuple[list[Any] | dict[str, Any], 
     for row in entities:
         if not isinstance(row, dict):
             raise InvalidInput("an entity is no object", hint="name its columns: " + ", ".join(keys))
+        _known(row, keys)
         for name in keys:
             _check(name, row.get(name))
     return entities, rows, _time(body.get("at"))
+
+
+def _known(columns: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Raise `InvalidInput` for a column that is no entity; one that is missing is found by who needs it."""
+    if len(columns) > len(keys):
+        unknown = min(columns.keys() - keys)
+        raise InvalidInput(f"there is no entity {unknown[:80]!r}", hint="it is asked by " + ", ".join(keys))
 
 
 def _check(name: str, value: Any) -> None:
