@@ -34,7 +34,20 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 _TONES = {
-    "good": {"won", "passed", "merged", "live", "settled", "ready", "finished", "ok", "resolved", "active", "done"},
+    "good": {
+        "won",
+        "passed",
+        "equal",
+        "merged",
+        "live",
+        "settled",
+        "ready",
+        "finished",
+        "ok",
+        "resolved",
+        "active",
+        "done",
+    },
     "warn": {
         *("lost", "undecided", "open", "missing", "waiting", "running", "queued"),
         *("canary", "starting", "suspect", "acknowledged", "cannot tell", "parked", "warned"),
