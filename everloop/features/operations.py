@@ -16,6 +16,7 @@ from everloop.core.ports import OnlineStore
 from everloop.data.heads import head
 from everloop.data.sensitive.masking import hidden_of
 from everloop.features.definitions import FeatureServiceDef, FeatureViewDef, Value, words_of
+from everloop.features.states.keys import whole
 
 
 class Push(Command):
@@ -281,14 +282,14 @@ def _key_kinds(ctx: Context, environment: str, views: Iterable[FeatureViewDef]) 
 def _key_of(name: str, value: str | int | None, kind: tuple[str, bool] | None) -> str | int | None:
     if kind is None or value is None:
         return value
-    source, whole = kind
-    if not whole and not isinstance(value, str):
+    source, number = kind
+    if not number and not isinstance(value, str):
         raise InvalidInput(f"{name} is text in {source}, not the number {value}", hint=f'write it as "{value}"')
-    if whole and isinstance(value, str):
-        try:
-            return int(value)
-        except ValueError:
-            raise InvalidInput(f"{name} is a whole number in {source}, not {value!r}") from None
+    if number and isinstance(value, str):
+        meant = whole(value)
+        if meant is None:
+            raise InvalidInput(f"{name} is a whole number in {source}, not {value!r}")
+        return meant
     return value
 
 

@@ -1,5 +1,6 @@
 """Keys of entities in an online store."""
 
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from everloop.features.states.columns import Column
 
 _HASHED = b"h"
 _LONGEST = 400
+_WHOLE = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _SHORT = 90
 """A text of fewer characters has fewer bytes than the longest key."""
 
@@ -30,6 +32,11 @@ def entity_key(values: Sequence[Any]) -> bytes | None:
             raise InvalidInput(f"{value!r} cannot be an entity", hint="an entity is text or an integer")
     key = parts[0] if len(parts) == 1 else b"".join(struct.pack("<I", len(p)) + p for p in parts)
     return key if len(key) <= _LONGEST else _HASHED + blake3(key).digest()
+
+
+def whole(text: str) -> int | None:
+    """The whole number that a text is, as JSON or a form writes it; None for any other text."""
+    return int(text) if _WHOLE.fullmatch(text) else None
 
 
 def entity_keys(columns: Sequence[Column]) -> list[bytes | None]:

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,6 +12,7 @@ from everloop.core.clock import SECOND, Micros, iso
 from everloop.core.errors import InvalidInput, Unavailable
 from everloop.features.definitions import Value
 from everloop.features.online import Found, FoundColumns, OnlineService, OnlineView, find_columns, spread
+from everloop.features.states.keys import whole
 from everloop.features.stores.places import Opened, is_served, open_place, place_of
 from everloop.serving.columns import Columns
 from everloop.serving.gateway.stats import ViewCounters
@@ -266,9 +266,8 @@ def _as_kept(wanted: Lookup, name: str, values: list[Any]) -> list[Any]:
 
 
 def _turned(name: str, value: Any, kind: str) -> int:
-    if kind == "INT64" and isinstance(value, str):
-        with suppress(ValueError):
-            return int(value)
+    if kind == "INT64" and isinstance(value, str) and (number := whole(value)) is not None:
+        return number
     meant = "a whole number" if kind == "INT64" else "text"
     said = str(value)[:80] if isinstance(value, int | float) else repr(value)[:80]
     raise InvalidInput(
