@@ -84,8 +84,11 @@ def test_requests_and_answers_pass_with_honest_headers(gateway, behind):
     assert not {b"forwarded", b"x-real-ip", b"te"} & set(headers)
 
 
-def test_pages_of_endpoints_are_the_servers(gateway):
-    assert gateway.client.get("/endpoints/shop/delay").headers["x-from"] == "server"
+def test_pages_of_endpoints_are_the_servers_and_what_is_below_endpoints_is_answered_here(gateway):
+    assert gateway.client.get("/shop/endpoints/delay").headers["x-from"] == "server"
+    nothing = gateway.client.get("/endpoints/shop/delay")
+    assert (nothing.status_code, nothing.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
+    assert "x-from" not in nothing.headers
     assert gateway.client.get("/endpoints/shop/delay/predict").status_code == 405
 
 

@@ -32,7 +32,7 @@ def test_the_workers_of_a_real_gateway_are_measured(place):
         for _ in range(50):
             assert gateway.predict(one_row()).status_code == 200
         look()
-        found = workers.rows(time.time_ns() // 1000, lambda _project: None)
+        found = workers.rows(time.time_ns() // 1000, lambda _project, _endpoint: None)
         rows = {row.step: row for row in found.get("shop", ()) if row.cpu_seconds > 0}
     assert set(rows) == {"delay"}
     assert rows["delay"].seconds > 0
