@@ -5,19 +5,22 @@ from types import SimpleNamespace
 
 import pytest
 
-from everloop.catalog import chain, facts
+from everloop.catalog import chain, facts, refs, versions
 from everloop.catalog.context import Actor
 from everloop.catalog.making import flows, uses
 from everloop.catalog.operation import invoke, operations
+from everloop.changes import environments
 from everloop.core.errors import Conflict, DefinitionError, InvalidInput, NotFound, OverBudget, PermissionDenied
 from everloop.core.settings import Settings
+from everloop.core.snapshot import Snapshot
+from everloop.core.version import Version
 from everloop.flows.compute.profiles import Profiles, profile
 from everloop.flows.engine import Origin
 from everloop.project.loading import load_project
 from everloop.serving.definitions import EndpointDef, Workers
 from everloop.workspace.build import Request, build
 from everloop.workspace.flows import resuming
-from everloop.workspace.flows.computing import check_endpoints
+from everloop.workspace.flows.computing import check_endpoints, profile_of_endpoint
 from everloop.workspace.initial import initialise
 from everloop.workspace.opened import Workspace
 from everloop.workspace.operations import load_operations
@@ -152,6 +155,21 @@ def test_who_builds_an_endpoint_may_use_the_profile_of_its_workers(shop):
         asked(granted, compute="large", cores=4)
     with pytest.raises(InvalidInput, match="compute='medium', which nothing defines"):
         asked(granted, compute="medium")
+
+
+def test_workers_are_paid_by_the_profile_that_they_name_or_by_the_default(shop):
+    ctx = shop.ada
+    shop.make(ctx, "first")
+    defined = (EndpointDef("delay", "model", workers=Workers(compute="large")), EndpointDef("other", "model"))
+    made = [Version("endpoint", one.name, one.manifest()) for one in defined]
+    with ctx.write() as tx:
+        entries = environments.view(tx, "shop", SANDBOX).entries
+        snapshot = Snapshot({**entries, **{one.key: one.id for one in made}}).version()
+        versions.put_many(tx, "shop", [*made, snapshot], actor="ada", at=ctx.now())
+        place = refs.env_ref("production")
+        refs.move(tx, "shop", place, old=refs.get(tx, "shop", place), new=snapshot.id, actor="ada", at=ctx.now())
+    paid = {name: profile_of_endpoint(ctx, name) for name in ("delay", "other", "gone")}
+    assert {name: one.name for name, one in paid.items()} == {"delay": "large", "other": "small", "gone": "small"}
 
 
 def test_costs_are_told_by_everything_that_they_can_be_grouped_by(shop):
