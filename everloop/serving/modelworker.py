@@ -8,6 +8,7 @@ that fails is repeated request by request, so that one poisoned request fails al
 """
 
 import argparse
+import gc
 import importlib
 import os
 import signal
@@ -15,7 +16,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -187,8 +188,12 @@ _LEVEL = 1e-3
 """Share of the spread below which all batches were of one size, and nothing tells the slope apart."""
 
 
-def serve(connection: socket.socket) -> int:
-    """Serve one gateway until it hangs up; returns the exit status."""
+def serve(connection: socket.socket, *, warmed: Callable[[], None] | None = None) -> int:
+    """Serve one gateway until it hangs up; returns the exit status. `warmed` is called once, before the first answer.
+
+    A worker's own process freezes what it has by then: the collector's one walk through a library takes 60 ms and more,
+    in which a question would wait. Where models come and go, nothing can be frozen.
+    """
     reader = wire.Reader()
     waiting: deque[wire.Frame] = deque()
     while not waiting:
@@ -208,6 +213,8 @@ def serve(connection: socket.socket) -> int:
         "engine": getattr(predictor, "engine", ""),
         "grown": grown,
     }
+    if warmed is not None:
+        warmed()
     connection.sendall(wire.encode(wire.HELLO, 0, 0, msgspec.json.encode(hello)))
     answerer = Answerer(predictor, layout, outputs)
     streams = Streams(predictor, layout, outputs)
@@ -255,6 +262,15 @@ def _batch(waiting: deque[wire.Frame], max_rows: int) -> list[wire.Frame]:
     return batch
 
 
+def _import(modules: Sequence[str]) -> None:
+    """Import what is there; the collector would only walk again and again through what stays."""
+    gc.disable()
+    for module in modules:
+        with suppress(ImportError):  # whoever needs it will say so
+            importlib.import_module(module)
+    gc.enable()
+
+
 def main() -> int:
     """Serve the connection that the gateway handed over."""
     parser = argparse.ArgumentParser(prog="everloop.serving.modelworker")
@@ -266,10 +282,8 @@ def main() -> int:
     die_with_parent(signal.SIGKILL)  # even in the middle of a prediction that never returns
     with socket.socket(fileno=arguments.fd) as connection:
         try:
-            for module in arguments.ahead:
-                with suppress(ImportError):  # whoever needs it will say so
-                    importlib.import_module(module)
-            return serve_many(connection, serve) if arguments.many else serve(connection)
+            _import(arguments.ahead)
+            return serve_many(connection, serve) if arguments.many else serve(connection, warmed=gc.freeze)
         except (BrokenPipeError, ConnectionResetError):
             return 0
 
