@@ -1,8 +1,10 @@
 """The short way of ordinary questions: it answers, logs and counts as the ordinary way does, and leaves it the rest."""
 
+import gc
 import json
 import socket
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from serving_house import Place, folder_of, logged, one_row, revision
 from everloop.core.errors import InvalidInput
 from everloop.serving.columns import Layout
 from everloop.serving.gateway.express.lines import Row
+from everloop.serving.gateway.express.passage import Passage
 from everloop.serving.table import Route, Split
 
 PREDICT = "/endpoints/shop/delay/predict"
@@ -280,3 +283,10 @@ def test_lists_of_numbers_are_packed_as_one_by_one():
     assert np.isnan(layout.unpack(layout.pack({"a": [None, 1.0], "b": [1, 2]}, 2), 2)["a"][0])
     with pytest.raises(InvalidInput, match="'b'"):
         layout.pack({"a": [1.0, 2.0], "b": [1.0, "2"]}, 2)
+
+
+def test_a_question_leaves_no_cycle_for_the_collector():
+    protocol = SimpleNamespace(scope={}, parser=SimpleNamespace(should_keep_alive=lambda: True))
+    passage = Passage(None, protocol, None, None, ({}, b""))
+    passage.message_event.set()
+    assert all(held is not passage for held in gc.get_referents(passage))

@@ -107,6 +107,16 @@ class Express:
         task.add_done_callback(self._tasks.discard)
 
 
+class _Nobody:
+    """What uvicorn sets when a caller leaves; nobody waits for that here."""
+
+    def set(self) -> None:
+        """Nothing to wake."""
+
+
+_NOBODY = _Nobody()
+
+
 class Passage:
     """A question on its way; who waits for its answer, and what uvicorn asks of a request that is under way."""
 
@@ -124,11 +134,7 @@ class Passage:
         self._scope = protocol.scope
         self.keep_alive = protocol.parser.should_keep_alive()
         self.disconnected = self.response_complete = False
-        self.message_event = self
-        """uvicorn sets it when the caller leaves; nobody waits for that here."""
-
-    def set(self) -> None:
-        """Nothing to wake."""
+        self.message_event = _NOBODY  # never itself: each passage would be a cycle, and stay until the collector comes
 
     def takes_the_connection(self) -> None:
         """Be what the connection waits for."""
