@@ -7,7 +7,7 @@ the release's, and a digest of the settings by which pods start again when they 
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -16,7 +16,7 @@ from everloop.core.errors import InvalidInput
 from everloop.deploy.objects import Manifest
 from everloop.deploy.spec import IMAGE, QUANTITY, Deployed
 from everloop.deploy.whole import manifests, secrets
-from everloop.deploy.writing import document
+from everloop.deploy.writing import document, file_name
 
 _LINES = re.compile(r"^( *)((?:- )?)([\w.-]+): '@@(\d+)@@'$", re.MULTILINE)
 _FIXED = ("EVERLOOP_HOME", "EVERLOOP_HOST", "EVERLOOP_PORT")
@@ -54,18 +54,18 @@ class _Lifted:
 
 def chart(deployed: Deployed) -> dict[str, str]:
     """The files of a chart, by path; `helm package --version` gives it another version. Raises `InvalidInput`."""
-    values = _values(deployed)
+    made = manifests(deployed)
+    values = _values(deployed, made)
     files = {
         "Chart.yaml": document(_about(deployed)),
         "values.yaml": _HEAD + document(values),
         "values.schema.json": json.dumps(_schema(values), indent=2) + "\n",
         "templates/NOTES.txt": _notes(deployed),
     }
-    for place, one in enumerate(manifests(deployed)):
+    for place, one in enumerate(made):
         lifted = _Lifted()
         _lift(one, deployed, lifted)
-        name = f"{place:02d}-{one['kind'].lower()}-{one['metadata']['name']}.yaml"
-        files[f"templates/{name}"] = lifted.put(document(one))
+        files[f"templates/{file_name(place, one)}"] = lifted.put(document(one))
     return files
 
 
@@ -85,16 +85,16 @@ def _about(deployed: Deployed) -> Manifest:
     }
 
 
-def _values(deployed: Deployed) -> Manifest:
+def _values(deployed: Deployed, made: Sequence[Manifest]) -> Manifest:
     """The chart's values: those that the deployment was given."""
-    made = {(one["kind"], one["metadata"]["name"]): one for one in manifests(deployed)}
-    pod = made["Deployment", deployed.name]["spec"]["template"]["spec"]
+    held = {one["kind"]: one for one in made}
+    pod = held["Deployment"]["spec"]["template"]["spec"]
     values: Manifest = {
         "image": deployed.image,
         "storage": deployed.storage,
         "resources": pod["containers"][0]["resources"],
         "entryNamespace": deployed.entry,
-        "settings": made["ConfigMap", f"{deployed.name}-settings"]["data"],
+        "settings": held["ConfigMap"]["data"],
     }
     nodes = {where: some for where, some in (("steps", deployed.groups), ("models", deployed.models)) if some}
     if nodes:
@@ -130,13 +130,12 @@ def _lift_volume(one: Manifest, _: Deployed, lifted: _Lifted) -> None:
 
 
 def _lift_policy(one: Manifest, deployed: Deployed, lifted: _Lifted) -> None:
-    named = {deployed.entry: ".Values.entryNamespace", deployed.operator: ".Values.operatorNamespace"}
-    mine = deployed.entry if one["metadata"]["name"].endswith("-server") else deployed.operator
+    whose = "entry" if one["metadata"]["name"] == f"{deployed.name}-server" else "operator"
     for rule in one["spec"]["ingress"]:
         for source in rule["from"]:
             if "namespaceSelector" in source:
                 labels = source["namespaceSelector"]["matchLabels"]
-                labels["kubernetes.io/metadata.name"] = lifted.mark(f"{named[mine]} | quote")
+                labels["kubernetes.io/metadata.name"] = lifted.mark(f".Values.{whose}Namespace | quote")
 
 
 def _lift_cluster(one: Manifest, deployed: Deployed, lifted: _Lifted) -> None:

@@ -57,7 +57,9 @@ def files(made: Mapping[str, str], folder: Path) -> list[Path]:
 
 def named(manifests: Sequence[Manifest]) -> dict[str, str]:
     """A file for each, named in the order in which they are applied."""
-    return {
-        f"{place:02d}-{one['kind'].lower()}-{one['metadata']['name']}.yaml": document(one)
-        for place, one in enumerate(manifests)
-    }
+    return {file_name(place, one): document(one) for place, one in enumerate(manifests)}
+
+
+def file_name(place: int, one: Manifest) -> str:
+    """What the file of a manifest is called: files sort in the order in which they are applied."""
+    return f"{place:02d}-{one['kind'].lower()}-{one['metadata']['name']}.yaml"

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import helm_python
 import pytest
@@ -100,6 +101,13 @@ def test_values_change_what_they_name_and_nothing_else(tmp_path):
     )
     text = writing.text(wanted, {}).replace("16384Mi", "16Gi").replace("cpu: '8'", "cpu: 8")
     assert without_annotations(made) == list(yaml.safe_load_all(text))
+
+
+def test_one_namespace_may_be_both_the_entrys_and_the_operators(tmp_path):
+    both = replace(WHOLE, entry="shared", operator="shared")
+    assert without_annotations(rendered(both, tmp_path / "whole")) == manifests(both)
+    plain = replace(PLAIN, entry=PLAIN.operator)
+    assert without_annotations(rendered(plain, tmp_path / "plain")) == manifests(plain)
 
 
 def test_pods_start_again_when_settings_change(tmp_path):
