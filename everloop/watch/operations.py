@@ -11,11 +11,12 @@ from everloop.catalog.operating import alarms
 from everloop.catalog.operating.alarms import Evaluation, Firing
 from everloop.catalog.operation import Answer, Command, operation
 from everloop.core.clock import Micros
-from everloop.core.errors import NotFound
 from everloop.core.grants import Target
 from everloop.data.sensitive.masking import hidden_of
 from everloop.watch.definitions import MonitorDef, Window
 from everloop.watch.triggers import defined, due_windows, entries, fire
+from everloop.watch.views import asking
+from everloop.watch.views.asking import OfView
 
 
 class Evaluate(Command):
@@ -115,13 +116,6 @@ def tick_now(ctx: Context, cmd: Tick) -> Ticked:
     )
 
 
-class OfView(Command):
-    """A feature view of an environment."""
-
-    view: str
-    environment: str = "production"
-
-
 class Distribution(Answer):
     """How a column of a view looked online against training, when a monitor looked last. Pairs: training, online."""
 
@@ -152,18 +146,11 @@ class Distributions(Answer):
     columns: list[Distribution]
 
 
-def _view(_ctx: Context, cmd: OfView) -> Target:
-    return Target("view", cmd.view, cmd.environment)
-
-
-@operation("features.distributions", needs="read", on=_view, reads=True)
+@operation("features.distributions", needs="read", on=asking.target, reads=True)
 def distributions(ctx: Context, cmd: OfView) -> Distributions:
     """Show how the features of a view look online against training: nulls and values, as the monitors saw them last."""
     with ctx.read() as tx:
-        held = entries(tx, ctx.project, cmd.environment)
-        if f"view/{cmd.view}" not in held:
-            raise NotFound(f"{cmd.environment} has no feature view {cmd.view!r}", hint="everloop features list")
-        view = versions.get(tx, ctx.project, held[f"view/{cmd.view}"])
+        held, view = asking.held(tx, ctx.project, cmd)
         names = [key.partition("/")[2] for key in held if key.startswith("monitor/")]
         looks = [look for name in names if (look := _newest(tx, ctx.project, name)) is not None]
         objects = [versions.get(tx, ctx.project, e.evidence).manifest["object"] for e in looks]

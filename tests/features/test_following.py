@@ -27,7 +27,8 @@ from everloop.features.definitions import FeatureServiceDef, FeatureViewDef
 from everloop.features.following import ViewFollower
 from everloop.features.online import OnlineService, OnlineView, advance, lookup, scope_of, watermark
 from everloop.features.operations import online_store
-from everloop.watch.views.operations import CountsOf, counts
+from everloop.watch.views.asking import OfView
+from everloop.watch.views.operations import counts
 
 HERE = "sandbox/ada/x"
 COLUMNS = {"id": "string", "user": "int64", "at": "timestamp[us,UTC]", "amount": "float64"}
@@ -166,7 +167,7 @@ def test_poison_that_arrives_alone_is_a_dead_letter_and_fills_nothing(context):
         reader.cut()
     assert (feed(context).rows, feed(context).dead) == (2, 1)
     assert states(context, SPEND) == from_batch(context, SPEND)
-    counted = counts(context, CountsOf(view="spend", environment=HERE)).feed
+    counted = counts(context, OfView(view="spend", environment=HERE)).feed
     assert (counted.rows, counted.dead, counted.by_view, counted.dataset) == (2, 1, 1, "clicks.dead")
     assert "does not fit 64 bits" in counted.newest[0].reason
     reader.close()
@@ -190,7 +191,7 @@ def test_a_view_that_is_itself_wrong_is_said_on_the_feed_and_stays_behind(contex
     reader.step(0)
     assert watermark(store, online(context, SPEND)) > before
     assert watermark(store, online(context, WRONG)) == before
-    assert "feature view wrong" in counts(context, CountsOf(view="wrong", environment=HERE)).feed.error
+    assert "feature view wrong" in counts(context, OfView(view="wrong", environment=HERE)).feed.error
     live(context, SPEND)  # the wrong one goes
     send(event(2))
     reader.step(0)

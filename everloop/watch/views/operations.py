@@ -5,25 +5,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from everloop import data
-from everloop.catalog import refs, versions
+from everloop.catalog import refs
 from everloop.catalog.context import Context
 from everloop.catalog.operating import feeds
-from everloop.catalog.operation import Answer, Command, operation
+from everloop.catalog.operation import Answer, operation
 from everloop.core.clock import Micros, micros
 from everloop.core.errors import NotFound
-from everloop.core.grants import Target
 from everloop.data.streams.origins import DEAD
 from everloop.serving.rollout.observe import gateways
-from everloop.watch.triggers import entries
+from everloop.watch.views import asking
+from everloop.watch.views.asking import OfView
 
 _NEWEST = 5
-
-
-class CountsOf(Command):
-    """A view of an environment."""
-
-    view: str
-    environment: str = "production"
 
 
 class Letter(Answer):
@@ -69,18 +62,11 @@ class ViewCounts(Answer):
     feed: FeedCounts | None = None
 
 
-def _view(_ctx: Context, cmd: CountsOf) -> Target:
-    return Target("view", cmd.view, cmd.environment)
-
-
-@operation("features.counts", needs="read", on=_view, reads=True)
-def counts(ctx: Context, cmd: CountsOf) -> ViewCounts:
+@operation("features.counts", needs="read", on=asking.target, reads=True)
+def counts(ctx: Context, cmd: OfView) -> ViewCounts:
     """Show how often a feature view had no good answer, and which events it refused."""
     with ctx.read() as tx:
-        held = entries(tx, ctx.project, cmd.environment)
-        if f"view/{cmd.view}" not in held:
-            raise NotFound(f"{cmd.environment} has no feature view {cmd.view!r}", hint="everloop features list")
-        manifest = versions.get(tx, ctx.project, held[f"view/{cmd.view}"]).manifest
+        manifest = asking.held(tx, ctx.project, cmd)[1].manifest
     said = [one for one in gateways(ctx.home, ctx.wall()) if one["environment"] == cmd.environment]
     told: list[Mapping[str, int]] = [one.get("views", {}).get(f"{ctx.project}.{cmd.view}", {}) for one in said]
     summed = {name: sum(one.get(name, 0) for one in told) for name in ("rows", *_REASONS)}
@@ -90,7 +76,7 @@ def counts(ctx: Context, cmd: CountsOf) -> ViewCounts:
 _REASONS = ("unknown", "stale", "unfed", "refused")
 
 
-def _feed(ctx: Context, cmd: CountsOf, source: str) -> FeedCounts | None:
+def _feed(ctx: Context, cmd: OfView, source: str) -> FeedCounts | None:
     with ctx.read() as tx:
         try:
             feed = feeds.get(tx, ctx.project, cmd.environment, source)

@@ -63,7 +63,7 @@ class Express:
         if not ordinary(headers):
             return False
         if line.first is None:
-            self._handed(Passage(self, protocol, line, None, (headers, body)))
+            self._handed(protocol, Passage(self, protocol, line, None, (headers, body)))
             return True
         return self._asked(protocol, line, headers, body)
 
@@ -80,24 +80,24 @@ class Express:
         crew = read.crew
         passage = Passage(self, protocol, line, read, (headers, body))
         if read.payload is not None and crew.ready.is_set() and crew.waiting < line.route.route.max_queue:
-            now = wall() if line.limited else 0.0
-            caller = desk.door.caller(headers, desk.fleet.table) if line.limited else ""
-            if line.limited and not desk.limits.allows(line.route, caller, now):
+            account = (desk.door.caller(headers, desk.fleet.table), wall()) if line.limited else None
+            if account is not None and not desk.limits.allows(line.route, *account):
                 return False
             with suppress(EverloopError):
                 crew.send(read.payload, read.rows, passage.started + line.seconds, passage)
                 protocol.cycle = passage  # not before: it would have to wait behind itself
-                if line.limited:
-                    desk.limits.take(line.route, caller, now)
+                if account is not None:
+                    desk.limits.take(line.route, *account)
                 return True
         if not read.key:
             return False
-        self._handed(passage)  # whoever chose again might choose another revision: this one has its share of failures
+        # whoever chose again might choose another revision: this one has its share of failures
+        self._handed(protocol, passage)
         return True
 
-    def _handed(self, passage: "Passage") -> None:
+    def _handed(self, protocol: Any, passage: "Passage") -> None:
         """Have the protocol's module answer a question that nobody was asked yet."""
-        passage.takes_the_connection()
+        protocol.cycle = passage
         self.later(passage, None)
 
     def later(self, passage: "Passage", error: Exception | None) -> None:
@@ -135,10 +135,6 @@ class Passage:
         self.keep_alive = protocol.parser.should_keep_alive()
         self.disconnected = self.response_complete = False
         self.message_event = _NOBODY  # never itself: each passage would be a cycle, and stay until the collector comes
-
-    def takes_the_connection(self) -> None:
-        """Be what the connection waits for."""
-        self._protocol.cycle = self
 
     def done(self) -> bool:
         """Whether it was answered."""

@@ -54,7 +54,6 @@ class Way:
     columns: Mapping[str, Any]
     rows: int
     payload: bytes
-    looked: Mapping[str, Any]
     passed: Sequence[tuple[int, float]]
     """Nodes that are done when the answer is there, each with when it was entered."""
     lookup: tuple[int, int] | None
@@ -92,7 +91,7 @@ class Straight:
 
     def way(self, columns: Mapping[str, Any], rows: int) -> Way | None:
         """Where a question goes; None where its rows part, or something about it is particular."""
-        live, looked, lookup, found = self._live, dict[str, Any](), None, None
+        live, lookup, found = self._live, None, None
         began, at = time.monotonic(), time.time_ns() // 1000
         there = dict(columns)
         if live.revision.lookup is not None:
@@ -100,7 +99,7 @@ class Straight:
             if found is None or found.stale:
                 return None
             lookup = self._lookup, int((time.monotonic() - began) * 1e6)
-            looked = dict(found.columns)
+            looked = found.columns
             there |= looked if live.graph is None else {name: array_of(values) for name, values in looked.items()}
         passed: list[tuple[int, float]] = []
         number = len(live.nodes) - 1 if live.graph is None else self._walked(live.graph, there, began, passed)
@@ -108,7 +107,7 @@ class Straight:
             return None
         leaf = self._leaves[number]
         given = nulls_apart(there, leaf.nullable, rows) if leaf.nullable else there
-        return Way(leaf, columns, rows, leaf.inputs.pack(given, rows), looked, passed, lookup, found, at)
+        return Way(leaf, columns, rows, leaf.inputs.pack(given, rows), passed, lookup, found, at)
 
     def _walked(
         self, node: Mapping[str, Any], there: Mapping[str, Any], began: float, passed: list[tuple[int, float]]
@@ -142,7 +141,8 @@ class Straight:
             inputs, said = own, (leaf.crew.outputs_raw, frame.payload)
         else:
             outputs, raw = self._shown(leaf.crew)
-            inputs = own if leaf.logged else seen({**way.looked, **way.columns}, live, rows)
+            looked = {} if way.found is None else way.found.columns
+            inputs = own if leaf.logged else seen({**looked, **way.columns}, live, rows)
             said = (raw, pack_answer(outputs, answer))
             answer = {name: values for name, values in answer.items() if not name.startswith(PREFIX)}
         more: Any = {"took": took, "protocol": protocol, "keys": keys_of(live, way.columns), "at": way.at}
